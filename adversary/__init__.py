@@ -1,0 +1,1 @@
+"""Replays published attacks against an inference endpoint. Sees the wire and nothing else."""

@@ -1,0 +1,1 @@
+"""Evasion attacks: inputs that the model gets wrong."""

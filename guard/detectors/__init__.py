@@ -1,0 +1,1 @@
+"""Detectors: score one input, or the model's answers on several views of it."""

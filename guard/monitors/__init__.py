@@ -1,0 +1,1 @@
+"""Monitors: judge a caller by its queries over time."""

@@ -1,0 +1,1 @@
+"""Output protections: change what an answer gives away."""

@@ -1,0 +1,346 @@
+"""What `guard fit` learned of one served model: plain data in a directory.
+
+    profile.json      input layout and bounds, output meaning, stages and their options, where it all came from
+    calibration.npz   one sorted float64 array a stage: its scores on clean inputs
+
+Nothing in it is executable, and arrays are read without pickle. The JSON holds the SHA-256 of every other file, and a
+digest of the served model's metadata, so that a profile is refused where it was not made for what is served.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pydantic
+
+from guard.calibration import Calibration
+from guard.types import Array, InvalidQuery, Kind, ModelMetadata, TensorSpec
+
+FORMAT = 1
+MAX_FILE_BYTES = 256 * 1024 * 1024
+Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
+Meaning = Literal["probabilities", "logits", "labels"]
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used. The text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How the inspected input is laid out, and how to reach unit form and back.
+
+    layout:       nchw, nhwc, nhw (grey); flat (images as rows of H*W*C); vector; encoded (JPEG or PNG in BYTES,
+                  inspected as uint8 nhwc at `image_shape`).
+    image_shape:  (H, W, C); needed by flat and encoded, elsewhere None where sizes are free.
+    low, high:    bounds, one value or one a channel (vector: one a feature).
+    certain:      the bounds are a fact (given, or a well-known range), so values outside are invalid;
+                  otherwise they are what clean data showed, and values outside are merely clipped for inspection.
+    """
+
+    layout: Layout
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    certain: bool
+    image_shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout not in get_args(Layout):
+            raise ProfileError(f"unknown layout {self.layout!r}")
+        if len(self.low) != len(self.high) or not self.low:
+            raise ProfileError("bounds: low and high must have the same, non-zero length")
+        if not all(
+            math.isfinite(lo) and math.isfinite(hi) and lo < hi for lo, hi in zip(self.low, self.high, strict=True)
+        ):
+            raise ProfileError("bounds: every low must be finite and below its high")
+        if self.layout in {"flat", "encoded"} and self.image_shape is None:
+            raise ProfileError(f"layout {self.layout} needs image_shape")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether unit form is (N, H, W, C)."""
+        return self.layout != "vector"
+
+    def _channels_last(self, x: Array) -> Array:
+        """(N, ...) in the model's layout -> (N, H, W, C) or (N, D). Raises InvalidQuery."""
+        rank = {"nchw": 4, "nhwc": 4, "encoded": 4, "nhw": 3, "flat": 2}.get(self.layout)
+        if x.ndim < 1 or (rank is not None and x.ndim != rank):
+            raise InvalidQuery(f"the input has {x.ndim} dimensions, the model takes {rank}")
+        if self.layout == "nchw":
+            x = np.moveaxis(x, 1, -1)
+        elif self.layout == "nhw":
+            x = x[..., None]
+        elif self.layout == "flat":
+            shape = self.image_shape or ()
+            if x.shape[1] != math.prod(shape):
+                raise InvalidQuery(f"the input has {x.shape[1]} features, the model takes {math.prod(shape)}")
+            x = x.reshape(len(x), *shape)
+        elif self.layout == "vector":
+            x = x.reshape(len(x), -1)
+        if self.image_shape is not None and self.is_image and x.shape[1:] != self.image_shape:
+            raise InvalidQuery(
+                f"the input's images are {x.shape[1:]} (height, width, channels), not {self.image_shape}"
+            )
+        if len(self.low) not in {1, x.shape[-1]}:
+            raise InvalidQuery(f"the input has {x.shape[-1]} channels, the model takes {len(self.low)}")
+        return x
+
+    def check(self, x: Array, *, finite: bool, bounds: bool) -> None:
+        """Raises InvalidQuery where a value is NaN, infinite or out of certain bounds."""
+        last = self._channels_last(x)
+        if last.size == 0:
+            return
+        if finite and np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise InvalidQuery("the input holds NaN or infinite values")
+        if bounds and self.certain:
+            low, high = np.asarray(self.low), np.asarray(self.high)
+            slack = 1e-5 * (high - low)  # float32 arithmetic of honest clients
+            axes = tuple(range(last.ndim - 1)) if len(self.low) > 1 else None
+            if (last.min(axis=axes) < low - slack).any() or (last.max(axis=axes) > high + slack).any():
+                raise InvalidQuery(f"the input holds values outside {_show(self.low)} to {_show(self.high)}")
+
+    def to_unit(self, x: Array) -> Array:
+        """The model's layout and bounds -> unit form, float32, clipped to [0, 1]. Raises InvalidQuery."""
+        last = self._channels_last(x).astype(np.float32)
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        unit = (last - low) / (high - low)
+        return np.asarray(np.clip(np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0), dtype=np.float32)
+
+    def from_unit(self, unit: Array, like: Array) -> Array:
+        """Unit form -> the model's layout and bounds, in dtype and shape of `like` (rows may differ in number)."""
+        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
+        x = unit.astype(np.float64) * (high - low) + low
+        if np.issubdtype(like.dtype, np.integer):
+            x = np.rint(x)
+        if self.layout == "nchw":
+            x = np.moveaxis(x, -1, 1)
+        return np.ascontiguousarray(x.reshape(len(unit), *like.shape[1:]).astype(like.dtype))
+
+
+def _show(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:4])
+
+
+def to_probabilities(y: Array, meaning: Meaning) -> Array:
+    """(N, C) outputs -> float64 rows that sum to 1. Raises ValueError for labels and for rows that are no answer."""
+    if meaning == "labels":
+        raise ValueError("the model answers with labels only")
+    y = np.asarray(y, dtype=np.float64)
+    if y.ndim != 2 or not np.isfinite(y).all():  # noqa: PLR2004 - rows and classes
+        raise ValueError("the model's answer is not a finite (N, C) array")
+    y = np.exp(y - y.max(axis=1, keepdims=True, initial=-np.inf)) if meaning == "logits" else np.clip(y, 0.0, None)
+    total = y.sum(axis=1, keepdims=True)
+    if (total <= 0).any():
+        raise ValueError("the model's answer has a row without probability")
+    return np.asarray(y / total)
+
+
+def from_probabilities(probs: Array, meaning: Meaning, like: Array) -> Array:
+    """Rows that sum to 1 -> the output's own meaning and dtype; probability 0: a logit 30 below the largest."""
+    if meaning == "logits":
+        top = probs.max(axis=1, keepdims=True)
+        probs = np.log(np.maximum(probs, top * np.exp(-30.0)))
+    return np.asarray(probs).astype(like.dtype)
+
+
+def metadata_digest(metadata: ModelMetadata) -> str:
+    """SHA-256 of what the served model says of itself, independent of the order of tensors."""
+    plain = {
+        "name": metadata.name,
+        "versions": sorted(metadata.versions),
+        "platform": metadata.platform,
+        "inputs": sorted([t.name, t.datatype, list(t.shape)] for t in metadata.inputs),
+        "outputs": sorted([t.name, t.datatype, list(t.shape)] for t in metadata.outputs),
+    }
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StageFit:
+    """One stage's calibration, and the options it was made with (defaults filled in)."""
+
+    options: Mapping[str, Any]
+    calibration: Calibration
+
+
+def stage_key(kind: Kind, name: str) -> str:
+    """How a stage is called in a profile."""
+    return f"{kind}/{name}"
+
+
+def stage_options(stage: Any) -> dict[str, Any]:
+    """A stage's options as plain JSON data, defaults filled in."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(stage)))
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One model's profile. `notes` says how it was made (counts, seed, held-out rates); nothing reads it to decide."""
+
+    metadata: ModelMetadata
+    input_name: str
+    datatype: str
+    space: Space
+    output_name: str
+    meaning: Meaning
+    classes: int
+    stages: Mapping[str, StageFit]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def calibration(self, kind: Kind, name: str, stage: Any) -> Calibration:
+        """The stage's calibration. Raises ProfileError where there is none for exactly these options."""
+        fit = self.stages.get(stage_key(kind, name))
+        if fit is None:
+            raise ProfileError(f"the profile has no calibration for {kind} {name!r}; run `guard fit` with this stage")
+        if dict(fit.options) != stage_options(stage):
+            raise ProfileError(
+                f"{kind} {name!r} is set to {stage_options(stage)}, but the profile was fitted with {dict(fit.options)}"
+            )
+        return fit.calibration
+
+    def check_served(self, metadata: ModelMetadata) -> None:
+        """Raises ProfileError where what is served is not what the profile was made for."""
+        if metadata_digest(metadata) == metadata_digest(self.metadata):
+            return
+        fitted, served = asdict(self.metadata), asdict(metadata)
+        differing = [
+            f"{key}: fitted {fitted[key]}, served {served[key]}" for key in fitted if fitted[key] != served[key]
+        ]
+        raise ProfileError("the profile was made for another model: " + "; ".join(differing))
+
+
+def save_profile(profile: Profile, directory: Path) -> str:
+    """Write a profile; returns its digest. The directory is made; files of an older profile are replaced."""
+    directory.mkdir(parents=True, exist_ok=True)
+    arrays = {key: fit.calibration.scores for key, fit in profile.stages.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    (directory / "calibration.npz").write_bytes(buffer.getvalue())
+    document = {
+        "format": FORMAT,
+        "model": asdict(profile.metadata),
+        "metadata_digest": metadata_digest(profile.metadata),
+        "input": {"name": profile.input_name, "datatype": profile.datatype, **asdict(profile.space)},
+        "output": {"name": profile.output_name, "meaning": profile.meaning, "classes": profile.classes},
+        "stages": {key: {"options": dict(fit.options)} for key, fit in profile.stages.items()},
+        "notes": dict(profile.notes),
+        "files": {"calibration.npz": hashlib.sha256(buffer.getvalue()).hexdigest()},
+    }
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    (directory / "profile.json").write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Tensor(pydantic.BaseModel, extra="forbid"):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class _Model(pydantic.BaseModel, extra="forbid"):
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[_Tensor, ...]
+    outputs: tuple[_Tensor, ...]
+
+
+class _Input(pydantic.BaseModel, extra="forbid"):
+    name: str
+    datatype: str
+    layout: Layout
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    certain: bool
+    image_shape: tuple[int, int, int] | None
+
+
+class _Output(pydantic.BaseModel, extra="forbid"):
+    name: str
+    meaning: Meaning
+    classes: int = pydantic.Field(ge=1)
+
+
+class _Stage(pydantic.BaseModel, extra="forbid"):
+    options: dict[str, Any]
+
+
+class _Document(pydantic.BaseModel, extra="forbid"):
+    format: Literal[1]
+    model: _Model
+    metadata_digest: str
+    input: _Input
+    output: _Output
+    stages: dict[str, _Stage]
+    notes: dict[str, Any]
+    files: dict[str, str]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ProfileError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _arrays(raw: bytes, path: Path) -> dict[str, Array]:
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except Exception as error:  # noqa: BLE001 - numpy and zipfile raise half a dozen types on a broken archive
+        raise ProfileError(f"{path} is not a readable .npz file: {type(error).__name__}") from None
+
+
+def _specs(tensors: tuple[_Tensor, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, t.datatype, t.shape) for t in tensors)
+
+
+def load_profile(directory: Path | str) -> Profile:
+    """Read and check a profile. Raises ProfileError."""
+    directory = Path(directory)
+    raw = _read(directory / "profile.json")
+    try:
+        document = _Document.model_validate_json(raw)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ProfileError(
+            f"{directory / 'profile.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
+    packed = _read(directory / "calibration.npz")
+    if hashlib.sha256(packed).hexdigest() != document.files.get("calibration.npz"):
+        raise ProfileError(f"{directory / 'calibration.npz'} is not the file that profile.json was written with")
+    arrays = _arrays(packed, directory / "calibration.npz")
+    stages = {}
+    for key, stage in document.stages.items():
+        if key not in arrays:
+            raise ProfileError(f"{directory / 'calibration.npz'} lacks {key}")
+        try:
+            stages[key] = StageFit(stage.options, Calibration.of(arrays[key]))
+        except (ValueError, TypeError) as error:
+            raise ProfileError(f"{directory / 'calibration.npz'}: {key}: {error}") from None
+    model, source = document.model, document.input
+    metadata = ModelMetadata(model.name, model.versions, model.platform, _specs(model.inputs), _specs(model.outputs))
+    if metadata_digest(metadata) != document.metadata_digest:
+        raise ProfileError(f"{directory / 'profile.json'}: metadata_digest does not match the metadata beside it")
+    return Profile(
+        metadata=metadata,
+        input_name=source.name,
+        datatype=source.datatype,
+        space=Space(source.layout, source.low, source.high, source.certain, source.image_shape),
+        output_name=document.output.name,
+        meaning=document.output.meaning,
+        classes=document.output.classes,
+        stages=stages,
+        notes=document.notes,
+        digest=hashlib.sha256(raw).hexdigest(),
+    )

@@ -1,0 +1,1 @@
+"""The proxy: all I/O, no judgement."""

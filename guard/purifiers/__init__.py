@@ -1,0 +1,1 @@
+"""Purifiers: take a perturbation away."""

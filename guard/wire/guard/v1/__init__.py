@@ -1,0 +1,1 @@
+"""Wire contracts: generated code, and bytes to numpy."""
