@@ -60,14 +60,6 @@ class InvalidQuery(ValueError):
     """Bad input from a client. The text is safe to send back: it says nothing the client does not know."""
 
 
-class Hostile(StrEnum):
-    """Where suspicion came from; audit maps it to MITRE ATLAS."""
-
-    INPUT = "input"
-    CALLER = "caller"
-    ERROR = "error"
-
-
 @dataclass(frozen=True, slots=True)
 class Query:
     """One inference call as the engine sees it.
@@ -75,12 +67,16 @@ class Query:
     x:       the inspected input, in the model's own layout, dtype and bounds, first axis = rows.
     caller:  opaque, stable identity of the caller.
     model:   the served model's name.
+    unit:    x in unit form, float32; `Engine.admit` fills it in.
+    invalid: values break the profile's rules, where validation is in shadow; `Engine.admit` fills it in.
     """
 
     x: Array
     caller: str
     model: str
     decision_id: str
+    unit: Floats | None = None
+    invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +153,9 @@ class Decision:
     x:         what to send instead of the query's input; None: the original bytes.
     standby:   a purified input to send alongside, whose answer is used if a view detector fires; None: none.
     views:     further inputs on which view detectors want the model's answers, in stage order.
+    view_counts: by view detector, how many of `views` are its own.
+    waits:     whether the answer must be held until the conclusion; else it may leave at once.
+    suspicious: (N,) rows that an enforcing stage has flagged.
     evidence:  by monitor, the e-values (log) to credit to the caller, one a fresh row.
     """
 
@@ -168,6 +167,8 @@ class Decision:
     x: Array | None = None
     standby: Array | None = None
     views: tuple[Array, ...] = ()
+    view_counts: Mapping[str, int] = field(default_factory=dict)
+    waits: bool = False
     suspicious: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 

@@ -1,0 +1,425 @@
+"""The settings as types: every key of the file with its default, bounds and meaning. `guard.config` reads them.
+
+Every default is the safe one: loopback listeners, shadow mode, dangerous methods denied, everything bounded.
+Sizes are in bytes (`_bytes`), times in seconds (`_s`), rates in 1 (not per cent).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from guard import registry
+from guard.types import Action, Kind, Mode, OnError, When
+
+
+class ConfigError(ValueError):
+    """Bad settings. `path` names the key: `models.0.detectors.1.options.bits`."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class ServerTls(_Settings):
+    """TLS towards callers. Rotated files are picked up without a restart."""
+
+    cert_file: Path
+    """PEM certificate chain."""
+    key_file: Path
+    """PEM private key."""
+    client_ca_file: Path | None = None
+    """PEM bundle; with it callers may present certificates (mutual TLS)."""
+    require_client_cert: bool = False
+    """Refuse callers without a certificate from `client_ca_file`."""
+
+    @model_validator(mode="after")
+    def _ca_for_clients(self) -> "ServerTls":
+        if self.require_client_cert and self.client_ca_file is None:
+            raise ValueError("require_client_cert needs client_ca_file")
+        return self
+
+
+class ClientTls(_Settings):
+    """TLS towards the upstream. Rotated files are picked up without a restart."""
+
+    ca_file: Path | None = None
+    """PEM bundle that signs the upstream; default: the system's."""
+    cert_file: Path | None = None
+    """PEM certificate chain that Guard presents (mutual TLS)."""
+    key_file: Path | None = None
+    """PEM private key for `cert_file`."""
+    server_name: str | None = None
+    """The name to expect in the upstream's certificate, if not the address."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> "ClientTls":
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
+
+Compression = Literal["none", "gzip", "deflate"]
+
+
+class Listen(_Settings):
+    """Where callers connect."""
+
+    address: str = "127.0.0.1:9000"
+    """HOST:PORT (port 0: any free one) or unix:/PATH."""
+    tls: ServerTls | None = None
+    compression: Compression = "none"
+    """Compression of answers, for callers that accept it. Requests may be compressed whatever this says."""
+
+
+class Upstream(_Settings):
+    """A server that speaks the Open Inference Protocol."""
+
+    address: str
+    """HOST:PORT or unix:/PATH."""
+    dialect: Literal["triton", "mlserver"] = "triton"
+    """How ModelStreamInfer answers: Triton wraps each answer, MLServer does not."""
+    tls: ClientTls | None = None
+    timeout_s: float = Field(30.0, gt=0, le=3600)
+    """The longest a unary call may take, and a stream may be silent, where the caller set no sooner deadline."""
+    compression: Compression = "none"
+    """Compression of requests on this hop."""
+
+
+class Embedded(_Settings):
+    """An ONNX file served in this process with onnxruntime."""
+
+    file: Path
+    """The ONNX file."""
+    require_gpu: bool = False
+    """Refuse to start where onnxruntime does not really use CUDA."""
+    threads: int = Field(1, ge=1, le=256)
+    """onnxruntime's threads for one call."""
+    max_batch_rows: int = Field(1024, ge=1)
+    """Larger batches are refused."""
+
+
+class Stage(_Settings):
+    """One stage of a model."""
+
+    stage: str
+    """Its registered name."""
+    mode: Mode = Mode.ENFORCE
+    """Capped by the model's mode: in a shadow model no stage acts."""
+    on_error: OnError = OnError.ALLOW
+    """What a failure of this stage means for the query, where the stage enforces."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The stage's own options."""
+
+
+class Detector(Stage):
+    """A stage that scores an input."""
+
+    weight: float = Field(1.0, gt=0)
+    """Its share of the model's false-positive budget, relative to the other detectors'."""
+
+
+class Monitor(Stage):
+    """A stage that judges a caller by its queries over time."""
+
+
+class Acting(Stage):
+    """A stage that changes an input or an answer."""
+
+    when: When = When.SUSPICIOUS
+    """`always`, or only where the policy asks for it."""
+
+
+class Policy(_Settings):
+    """What is done where something fired in a stage that enforces."""
+
+    on_input: Action = Action.DENY
+    """A detector fired on this input."""
+    on_caller: Action = Action.DENY
+    """A monitor's evidence against this caller passed 1 / caller_false_alarm_rate."""
+
+
+class Validation(_Settings):
+    """Checks of values against the profile. What fails is INVALID_ARGUMENT where this enforces."""
+
+    mode: Mode = Mode.ENFORCE
+    """Capped by the model's mode. `shadow` records a finding and forwards, `off` does not look."""
+    finite: bool = True
+    """Refuse NaN and infinities."""
+    bounds: bool = True
+    """Refuse values outside the profile's bounds, where the profile knows them for sure."""
+
+
+class Images(_Settings):
+    """Encoded images (JPEG, PNG) in BYTES inputs, decoded for inspection."""
+
+    max_pixels: int = Field(4096 * 4096, ge=1)
+    """Larger images are refused before they are decoded."""
+    max_bytes: int = Field(16 * 1024 * 1024, ge=1)
+    """Larger encoded images are refused."""
+
+
+class Model(_Settings):
+    """One guarded model."""
+
+    name: str = Field(min_length=1)
+    """As callers name it."""
+    upstream: Upstream | None = None
+    """Its server, if not the default upstream."""
+    embedded: Embedded | None = None
+    """Serve it in this process instead."""
+    profile: Path | None = None
+    """What `guard fit` wrote. Needed by every detector and monitor."""
+    on_profile_mismatch: OnError = OnError.ALLOW
+    """If the profile was not made for what is served: forward uninspected (counted, alarmed) or refuse calls."""
+    mode: Mode = Mode.SHADOW
+    """The most that any stage of this model may do."""
+    canary: float = Field(1.0, ge=0, le=1)
+    """The share of callers (by a keyed hash) for whom enforcement is real; the others are in shadow."""
+    false_positive_rate: float = Field(0.01, gt=0, lt=1)
+    """The share of clean inputs that the detectors together may flag."""
+    caller_false_alarm_rate: float = Field(0.001, gt=0, lt=1)
+    """The share of benign callers that the monitors together may ever flag."""
+    validation: Validation = Validation()
+    images: Images = Images()
+    detectors: tuple[Detector, ...] = ()
+    monitors: tuple[Monitor, ...] = ()
+    purifiers: tuple[Acting, ...] = ()
+    """Applied in this order."""
+    outputs: tuple[Acting, ...] = ()
+    """Applied in this order."""
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "Model":
+        if self.upstream is not None and self.embedded is not None:
+            raise ValueError("upstream and embedded exclude each other")
+        if (self.detectors or self.monitors or self.purifiers or self.outputs) and self.profile is None:
+            raise ValueError("stages need a profile: run `guard fit` and set `profile`")
+        asked = {self.policy.on_input if self.detectors else None, self.policy.on_caller if self.monitors else None}
+        if Action.PURIFY in asked and not self.purifiers:
+            raise ValueError("policy says purify, but there is no purifier")
+        if Action.DEGRADE in asked and not self.outputs:
+            raise ValueError("policy says degrade, but there is no output protection")
+        for kind in ("detectors", "monitors", "purifiers", "outputs"):
+            stages = [stage.stage for stage in getattr(self, kind)]
+            if len(set(stages)) != len(stages):
+                raise ValueError(f"{kind}: a stage is listed twice")
+        return self
+
+
+class SpiffeIdentity(_Settings):
+    """The SPIFFE id (URI SAN) of a verified client certificate."""
+
+    kind: Literal["spiffe"]
+    trust_domain: str | None = None
+    """Accept only ids of this trust domain."""
+
+
+class SubjectIdentity(_Settings):
+    """The common name of a verified client certificate."""
+
+    kind: Literal["mtls_subject"]
+
+
+class JwtIdentity(_Settings):
+    """A claim of a JWT with a verified signature."""
+
+    kind: Literal["jwt"]
+    header: str = "authorization"
+    """Metadata key; a `Bearer ` prefix is taken off."""
+    keys_file: Path
+    """PEM public key, or a JWKS document. Rotated files are picked up."""
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...
+    ] = (
+        "RS256",
+        "ES256",
+        "EdDSA",
+    )
+    """Asymmetric algorithms only."""
+    issuer: str | None = None
+    audience: str | None = None
+    claim: str = "sub"
+
+
+class ApiKeyIdentity(_Settings):
+    """A keyed hash of an API key."""
+
+    kind: Literal["api_key"]
+    header: str = "x-api-key"
+    known_file: Path | None = None
+    """Lines of `NAME SHA256HEX`: only these keys identify, under their names. Default: every key is a caller."""
+
+
+class HeaderIdentity(_Settings):
+    """A header that a trusted peer (an ingress, a mesh) sets."""
+
+    kind: Literal["header"]
+    header: str
+    trusted_peers: tuple[str, ...] = Field(min_length=1)
+    """CIDR ranges; `unix` for callers on a Unix socket."""
+
+
+class PeerIdentity(_Settings):
+    """The peer's IP address, without the port."""
+
+    kind: Literal["peer"]
+    ipv6_prefix: int = Field(64, ge=1, le=128)
+    """IPv6 callers own whole prefixes: this much of the address counts."""
+
+
+IdentitySource = Annotated[
+    SpiffeIdentity | SubjectIdentity | JwtIdentity | ApiKeyIdentity | HeaderIdentity | PeerIdentity,
+    Field(discriminator="kind"),
+]
+
+
+class Identity(_Settings):
+    """Who calls: the first source of the chain that knows."""
+
+    chain: tuple[IdentitySource, ...] = (PeerIdentity(kind="peer"),)
+    """Strongest first."""
+    required: bool = False
+    """UNAUTHENTICATED where no source knows; else such callers share the identity `anonymous`."""
+
+
+class Methods(_Settings):
+    """What is done with methods beyond inference, health, metadata, config and statistics."""
+
+    allow: tuple[str, ...] = ()
+    """Denied methods to pass through after all, by name: `RepositoryModelLoad`, or a full path for unknown services."""
+    allow_parameters: tuple[Literal["shared_memory", "classification"], ...] = ()
+    """Let inference requests carry these, although Guard cannot inspect what they stand for."""
+
+
+class Limits(_Settings):
+    """Everything that grows, and what happens past it."""
+
+    max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024, le=2**31 - 1)
+    """Larger requests are RESOURCE_EXHAUSTED."""
+    max_response_bytes: int = Field(64 * 1024 * 1024, ge=1024, le=2**31 - 1)
+    """Larger upstream answers are RESOURCE_EXHAUSTED."""
+    max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=1024 * 1024)
+    max_concurrent_calls: int = Field(256, ge=1)
+    """Calls (streams count as one) handled at once."""
+    max_queued_calls: int = Field(256, ge=0)
+    """Calls waiting for their turn; further ones are RESOURCE_EXHAUSTED at once."""
+    max_rows: int = Field(4096, ge=1)
+    """Rows of one inspected request; more are INVALID_ARGUMENT."""
+    max_elements: int = Field(64 * 1024 * 1024, ge=1)
+    """Elements of one tensor, BYTES strings included; more are INVALID_ARGUMENT."""
+    inspection_timeout_s: float = Field(1.0, gt=0, le=60)
+    """The longest the stages may take for one query, upstream calls not counted."""
+    on_inspection_timeout: OnError = OnError.ALLOW
+    """Past it, in a model that enforces: forward uninspected (counted), or refuse."""
+    inspection_threads: int = Field(2, ge=1, le=256)
+    drain_s: float = Field(30.0, ge=0, le=3600)
+    """After SIGTERM, how long calls in flight may take."""
+
+
+class History(_Settings):
+    """Where monitors keep what they saw, in this process."""
+
+    max_entries: int = Field(100_000, ge=1)
+    """Sketched rows kept over all models; the oldest go first."""
+    max_callers: int = Field(100_000, ge=1)
+    """Callers whose evidence is kept; the longest unseen go first."""
+    ttl_s: float = Field(86_400.0, gt=0)
+    """What is older is forgotten."""
+
+
+class Admin(_Settings):
+    """Operators' listeners. Keep them on loopback."""
+
+    http: str | None = "127.0.0.1:9464"
+    """/metrics, /healthz and /readyz for everyone, /config behind the token."""
+    grpc: str | None = "127.0.0.1:9465"
+    """Guard's own API with health and reflection, all behind the token. Not served without one."""
+    token_file: Path | None = None
+    """The bearer token; or set GUARD_ADMIN_TOKEN."""
+
+
+class Audit(_Settings):
+    """One JSON event for each decision that is not a plain allow."""
+
+    file: Path | None = None
+    """Append here; default: standard output."""
+    sample_allowed: float = Field(0.0, ge=0, le=1)
+    """The share of allowed queries that are recorded too."""
+    max_queued: int = Field(10_000, ge=1)
+    """Events waiting to be written; further ones are dropped and counted."""
+
+
+class Settings(_Settings):
+    """The whole file."""
+
+    listen: Listen = Listen()
+    upstream: Upstream | None = None
+    """The default upstream."""
+    models: tuple[Model, ...] = ()
+    unlisted_models: OnError = OnError.DENY
+    """Models not under `models`: refuse them, or forward them uninspected (counted)."""
+    identity: Identity = Identity()
+    methods: Methods = Methods()
+    limits: Limits = Limits()
+    history: History = History()
+    admin: Admin = Admin()
+    audit: Audit = Audit()
+    secret_file: Path | None = None
+    """At least 16 bytes that key every hash (callers, fingerprints, canary); or set GUARD_SECRET.
+
+    Default: random at each start."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "Settings":
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError("models: a name is listed twice")
+        for model in self.models:
+            if self.upstream is None and model.upstream is None and model.embedded is None:
+                raise ValueError(
+                    f"model {model.name!r} has neither an upstream nor a file, and there is no default upstream"
+                )
+        if self.upstream is None and not self.models:
+            raise ValueError("nothing to guard: set upstream or models")
+        return self
+
+
+def first_error(error: pydantic.ValidationError, prefix: str = "") -> ConfigError:
+    """The first of pydantic's complaints, in one line with its path."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join([prefix, *map(str, first["loc"])] if prefix else map(str, first["loc"]))
+    message = "unknown key" if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"} else first["msg"]
+    return ConfigError(path, message.removeprefix("Value error, "))
+
+
+def build_stage(kind: Kind, name: str, options: Mapping[str, Any], path: str = "") -> Any:
+    """The stage with these options; raises ConfigError with the option's path."""
+    try:
+        cls = registry.lookup(kind, name)
+    except registry.UnknownStage as error:
+        raise ConfigError(f"{path}.stage" if path else "stage", str(error)) from None
+    where = f"{path}.options" if path else "options"
+    known = cls.__dataclass_fields__
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{where}.{key}", f"unknown option; {name} has: {', '.join(known) or 'none'}")
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(dict(options))
+    except pydantic.ValidationError as error:
+        raise first_error(error, where) from None
+
+
+STAGE_LISTS: tuple[tuple[str, Kind], ...] = (
+    ("detectors", "detector"),
+    ("monitors", "monitor"),
+    ("purifiers", "purifier"),
+    ("outputs", "output"),
+)
