@@ -422,6 +422,8 @@ def _assemble(settings: Model, profile: Profile) -> list[_Stage]:
     for attribute, kind in STAGE_LISTS:
         for i, entry in enumerate(getattr(settings, attribute)):
             impl = build_stage(kind, entry.stage, entry.options, f"{attribute}.{i}")
+            if getattr(impl, "needs_images", False) and not profile.space.is_image:
+                raise ProfileError(f"{kind} {entry.stage!r} works on images only, and the model takes vectors")
             mode = _capped(entry.mode, settings.mode)
             common = {"name": entry.stage, "kind": kind, "impl": impl, "mode": mode, "on_error": entry.on_error}
             if mode is Mode.OFF or kind in {"purifier", "output"}:
@@ -433,7 +435,7 @@ def _assemble(settings: Model, profile: Profile) -> list[_Stage]:
             if kind == "detector" and share * rate < calibration.least:
                 raise ProfileError(
                     f"detector {entry.stage!r} can never fire: its share of the budget is {share * rate:g}, and "
-                    f"the profile's {calibration.scores.size} clean inputs cannot show less than {calibration.least:g}; "
+                    f"its {calibration.scores.size} clean inputs cannot show less than {calibration.least:g}; "
                     f"fit with at least {int(np.ceil(1 / (share * rate))) - 1}"
                 )
             stages.append(_Stage(**common, threshold=share * rate, calibration=calibration))

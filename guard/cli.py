@@ -1,0 +1,149 @@
+"""The command line: `guard serve | fit | check | schema`."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import guard
+from guard.settings import ConfigError
+
+
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    named = os.environ.get("GUARD_CONFIG")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=named, help="settings (YAML); default: $GUARD_CONFIG, if set"
+    )
+    parser.add_argument("--upstream", metavar="HOST:PORT", help="the served model's server, or unix:/PATH")
+    parser.add_argument("--model", type=Path, metavar="FILE.onnx", help="serve this file in-process instead")
+    parser.add_argument("--model-name", metavar="NAME", help="how callers name the model; default: the file's stem")
+    parser.add_argument("--profile", type=Path, metavar="DIR", help="the model's profile, from `guard fit`")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="default: 127.0.0.1:9000")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+
+
+def _base(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as a settings tree, over which the file and the environment lie."""
+    base: dict[str, Any] = {}
+    if args.listen:
+        base["listen"] = {"address": args.listen}
+    if args.upstream:
+        base["upstream"] = {"address": args.upstream}
+    if args.model:
+        model = {"name": args.model_name or args.model.stem, "embedded": {"file": str(args.model)}}
+        base["models"] = [model | _shadow(args.profile)]
+    elif args.profile:
+        if not args.model_name:
+            raise ConfigError("--profile", "needs --model-name, or --config")
+        base["models"] = [{"name": args.model_name} | _shadow(args.profile)]
+    elif args.upstream:
+        base["unlisted_models"] = "allow"  # nothing is guarded yet: a plain pass-through to start from
+    return base
+
+
+def _shadow(profile: Path | None) -> dict[str, Any]:
+    """Every stage that the profile was fitted for, in shadow."""
+    if profile is None:
+        return {}
+    from guard.profile import load_profile
+
+    stages = [(*key.split("/", 1), fit.options) for key, fit in load_profile(profile).stages.items()]
+    entries = {
+        kind: [{"stage": n, "options": o} for k, n, o in stages if k == kind] for kind in ("detector", "monitor")
+    }
+    return {"profile": str(profile), "detectors": entries["detector"], "monitors": entries["monitor"]}
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from guard import config
+    from guard.proxy import app
+
+    logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    if args.config and (args.model or args.model_name or args.profile):
+        raise ConfigError("--config", "has the models: --model, --model-name and --profile exclude it")
+    base = _base(args)
+    return app.run(lambda: config.load(args.config, base=base))
+
+
+def _fit_arguments(parser: argparse.ArgumentParser) -> None:
+    from guard import fit
+
+    fit.add_arguments(parser)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from guard import fit
+
+    return fit.run(args)
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="settings (YAML)")
+    parser.add_argument("--json", action="store_true", help="print the settings in force, defaults filled in")
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Read the settings as `guard serve` would, and build every engine, without serving."""
+    from guard import config
+    from guard.engine import Engine
+    from guard.profile import load_profile
+
+    settings = config.load(args.file)
+    config.read_secret(settings.secret_file, "GUARD_SECRET")
+    config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
+    for model in settings.models:
+        if model.profile is not None:
+            Engine(model, load_profile(model.profile), b"guard check")
+    if args.json:
+        print(json.dumps(config.public(settings), indent=2))
+    else:
+        stages = sum(len(m.detectors) + len(m.monitors) + len(m.purifiers) + len(m.outputs) for m in settings.models)
+        print(f"{args.file}: good, {len(settings.models)} models, {stages} stages (digest {config.digest(settings)})")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from guard import config
+
+    print(json.dumps(config.schema(), indent=2))
+    return 0
+
+
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """Only the wanted command gets its arguments: `serve` does not pay for importing what `fit` needs."""
+    parser = argparse.ArgumentParser(prog="guard", description=guard.__doc__)
+    parser.add_argument("--version", action="version", version=f"guard {guard.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, arguments, run, text in (
+        ("serve", _serve_arguments, _serve, "run the proxy"),
+        ("fit", _fit_arguments, _fit, "learn a profile of a served model from clean inputs"),
+        ("check", _check_arguments, _check, "check a settings file, the profiles it names included"),
+        ("schema", lambda _: None, _schema, "print the settings' JSON Schema, for editors"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        if name == wanted:
+            arguments(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed while running, 2 bad settings, profile or arguments."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(next((arg for arg in argv if not arg.startswith("-")), "")).parse_args(argv)
+    from guard.profile import ProfileError
+
+    try:
+        status: int = args.run(args)
+    except (ConfigError, ProfileError) as error:
+        print(f"guard {args.command}: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
