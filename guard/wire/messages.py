@@ -1,0 +1,315 @@
+"""OIP messages: bytes to frozen views and back. What was not changed keeps its bytes, unknown fields included.
+
+Source: Open Inference Protocol (KServe v2), Triton's and MLServer's supersets.
+Answers: parser differentials between Guard and the server: a request whose tensors two parsers may read differently
+         (both encodings, a tensor without data, a name given twice) is refused, never guessed.
+Errors:  InvalidQuery for what a client sent, InvalidAnswer for what a server sent.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from guard.types import Array, InvalidQuery, ModelMetadata, TensorSpec
+from guard.wire import tensors
+from guard.wire.contents import decode_contents, encode_contents, is_empty
+from guard.wire.open_inference_pb2 import (
+    InferParameter,
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataResponse,
+    ModelStreamInferResponse,
+)
+
+Dialect = Literal["triton", "mlserver"]
+Hidden = Literal["shared_memory", "classification"]
+HIDDEN_PARAMETERS: Mapping[str, Hidden] = MappingProxyType(
+    {
+        "shared_memory_region": "shared_memory",
+        "shared_memory_byte_size": "shared_memory",
+        "shared_memory_offset": "shared_memory",
+        "classification": "classification",
+    }
+)
+
+_Tensor = ModelInferRequest.InferInputTensor | ModelInferResponse.InferOutputTensor
+_M = TypeVar("_M", bound=Message)
+
+
+class InvalidAnswer(ValueError):
+    """A server's message that cannot be read. Its text is for operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One inference request, read.
+
+    tensors:   by input name, without inputs in shared memory, which carry no data.
+    raw:       encoding: raw_input_contents, or typed contents.
+    rows:      the inputs' common first dimension; None where they have none.
+    sequence:  belongs to a sequence (stateful model).
+    """
+
+    message: ModelInferRequest
+    body: bytes
+    tensors: Mapping[str, Array]
+    raw: bool
+    rows: int | None
+    sequence: bool
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.message.model_name
+
+    @property
+    def version(self) -> str:
+        """The model's version, empty for the server's choice."""
+        return self.message.model_version
+
+    @property
+    def id(self) -> str:
+        """The client's name for the request."""
+        return self.message.id
+
+
+def _parse(kind: type[_M], body: bytes, error: type[ValueError]) -> _M:
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise error(f"the message is not a {kind.DESCRIPTOR.name}") from None
+
+
+def _in_shared_memory(tensor: _Tensor) -> bool:
+    return "shared_memory_region" in tensor.parameters
+
+
+def _carriers(message: ModelInferRequest | ModelInferResponse) -> list[_Tensor]:
+    """The tensors that carry data, in the order of their raw contents."""
+    listed: Iterable[_Tensor] = message.inputs if isinstance(message, ModelInferRequest) else message.outputs
+    return [tensor for tensor in listed if not _in_shared_memory(tensor)]
+
+
+def _check_names(names: list[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InvalidQuery(f"{what} {tensors.show(name)} is given twice")
+        seen.add(name)
+
+
+def _decode(carriers: list[_Tensor], raw: list[bytes], what: str, max_elements: int) -> dict[str, Array]:
+    """Tensors by name, raw where there are raw contents, else typed."""
+    if raw and len(raw) != len(carriers):
+        raise InvalidQuery(f"{len(raw)} raw contents for {len(carriers)} {what}s")
+    arrays = {}
+    for i, tensor in enumerate(carriers):
+        try:
+            arrays[tensor.name] = _decode_one(tensor, raw[i] if raw else None, max_elements)
+        except InvalidQuery as error:
+            raise InvalidQuery(f"{what} {tensors.show(tensor.name)}: {error}") from None
+    return arrays
+
+
+def _decode_one(tensor: _Tensor, raw: bytes | None, max_elements: int) -> Array:
+    if raw is None:
+        return decode_contents(tensor.datatype, tensor.shape, tensor.contents, max_elements=max_elements)
+    if not is_empty(tensor.contents):
+        raise InvalidQuery("typed contents and raw contents exclude each other")
+    return tensors.decode_array(tensor.datatype, tensor.shape, raw, max_elements=max_elements)
+
+
+def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference:
+    """A ModelInferRequest, every tensor decoded and checked. Raises InvalidQuery."""
+    message = _parse(ModelInferRequest, body, InvalidQuery)
+    _check_names([tensor.name for tensor in message.inputs], "input")
+    carriers, raw = _carriers(message), list(message.raw_input_contents)
+    for tensor in message.inputs:
+        if tensor.shape and tensor.shape[0] > max_rows:
+            raise InvalidQuery(
+                f"input {tensors.show(tensor.name)} has {tensor.shape[0]} rows, at most {max_rows} are taken"
+            )
+        if _in_shared_memory(tensor) and not is_empty(tensor.contents):
+            raise InvalidQuery(f"input {tensors.show(tensor.name)} has contents beside shared memory")
+    arrays = _decode(carriers, raw, "input", max_elements)
+    firsts = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    return Inference(
+        message=message,
+        body=body,
+        tensors=MappingProxyType(arrays),
+        raw=bool(raw),
+        rows=firsts.pop() if len(firsts) == 1 else None,
+        sequence=_is_set(message.parameters, "sequence_id"),
+    )
+
+
+def _is_set(parameters: Mapping[str, InferParameter], name: str) -> bool:
+    if name not in parameters:
+        return False
+    choice = parameters[name].WhichOneof("parameter_choice")
+    return choice is not None and bool(getattr(parameters[name], choice))
+
+
+def hidden_parameters(inference: Inference) -> frozenset[Hidden]:
+    """What the request asks for that Guard cannot inspect."""
+    message = inference.message
+    carriers = [message.parameters, *(t.parameters for t in message.inputs), *(t.parameters for t in message.outputs)]
+    return frozenset(
+        HIDDEN_PARAMETERS[name] for parameters in carriers for name in parameters if name in HIDDEN_PARAMETERS
+    )
+
+
+def check_against(inference: Inference, metadata: ModelMetadata, *, required: frozenset[str] | None = None) -> None:
+    """Compare the declared inputs with the model's own. Raises InvalidQuery.
+
+    required: inputs that must be there, by name; None: all of the model's. A model that names no inputs is not checked.
+    """
+    if not metadata.inputs:
+        return
+    specs = {spec.name: spec for spec in metadata.inputs}
+    given = {tensor.name: tensor for tensor in inference.message.inputs}
+    for name, tensor in given.items():
+        if name not in specs:
+            raise InvalidQuery(f"the model has no input {tensors.show(name)}")
+        _check_spec(tensor, specs[name])
+    for name in specs if required is None else required:
+        if name not in given:
+            raise InvalidQuery(f"input {tensors.show(name)} is missing")
+
+
+def _check_spec(tensor: _Tensor, spec: TensorSpec) -> None:
+    name = tensors.show(tensor.name)
+    if tensor.datatype != spec.datatype:
+        raise InvalidQuery(f"input {name} is {tensors.show(tensor.datatype)}, the model takes {spec.datatype}")
+    if len(tensor.shape) != len(spec.shape):
+        raise InvalidQuery(f"input {name} has {len(tensor.shape)} dimensions, the model takes {len(spec.shape)}")
+    if any(want not in (-1, dim) for dim, want in zip(tensor.shape, spec.shape, strict=True)):
+        raise InvalidQuery(f"input {name} has shape {list(tensor.shape)}, the model takes {list(spec.shape)}")
+
+
+def replace_input(inference: Inference, name: str, x: Array) -> bytes:
+    """The request with another array for one input, in the same datatype and encoding. Raises ValueError."""
+    message = ModelInferRequest()
+    message.CopyFrom(inference.message)
+    _replace(message, name, x)
+    return message.SerializeToString()
+
+
+def _replace(message: ModelInferRequest | ModelInferResponse, name: str, x: Array) -> None:
+    carriers = _carriers(message)
+    index = next((i for i, tensor in enumerate(carriers) if tensor.name == name), None)
+    if index is None:
+        raise ValueError(f"there is no tensor {tensors.show(name)} with data")
+    raw = message.raw_input_contents if isinstance(message, ModelInferRequest) else message.raw_output_contents
+    tensor = carriers[index]
+    if raw:
+        raw[index] = tensors.encode_array(x, tensor.datatype)
+    else:
+        tensor.contents.CopyFrom(encode_contents(x, tensor.datatype))
+    tensor.shape[:] = x.shape
+
+
+def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
+    """The request, asking for this output too; and whether that had to be added. No list asks for all outputs."""
+    message = _parse(ModelInferRequest, body, InvalidQuery)
+    if not message.outputs or any(output.name == name for output in message.outputs):
+        return body, False
+    message.outputs.add(name=name)
+    return message.SerializeToString(), True
+
+
+def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
+    message = _parse(ModelInferResponse, body, InvalidAnswer)
+    try:
+        _check_names([tensor.name for tensor in message.outputs], "output")
+        raw = list(message.raw_output_contents)
+        return message, _decode(_carriers(message), raw, "output", tensors.MAX_ELEMENTS)
+    except InvalidQuery as error:
+        raise InvalidAnswer(str(error)) from None
+
+
+def parse_response(body: bytes) -> Mapping[str, Array]:
+    """A ModelInferResponse's outputs by name, without those in shared memory. Raises InvalidAnswer."""
+    return MappingProxyType(_parse_answer(body)[1])
+
+
+def replace_output(body: bytes, name: str, y: Array) -> bytes:
+    """The response with another array of the same size for one output, in its datatype, encoding and shape.
+
+    Raises InvalidAnswer where the response cannot be read, ValueError where `y` does not fit.
+    """
+    message, outputs = _parse_answer(body)
+    if name not in outputs:
+        raise ValueError(f"there is no output {tensors.show(name)} with data")
+    _replace(message, name, y.reshape(outputs[name].shape))
+    return message.SerializeToString()
+
+
+def parse_metadata(body: bytes) -> ModelMetadata:
+    """A ModelMetadataResponse. Raises InvalidAnswer."""
+    message = _parse(ModelMetadataResponse, body, InvalidAnswer)
+    return ModelMetadata(
+        name=message.name,
+        versions=tuple(message.versions),
+        platform=message.platform,
+        inputs=tuple(TensorSpec(t.name, t.datatype, tuple(t.shape)) for t in message.inputs),
+        outputs=tuple(TensorSpec(t.name, t.datatype, tuple(t.shape)) for t in message.outputs),
+    )
+
+
+def build_request(
+    model: str,
+    arrays: Mapping[str, Array],
+    *,
+    datatypes: Mapping[str, str] | None = None,
+    version: str = "",
+    outputs: Iterable[str] = (),
+    raw: bool = True,
+) -> bytes:
+    """A ModelInferRequest. An input's datatype is its dtype's unless it is given (BF16)."""
+    message = ModelInferRequest(model_name=model, model_version=version)
+    for name, array in arrays.items():
+        datatype = (datatypes or {}).get(name) or tensors.datatype_of(array.dtype)
+        tensor = message.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        if raw:
+            message.raw_input_contents.append(tensors.encode_array(array, datatype))
+        else:
+            tensor.contents.CopyFrom(encode_contents(array, datatype))
+    for name in outputs:
+        message.outputs.add(name=name)
+    return message.SerializeToString()
+
+
+def wrap_stream(body: bytes, dialect: Dialect) -> bytes:
+    """A ModelInferResponse's bytes -> one message of a ModelStreamInfer answer, the bytes as they are."""
+    if dialect == "mlserver":
+        return body
+    return b"\x12" + _varint(len(body)) + body  # field 2, length-delimited
+
+
+def _varint(value: int) -> bytes:
+    groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+def unwrap_stream(body: bytes, dialect: Dialect) -> bytes | None:
+    """One message of a ModelStreamInfer answer -> the ModelInferResponse's bytes; None: an error message instead.
+
+    Raises InvalidAnswer.
+    """
+    if dialect == "mlserver":
+        return body
+    message = _parse(ModelStreamInferResponse, body, InvalidAnswer)
+    return None if message.error_message else message.infer_response.SerializeToString()
+
+
+def stream_error(text: str, dialect: Dialect, request_id: str = "") -> bytes | None:
+    """An error as one message of a ModelStreamInfer answer; None: no such message, end with a status."""
+    if dialect == "mlserver":
+        return None
+    message = ModelStreamInferResponse(error_message=text)
+    message.infer_response.id = request_id
+    return message.SerializeToString()
