@@ -1,0 +1,146 @@
+"""Prometheus metrics: the conventional grpc_server_* and Guard's own guard_*, in base units, never a caller as a label.
+
+Label values come from the settings or from closed lists: whoever counts maps what a client can choose (an unlisted
+model, an unknown method) to `unknown` first, so that no client can grow the number of series.
+
+One process: a registry of its own. Several: set PROMETHEUS_MULTIPROC_DIR to an empty directory before the start; every
+process writes there and `exposition()` adds them up. Custom collectors do not work in that mode, so there are none.
+(prometheus_client leaves some functions untyped: hence the few `type: ignore`.)
+"""
+
+import os
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    exposition,
+    multiprocess,
+)
+
+_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_CALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_RPC = ("grpc_type", "grpc_service", "grpc_method")
+
+
+def _multiprocess() -> bool:
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+class Metrics:
+    """Every metric as an attribute. Make one a process; tests may make several, each has its own registry."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self._registry = CollectorRegistry()
+        self._info: tuple[str, str] | None = None
+        if not _multiprocess():
+            ProcessCollector(registry=registry)
+            PlatformCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+
+        self.started = counter("grpc_server_started_total", "Calls begun.", *_RPC)
+        self.handled = counter("grpc_server_handled_total", "Calls completed, whatever the status.", *_RPC, "grpc_code")
+        self.handling_seconds = histogram(
+            "grpc_server_handling_seconds", "How long calls took, the upstream included.", _CALL, *_RPC
+        )
+        self.decisions = counter(
+            "guard_decisions_total",
+            "Decisions on inspected queries; would_be: had every stage enforced for everyone.",
+            "model",
+            "action",
+            "would_be",
+        )
+        self.findings = counter("guard_findings_total", "Findings that fired.", "model", "kind", "stage", "mode")
+        self.stage_errors = counter("guard_stage_errors_total", "Stages that failed on a query.", "model", "stage")
+        self.inspection_seconds = histogram(
+            "guard_inspection_seconds", "What inspecting a query took, upstream calls not counted.", _FAST, "model"
+        )
+        self.invalid = counter("guard_invalid_queries_total", "Queries refused as malformed.", "model")
+        self.uninspected = counter("guard_uninspected_total", "Queries forwarded uninspected.", "model", "reason")
+        self.denied_methods = counter("guard_denied_methods_total", "Calls of methods that are denied.", "grpc_method")
+        self.upstream_calls = counter(
+            "guard_upstream_calls_total", "Calls to upstreams.", "model", "purpose", "grpc_code"
+        )
+        self.upstream_seconds = histogram(
+            "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
+        )
+        self.config_reloads = counter("guard_config_reloads_total", "Reloads of the settings.", "result")
+        self.rejected = counter("guard_rejected_calls_total", "Calls turned away before they were read.", "reason")
+        self.identities = counter(
+            "guard_identities_total", "Callers by the source that knew them, and credentials that failed.", "source"
+        )
+        self.audit_events = counter("guard_audit_events_total", "Audit events by what became of them.", "outcome")
+        self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
+        self.watch_lost = counter("guard_watch_lost_total", "Decisions that slow readers of Watch have lost.")
+        self._gauges(registry)
+
+    def _gauges(self, registry: CollectorRegistry) -> None:
+        self.profile_mismatch = Gauge(
+            "guard_profile_mismatch",
+            "1 where a profile was not made for what is served, so that the model is not defended.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.model_ready = Gauge(
+            "guard_model_ready",
+            "1 where a model takes calls.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.in_flight = Gauge(
+            "guard_calls_in_flight", "Calls being handled.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.queued = Gauge(
+            "guard_calls_queued", "Calls waiting for their turn.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.store_entries = Gauge(
+            "guard_store_entries", "Rows that the store remembers.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.info = Gauge(
+            "guard_info",
+            "1 for the version and the settings in force.",
+            ("version", "config_digest"),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.provider = Gauge(
+            "guard_provider",
+            "1 for the onnxruntime provider that really runs an embedded model.",
+            ("model", "provider"),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+
+    def show_info(self, version: str, config_digest: str) -> None:
+        """Set `info` to the settings now in force; the former ones go (several processes: to 0)."""
+        if self._info is not None and _multiprocess():
+            self.info.labels(*self._info).set(0)
+        elif self._info is not None:
+            self.info.remove(*self._info)
+        self._info = (version, config_digest)
+        self.info.labels(*self._info).set(1)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text that Prometheus scrapes, and its content type; over all processes in multiprocess mode."""
+        registry = self._registry
+        if _multiprocess():
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return exposition.generate_latest(registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
+
+    def close(self) -> None:
+        """In multiprocess mode: take this process's gauges out of the sum. Counters stay."""
+        if _multiprocess():
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]

@@ -1,0 +1,68 @@
+"""Where lines go: standard output, or a file that survives rotation."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """Takes whole lines, ASCII, each with its end."""
+
+    def write(self, data: bytes) -> None:
+        """Write at once. Raises OSError or ValueError where that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+class StdoutSink:
+    """Lines to standard output."""
+
+    def write(self, data: bytes) -> None:
+        """Write ASCII lines at once."""
+        sys.stdout.write(data.decode("ascii"))
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Standard output is not ours to close."""
+
+
+class FileSink:
+    """Lines appended to a file that only the owner reads; opened anew where it was rotated away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._torn = False
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _rotated(self) -> bool:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return True
+        ours = os.fstat(self._fd)
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def write(self, data: bytes) -> None:
+        """Append lines. Raises OSError."""
+        if self._rotated():
+            fresh = self._open()
+            os.close(self._fd)
+            self._fd, self._torn = fresh, False
+        if self._torn:  # a full disk cut the last line
+            data = b"\n" + data
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            self._torn = written < len(view)
+            view = view[written:]
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._fd)
