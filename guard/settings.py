@@ -35,14 +35,14 @@ class ServerTls(_Settings):
     key_file: Path
     """PEM private key."""
     client_ca_file: Path | None = None
-    """PEM bundle; with it callers may present certificates (mutual TLS)."""
+    """PEM bundle that signs callers' certificates (mutual TLS); goes with `require_client_cert`."""
     require_client_cert: bool = False
     """Refuse callers without a certificate from `client_ca_file`."""
 
     @model_validator(mode="after")
     def _ca_for_clients(self) -> "ServerTls":
-        if self.require_client_cert and self.client_ca_file is None:
-            raise ValueError("require_client_cert needs client_ca_file")
+        if self.require_client_cert != (self.client_ca_file is not None):  # gRPC asks for certificates or it does not
+            raise ValueError("client_ca_file and require_client_cert: true go together")
         return self
 
 

@@ -1,0 +1,72 @@
+"""TLS on both sides, with rotated files picked up without a restart.
+
+Towards callers: gRPC asks for the certificates at each new connection; they are read again where a file changed, and
+checked first, so that a half-written pair keeps the old one in use. Connections that are open keep what they have.
+Towards the upstream: a channel has its credentials for life; whoever holds it compares `fingerprint` and opens another.
+"""
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from guard import reloading
+from guard.settings import ClientTls, ConfigError, ServerTls
+
+
+def server_credentials(settings: ServerTls) -> grpc.ServerCredentials:
+    """Credentials that follow their files. Raises ConfigError where they cannot be used now."""
+    ca_files = () if settings.client_ca_file is None else (settings.client_ca_file,)
+    files = reloading.Reloading(_server_configuration, settings.cert_file, settings.key_file, *ca_files, every_s=0.0)
+    return grpc.dynamic_ssl_server_credentials(files.value, lambda: files.value, settings.require_client_cert)
+
+
+def _server_configuration(
+    chain: bytes, key: bytes, client_ca: bytes | None = None
+) -> grpc.ServerCertificateConfiguration:
+    _check_pair(chain, key)
+    if client_ca is not None:
+        _certificates(client_ca)
+    return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=client_ca)
+
+
+def credentials(settings: ClientTls) -> grpc.ChannelCredentials:
+    """Credentials for one channel. Raises ConfigError where the files cannot be used."""
+    try:
+        ca = None if settings.ca_file is None else reloading.read(settings.ca_file)
+        if ca is not None:
+            _certificates(ca)
+        if settings.cert_file is None or settings.key_file is None:
+            return grpc.ssl_channel_credentials(ca)
+        chain, key = reloading.read(settings.cert_file), reloading.read(settings.key_file)
+        _check_pair(chain, key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(settings.cert_file or settings.ca_file), reloading.why(error)) from None
+    return grpc.ssl_channel_credentials(ca, key, chain)
+
+
+def channel_options(settings: ClientTls) -> tuple[tuple[str, str], ...]:
+    """What the channel needs besides the credentials."""
+    return () if settings.server_name is None else (("grpc.ssl_target_name_override", settings.server_name),)
+
+
+def fingerprint(settings: ClientTls) -> reloading.Fingerprint:
+    """Changes when a file does. Raises OSError where one is missing."""
+    paths = (settings.ca_file, settings.cert_file, settings.key_file)
+    return reloading.fingerprint(*(path for path in paths if path is not None))
+
+
+def _certificates(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ValueError("not a PEM certificate") from None
+
+
+def _check_pair(chain: bytes, key: bytes) -> None:
+    leaf = _certificates(chain)[0]
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+    except (ValueError, TypeError):
+        raise ValueError("not a PEM private key without a password") from None
+    if private.public_key() != leaf.public_key():
+        raise ValueError("the private key does not belong to the certificate")
