@@ -23,6 +23,7 @@ from guard.wire.open_inference_pb2 import (
     ModelMetadataResponse,
     ModelStreamInferResponse,
 )
+from guard.wire.scan import check_outline
 
 Dialect = Literal["triton", "mlserver"]
 Hidden = Literal["shared_memory", "classification"]
@@ -124,6 +125,7 @@ def _decode_one(tensor: _Tensor, raw: bytes | None, max_elements: int) -> Array:
 
 def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference:
     """A ModelInferRequest, every tensor decoded and checked. Raises InvalidQuery."""
+    check_outline(body)
     message = _parse(ModelInferRequest, body, InvalidQuery)
     _check_names([tensor.name for tensor in message.inputs], "input")
     carriers, raw = _carriers(message), list(message.raw_input_contents)
