@@ -1,0 +1,93 @@
+# Needs Python 3.11, git, make and a C compiler; everything else is installed into .venv, and real servers for the
+# tests into ~/.cache/guard. A second run finds all of it there.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+# Each of these is covered branch by branch by its own tests alone.
+CORE := engine types settings config calibration profile registry
+CORE_TESTS := tests/core tests/wire
+
+say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+.PHONY: demo
+demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a table and an HTML page
+	@$(BIN)/python -m demo $(DEMO_ARGS)
+
+.PHONY: test
+test: lint generated breaking servers test-core test-rest ## everything that must pass (real Triton included, MLServer not)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## ruff and mypy
+	$(call say,ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(call say,mypy)
+	$(BIN)/mypy
+
+.PHONY: generated
+generated: $(VENV)/.dev ## the committed wire code is what protoc makes of protos/
+	$(call say,generated code)
+	PYTHON=$(BIN)/python protos/generate.sh --check
+
+.PHONY: breaking
+breaking: $(VENV)/.dev ## Guard's own API breaks nothing against protos/released.binpb
+	$(call say,buf breaking)
+	$(BIN)/buf breaking protos --against protos/released.binpb
+
+.PHONY: servers
+servers: $(VENV)/.dev
+	$(call say,real Triton for the tests)
+	@$(BIN)/python -m tests.servers.install triton
+
+.PHONY: test-core
+test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their own tests
+	$(call say,tests of the core and the wire: every branch must be covered)
+	$(BIN)/python -m pytest $(CORE_TESTS) $(CORE:%=--cov=guard.%) --cov=guard.wire --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
+
+.PHONY: test-rest
+test-rest: $(VENV)/.dev ## all other tests but those against MLServer
+	$(call say,all other tests; those against a real MLServer are left out: make test-mlserver)
+	$(BIN)/python -m pytest -m "not mlserver" $(CORE_TESTS:%=--ignore=%) $(PYTEST_ARGS)
+
+.PHONY: test-mlserver
+test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
+	@$(BIN)/python -m tests.servers.install mlserver
+	$(BIN)/python -m pytest -m mlserver $(PYTEST_ARGS)
+
+.PHONY: reference
+reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the settings
+	$(BIN)/python docs/make_reference.py
+
+.PHONY: clean
+clean: ## remove what make made in the tree (~/.cache/guard stays)
+	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(call say,a virtual environment of $(PYTHON) in $(VENV))
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(call say,installing Guard with onnxruntime and torch)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.demo
+	$(call say,installing the tools for development)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit,dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Real model servers for the tests: their environments, their models, their processes."""

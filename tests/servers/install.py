@@ -1,0 +1,68 @@
+"""Virtual environments for real servers, made once in a cache outside the tree.
+
+`python -m tests.servers.install triton mlserver` makes them ahead of the tests; a fixture makes what is missing.
+An environment is complete when its stamp is there: what an interrupted installation left is thrown away.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+# pytriton's wheel carries the real tritonserver 2.51. Its python backend loads libpython3.11.so: Debian's, not pyenv's.
+TRITON = ("triton-2.51", ("nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "numpy<2"))
+MLSERVER = ("mlserver-1.7.1", ("mlserver==1.7.1", "onnxruntime==1.23.2"))
+SYSTEM_PYTHON = Path("/usr/bin/python3.11")
+
+
+def cache() -> Path:
+    """Where environments are kept: $XDG_CACHE_HOME/guard or ~/.cache/guard."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "guard"
+
+
+def environment(name: str, requirements: Sequence[str], python: str = sys.executable) -> Path:
+    """The environment's directory, made now if need be. Safe when several test runs ask at once."""
+    directory = cache() / name
+    stamp = directory / ".complete"
+    with _locked(cache() / f"{name}.lock"):
+        if not stamp.exists():
+            sys.stderr.write(f"making {directory} with {', '.join(requirements)}\n")
+            sys.stderr.flush()
+            shutil.rmtree(directory, ignore_errors=True)
+            subprocess.run([python, "-I", "-m", "venv", str(directory)], check=True)
+            install(directory, requirements)
+            stamp.touch()
+    return directory
+
+
+def install(directory: Path, requirements: Sequence[str], *options: str) -> None:
+    """pip install into an environment, with pip's own words on the console."""
+    pip = [str(directory / "bin" / "python"), "-I", "-m", "pip", "install", *options, *requirements]
+    subprocess.run(pip, check=True, stdout=sys.stderr)
+
+
+def triton() -> Path:
+    python = str(SYSTEM_PYTHON) if SYSTEM_PYTHON.exists() else (shutil.which("python3.11") or sys.executable)
+    return environment(*TRITON, python=python)
+
+
+def mlserver() -> Path:
+    return environment(*MLSERVER)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        {"triton": triton, "mlserver": mlserver}[wanted]()

@@ -1,0 +1,43 @@
+"""A real Triton 2.51 on loopback: python backend, models under explicit control, gRPC only."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers import install
+from tests.servers.models import digits_onnx
+from tests.servers.process import answers, free_port, running
+
+REPOSITORY = Path(__file__).parent / "repositories" / "triton"
+READY = "/inference.GRPCInferenceService/ServerReady"
+
+
+@contextmanager
+def start(directory: Path) -> Iterator[str]:
+    """Serve the repository from a copy in `directory`; yields the gRPC address."""
+    venv = install.triton()
+    packages = venv / "lib" / "python3.11" / "site-packages"
+    server = packages / "pytriton" / "tritonserver"
+    repository = shutil.copytree(REPOSITORY, directory / "models")
+    digits_onnx(repository / "digits" / "1" / "model.onnx")
+    backends = shutil.copytree(server / "backends", directory / "backends")
+    stub = server / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
+    shutil.copy(stub, backends / "python")
+    address = f"127.0.0.1:{(port := free_port())}"
+    command = [
+        str(server / "bin" / "tritonserver"),
+        *("--model-repository", str(repository), "--backend-directory", str(backends)),
+        *("--model-control-mode", "explicit", "--load-model", "*"),
+        *("--grpc-address", "127.0.0.1", "--grpc-port", str(port)),
+        *("--allow-http", "false", "--allow-metrics", "false"),
+    ]
+    env = {
+        **os.environ,
+        "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),
+    }
+    log = directory / "triton.log"
+    with running(command, log, lambda: answers(address, READY, want=b"\x08\x01"), env):
+        yield address
