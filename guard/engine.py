@@ -20,7 +20,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,9 @@ class StageError(RuntimeError):
     """A stage did not keep its contract. Stays inside: it becomes a finding."""
 
 
+_UNCALIBRATED = Calibration.of(np.zeros(1))  # of purifiers and outputs, which do not score
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stage:
     """One stage as the settings want it. `threshold`: its share of the budget, where it scores."""
@@ -64,7 +67,7 @@ class _Stage:
     on_error: OnError
     when: When = When.SUSPICIOUS
     threshold: float = 0.0
-    calibration: Calibration | None = None
+    calibration: Calibration = _UNCALIBRATED
 
     @property
     def enforces(self) -> bool:
@@ -186,8 +189,6 @@ class Engine:
             scores = _rows_of_finite(score(), rows)
         except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
             return stage.finding(error=_name(error))
-        if stage.calibration is None:  # pragma: no cover - _assemble calibrates every scoring stage
-            return stage.finding(error="not calibrated")
         p_values = stage.calibration.p_values(scores)
         return stage.finding(scores=tuple(map(float, scores)), p_values=tuple(map(float, p_values)))
 
@@ -361,9 +362,8 @@ class Engine:
 
 
 def _unit(query: Query) -> Floats:
-    if query.unit is None:  # pragma: no cover - every path admits first
-        raise StageError("the query was not admitted")
-    return query.unit
+    """The unit form of an admitted query."""
+    return cast("Floats", query.unit)
 
 
 def _name(error: Exception) -> str:

@@ -82,7 +82,7 @@ class Space:
                 raise InvalidQuery(f"the input has {x.shape[1]} features, the model takes {math.prod(shape)}")
             x = x.reshape(len(x), *shape)
         elif self.layout == "vector":
-            x = x.reshape(len(x), -1)
+            x = x.reshape(len(x), math.prod(x.shape[1:]))
         if self.image_shape is not None and self.is_image and x.shape[1:] != self.image_shape:
             raise InvalidQuery(
                 f"the input's images are {x.shape[1:]} (height, width, channels), not {self.image_shape}"

@@ -1,0 +1,170 @@
+"""Small stages, profiles and settings that several test files share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from guard.calibration import Calibration
+from guard.profile import Profile, Space, StageFit, stage_key, stage_options
+from guard.settings import Model
+from guard.types import Array, Bools, History, Kind, ModelMetadata, Sketch, TensorSpec
+
+METADATA = ModelMetadata(
+    "m", ("1",), "onnxruntime_onnx", (TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y", "FP32", (-1, 3)),)
+)
+
+
+@dataclass(frozen=True)
+class MeanDetector:
+    """The mean of a row."""
+
+    scale: float = 1.0
+
+    def score(self, x: Array) -> Array:
+        return self.scale * x.reshape(len(x), -1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class ViewGap:
+    """The L1 gap between the answers on x and on x set to 0."""
+
+    def views(self, x: Array) -> tuple[Array, ...]:
+        return (np.zeros_like(x),)
+
+    def score_views(self, probs: Array, view_probs: tuple[Array, ...]) -> Array:
+        return np.abs(probs - view_probs[0]).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class BrokenDetector:
+    """Fails in the way it is told to."""
+
+    how: str = "raise"
+
+    def score(self, x: Array) -> Array:
+        if self.how == "raise":
+            raise RuntimeError("secret detail of the client's data")
+        return {"nan": np.full(len(x), np.nan), "shape": np.zeros((len(x), 2))}[self.how]
+
+
+@dataclass(frozen=True)
+class BrokenViews:
+    """Cannot make its views."""
+
+    def views(self, x: Array) -> tuple[Array, ...]:
+        return (x[:, :1],)
+
+    def score_views(self, probs: Array, view_probs: tuple[Array, ...]) -> Array:
+        return np.zeros(len(probs))
+
+
+@dataclass(frozen=True)
+class ImagesOnly:
+    """Works on images only."""
+
+    needs_images: ClassVar[bool] = True
+
+    def score(self, x: Array) -> Array:
+        return x.mean(axis=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Halve:
+    """Halves every value."""
+
+    def purify(self, x: Array) -> Array:
+        return x * np.float32(0.5)
+
+
+@dataclass(frozen=True)
+class BrokenPurifier:
+    """Returns NaN."""
+
+    def purify(self, x: Array) -> Array:
+        return np.full_like(x, np.nan)
+
+
+@dataclass(frozen=True)
+class OverlapMonitor:
+    """Scores a row by its overlap with an earlier one."""
+
+    broken: str = ""
+
+    def sketch(self, x: Array, secret: bytes) -> tuple[Sketch, ...]:
+        if self.broken == "sketch":
+            raise RuntimeError
+        if self.broken == "count":
+            return ()
+        return tuple(Sketch(row.tobytes(), row.view(np.uint32).astype(np.uint64)) for row in x.reshape(len(x), -1))
+
+    def judge(self, sketches: tuple[Sketch, ...], history: History) -> Array:
+        return np.array([match.overlap for match in history.matches], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Answers nothing for suspicious rows."""
+
+    def protect(self, probs: Array, suspicion: Bools) -> Array:
+        out = probs.copy()
+        out[suspicion] = 1.0 / probs.shape[1]
+        return out
+
+
+@dataclass(frozen=True)
+class BrokenOutput:
+    """Returns rows that are no distribution."""
+
+    def protect(self, probs: Array, suspicion: Bools) -> Array:
+        return probs * 2.0
+
+
+@dataclass(frozen=True)
+class WrongShapeOutput:
+    """Returns another shape."""
+
+    def protect(self, probs: Array, suspicion: Bools) -> Array:
+        return probs[:, :1]
+
+
+STAGES: dict[tuple[Kind, str], type[Any]] = {
+    ("detector", "test_mean"): MeanDetector,
+    ("detector", "test_views"): ViewGap,
+    ("detector", "test_broken"): BrokenDetector,
+    ("detector", "test_broken_views"): BrokenViews,
+    ("detector", "test_images"): ImagesOnly,
+    ("purifier", "test_halve"): Halve,
+    ("purifier", "test_broken"): BrokenPurifier,
+    ("monitor", "test_overlap"): OverlapMonitor,
+    ("output", "test_uniform"): Uniform,
+    ("output", "test_broken"): BrokenOutput,
+    ("output", "test_wrong_shape"): WrongShapeOutput,
+}
+
+
+def profile_of(
+    scores: Mapping[tuple[Kind, str], Any], *, meaning: Any = "probabilities", space: Space | None = None
+) -> Profile:
+    """A profile over (N, 4) vectors in [0, 1] and 3 classes: {(kind, name): (stage, calibration scores)}."""
+    fits = {
+        stage_key(kind, name): StageFit(stage_options(stage), Calibration.of(np.asarray(values, dtype=np.float64)))
+        for (kind, name), (stage, values) in scores.items()
+    }
+    return Profile(
+        metadata=METADATA,
+        input_name="x",
+        datatype="FP32",
+        space=space or Space("vector", (0.0,), (1.0,), certain=True),
+        output_name="y",
+        meaning=meaning,
+        classes=3,
+        stages=fits,
+    )
+
+
+def model_of(**values: Any) -> Model:
+    """Settings of one enforcing model at a budget of 10 %, as a file would give them."""
+    tree = {"name": "m", "profile": "p", "mode": "enforce", "false_positive_rate": 0.1, "caller_false_alarm_rate": 0.01}
+    return Model.model_validate(tree | values)

@@ -1,0 +1,210 @@
+"""Settings: one file, overrides, errors that name the key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+import guard
+from guard import config
+from guard.settings import ConfigError, Settings, build_stage
+
+BASE: dict[str, Any] = {"upstream": {"address": "127.0.0.1:8001"}}
+
+
+def model(**values: Any) -> dict[str, Any]:
+    return BASE | {"models": [{"name": "m", "profile": "p"} | values]}
+
+
+def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
+    file = tmp_path / "guard.yaml"
+    file.write_text(text)
+    return config.load(file, environ or {})
+
+
+def test_defaults_are_safe(tmp_path: Path) -> None:
+    settings = load(tmp_path, "upstream: {address: 127.0.0.1:8001}\nmodels: [{name: m}]\n")
+    assert settings.listen.address.startswith("127.0.0.1:")
+    assert str(settings.admin.http).startswith("127.0.0.1:")
+    assert str(settings.admin.grpc).startswith("127.0.0.1:")
+    assert settings.models[0].mode == "shadow"
+    assert settings.unlisted_models == "deny"
+    assert settings.methods.allow == ()
+    assert guard.load_settings is config.load
+
+
+@pytest.mark.usefixtures("stages")
+@pytest.mark.parametrize(
+    ("tree", "path", "text"),
+    [
+        ({}, "", "nothing to guard"),
+        (BASE | {"colour": 1}, "colour", "unknown key"),
+        ({"upstream": {"address": "a", "tls": {"x": 1}}}, "upstream.tls.x", "unknown key"),
+        (BASE | {"limits": {"max_rows": 0}}, "limits.max_rows", "greater than or equal to 1"),
+        (BASE | {"identity": {"chain": [{"kind": "guess"}]}}, "identity.chain.0", "guess"),
+        (
+            BASE | {"identity": {"chain": [{"kind": "jwt", "keys_file": "k", "algorithms": ["HS256"]}]}},
+            "algorithms",
+            "",
+        ),
+        (BASE | {"identity": {"chain": [{"kind": "header", "header": "h", "trusted_peers": []}]}}, "trusted_peers", ""),
+        (BASE | {"listen": {"tls": {"cert_file": "c", "key_file": "k", "require_client_cert": True}}}, "", "client_ca"),
+        ({"upstream": {"address": "a", "tls": {"cert_file": "c"}}}, "upstream.tls", "go together"),
+        ({"models": [{"name": "m"}]}, "", "neither an upstream nor a file"),
+        (BASE | {"models": [{"name": "m"}, {"name": "m"}]}, "", "listed twice"),
+        (
+            {"models": [{"name": "m", "upstream": {"address": "a"}, "embedded": {"file": "f"}}]},
+            "models.0",
+            "exclude each other",
+        ),
+        (BASE | {"models": [{"name": "m", "detectors": [{"stage": "test_mean"}]}]}, "models.0", "need a profile"),
+        (model(detectors=[{"stage": "nope"}]), "models.0.detectors.0.stage", "no detector is called 'nope'"),
+        (
+            model(detectors=[{"stage": "test_mean", "options": {"x": 1}}]),
+            "models.0.detectors.0.options.x",
+            "unknown option; test_mean has: scale",
+        ),
+        (
+            model(purifiers=[{"stage": "test_halve", "options": {"x": 1}}]),
+            "models.0.purifiers.0.options.x",
+            "has: none",
+        ),
+        (
+            model(detectors=[{"stage": "test_mean", "options": {"scale": "big"}}]),
+            "models.0.detectors.0.options.scale",
+            "valid number",
+        ),
+        (model(detectors=[{"stage": "test_mean"}, {"stage": "test_mean"}]), "models.0", "listed twice"),
+        (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "purify"}), "models.0", "no purifier"),
+        (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "degrade"}), "models.0", "no output protection"),
+        (model(monitors=[{"stage": "test_overlap"}], policy={"on_caller": "degrade"}), "models.0", "no output"),
+    ],
+)
+def test_errors_name_the_key(tmp_path: Path, tree: dict[str, Any], path: str, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, yaml.safe_dump(tree))
+    assert path in error.value.path
+    assert text in str(error.value)
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_stage_gets_its_options(tmp_path: Path) -> None:
+    settings = load(tmp_path, yaml.safe_dump(model(detectors=[{"stage": "test_mean", "options": {"scale": 2}}])))
+    stage = settings.models[0].detectors[0]
+    assert build_stage("detector", stage.stage, stage.options).scale == 2.0
+    with pytest.raises(ConfigError, match=r"^stage: no output"):
+        build_stage("output", "none", {})
+    with pytest.raises(ConfigError, match=r"^options\.scale"):
+        build_stage("detector", "test_mean", {"scale": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not YAML"),
+        ("- 1", "must be a mapping"),
+        ("upstream: {address: a}\nupstream: {address: b}", r"upstream: given twice \(line 2\)"),
+        ("listen: !!python/object:os.system {}", "not YAML"),
+    ],
+)
+def test_what_is_not_a_settings_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.load(tmp_path / "absent.yaml", {})
+    (tmp_path / "guard.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.load(tmp_path / "guard.yaml", {})
+
+
+def test_an_empty_file_falls_back_to_the_flags(tmp_path: Path) -> None:
+    (tmp_path / "guard.yaml").write_text("# nothing yet\n")
+    assert config.load(tmp_path / "guard.yaml", {}, BASE).upstream is not None
+    assert config.load(None, {}, BASE).upstream is not None
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    environ = {
+        "GUARD_LIMITS__MAX_ROWS": "8",
+        "GUARD_MODELS__0__MODE": "enforce",
+        "GUARD_METHODS__ALLOW__0": "TraceSetting",
+        "GUARD_UPSTREAM__TLS__SERVER_NAME": "triton",
+        "GUARD_SECRET": "not a setting",
+        "HOME": "/",
+    }
+    text = "upstream: {address: a, tls: null}\nmodels: [{name: m}]\nmethods: {allow: [LogSettings]}\n"
+    settings = load(tmp_path, text, environ)
+    assert settings.limits.max_rows == 8
+    assert settings.models[0].mode == "enforce"
+    assert settings.methods.allow == ("TraceSetting",)
+    assert settings.upstream is not None
+    assert settings.upstream.tls is not None
+    assert settings.upstream.tls.server_name == "triton"
+
+
+@pytest.mark.parametrize(
+    ("variable", "path"),
+    [
+        ("GUARD_LIMIT__MAX_ROWS", "limit"),
+        ("GUARD_MODELS__1__MODE", "GUARD_MODELS__1__MODE"),
+        ("GUARD_MODELS__X__MODE", "GUARD_MODELS__X__MODE"),
+        ("GUARD_MODELS__7", "GUARD_MODELS__7"),
+        ("GUARD_UPSTREAM__ADDRESS__HOST", "GUARD_UPSTREAM__ADDRESS__HOST"),
+    ],
+)
+def test_an_override_of_nothing_is_an_error(tmp_path: Path, variable: str, path: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, "upstream: {address: a}\nmodels: [{name: m}]\n", {variable: "1"})
+    assert error.value.path == path
+
+
+@pytest.mark.usefixtures("stages")
+def test_the_schema_accepts_what_load_accepts_and_refuses_what_it_refuses() -> None:
+    validator = jsonschema.Draft202012Validator(config.schema())
+    validator.check_schema(config.schema())
+    good = model(detectors=[{"stage": "test_mean", "options": {"scale": 2.0}}])
+    assert not list(validator.iter_errors(good))
+    for bad in (
+        BASE | {"colour": 1},
+        model(detectors=[{"stage": "nope"}]),
+        model(detectors=[{"stage": "test_mean", "options": {"x": 1}}]),
+        model(detectors=[{"stage": "test_mean", "options": {"scale": "big"}}]),
+    ):
+        assert list(validator.iter_errors(bad)), bad
+
+
+def test_callers_may_be_asked_for_certificates() -> None:
+    tls = {"cert_file": "c", "key_file": "k", "client_ca_file": "a", "require_client_cert": True}
+    assert config.validate(BASE | {"listen": {"tls": tls}}).listen.tls is not None
+
+
+def test_public_is_plain_and_the_digest_follows_the_settings() -> None:
+    one, two = config.validate(BASE), config.validate(BASE | {"limits": {"max_rows": 7}})
+    assert json.loads(json.dumps(config.public(one)))["upstream"]["address"] == "127.0.0.1:8001"
+    assert config.digest(one) == config.digest(config.validate(BASE)) != config.digest(two)
+
+
+def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("from file\n")
+    assert config.read_secret(None, "GUARD_SECRET", {}) is None
+    assert config.read_secret(file, "GUARD_SECRET", {}) == "from file"
+    assert config.read_secret(file, "GUARD_SECRET", {"GUARD_SECRET": "from env"}) == "from env"
+    with pytest.raises(ConfigError, match="empty"):
+        config.read_secret(None, "GUARD_SECRET", {"GUARD_SECRET": " "})
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.read_secret(tmp_path / "absent", "GUARD_SECRET", {})
+
+
+def test_the_package_names_only_what_it_has() -> None:
+    assert set(guard.__all__) >= {"Engine", "load_profile"}
+    for name in guard.__all__:
+        assert getattr(guard, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = guard.nothing

@@ -1,0 +1,482 @@
+"""The engine with arrays alone: what fires, what is done about it, and what a failing stage can and cannot do."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guard.calibration import log_e_value
+from guard.engine import Engine
+from guard.profile import Profile, ProfileError, Space
+from guard.settings import ConfigError
+from guard.types import Action, Answer, Conclusion, Decision, History, InvalidQuery, Match, Mode, Query
+from tests.core.helpers import (
+    BrokenDetector,
+    BrokenViews,
+    ImagesOnly,
+    MeanDetector,
+    OverlapMonitor,
+    ViewGap,
+    model_of,
+    profile_of,
+)
+
+pytestmark = pytest.mark.usefixtures("stages")
+
+CLEAN = np.linspace(0.0, 0.5, 99)  # p-values in steps of 1 %
+PROFILE = profile_of(
+    {
+        ("detector", "test_mean"): (MeanDetector(), CLEAN),
+        ("detector", "test_views"): (ViewGap(), CLEAN),
+        ("detector", "test_broken"): (BrokenDetector(), CLEAN),
+        ("detector", "test_broken_views"): (BrokenViews(), CLEAN),
+        ("monitor", "test_overlap"): (OverlapMonitor(), np.zeros(999)),
+    }
+)
+GOOD, BAD = [0.1] * 4, [0.9] * 4
+Y = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], np.float32)
+MEAN = [{"stage": "test_mean"}]
+VIEWS = [{"stage": "test_views"}]
+HALVE = [{"stage": "test_halve"}]
+UNIFORM = [{"stage": "test_uniform"}]
+OVERLAP = [{"stage": "test_overlap"}]
+
+
+def engine_of(profile: Profile = PROFILE, **values: Any) -> Engine:
+    return Engine(model_of(**values), profile, b"a secret of sixteen bytes")
+
+
+def query_of(*rows: list[float], caller: str = "peer:1") -> Query:
+    return Query(np.array(rows, np.float32), caller, "m", "d1")
+
+
+def decide(engine: Engine, *rows: list[float], matches: Any = (), history: History | None = None) -> Decision:
+    found = matches or tuple(Match() for _ in rows)
+    return engine.decide(query_of(*rows), {"test_overlap": history or History(found)})
+
+
+def conclude(engine: Engine, decision: Decision, views: Any = (), standby: Any = None, y: Any = Y) -> Conclusion:
+    return engine.conclude(decision, Answer(None if y is None else y[: len(decision.query.x)], views, standby))
+
+
+# --- detectors
+
+
+def test_a_clean_row_is_allowed_and_travels_untouched() -> None:
+    decision = decide(engine_of(detectors=MEAN), GOOD)
+    assert decision.action is Action.ALLOW
+    assert decision.x is None
+    assert not decision.waits
+    assert decision.findings[0].p_value == pytest.approx(0.8)  # 20 of 99 clean scores are below 0.1
+    result = conclude(engine_of(detectors=MEAN), decision)
+    assert result.action is Action.ALLOW
+    assert result.y is None
+
+
+def test_an_outlying_row_is_denied_at_the_budget_and_not_above() -> None:
+    decision = decide(engine_of(detectors=MEAN), GOOD, BAD)
+    assert decision.action is decision.would_be is Action.DENY
+    assert decision.suspicious.tolist() == [False, True]
+    assert decision.findings[0].threshold == pytest.approx(0.1)
+    assert decision.findings[0].fired
+    result = conclude(engine_of(detectors=MEAN), decision, y=None)
+    assert result.action is Action.DENY
+    assert result.y is None
+
+
+def test_the_budget_is_shared_by_weight() -> None:
+    engine = engine_of(detectors=[{"stage": "test_mean", "weight": 3}, {"stage": "test_views", "weight": 1}])
+    assert [s.threshold for s in engine.stages] == [pytest.approx(0.075), pytest.approx(0.025)]
+    off = engine_of(detectors=[{"stage": "test_mean"}, {"stage": "test_views", "mode": "off"}])
+    assert [(s.name, s.threshold) for s in off.stages] == [("test_mean", pytest.approx(0.1))]
+
+
+def test_the_rate_of_flagged_clean_rows_keeps_the_budget() -> None:
+    """Detectors that agree and detectors that do not: the union stays below the sum of the shares."""
+    rng = np.random.default_rng(3)
+    profile = profile_of(
+        {
+            ("detector", "test_mean"): (MeanDetector(), rng.random((2000, 4)).mean(axis=1)),
+            ("detector", "test_views"): (ViewGap(), rng.random(2000)),
+        }
+    )
+    engine = engine_of(profile, detectors=[*MEAN, *VIEWS])
+    decision = engine.decide(Query(rng.random((4000, 4)), "c", "m", "d"), {})
+    first = rng.dirichlet([1, 1, 1], 4000)
+    gap = (rng.random((4000, 1)) / 2) * np.array([[1.0, -1.0, 0.0]])
+    moved = np.clip(first + gap, 0, None)
+    result = engine.conclude(decision, Answer(first, (moved / moved.sum(axis=1, keepdims=True),)))
+    flagged = np.zeros(4000, bool)
+    for finding in result.findings:
+        flagged |= np.array(finding.p_values) <= finding.threshold
+    assert 0.0 < flagged.mean() < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 4000)
+
+
+def test_a_budget_that_the_profile_cannot_resolve_is_refused() -> None:
+    with pytest.raises(ProfileError, match=r"can never fire: its share of the budget is 0\.001.*at least 999"):
+        engine_of(detectors=MEAN, false_positive_rate=0.001)
+
+
+# --- modes
+
+
+@pytest.mark.parametrize(("model", "stage"), [("shadow", "enforce"), ("enforce", "shadow"), ("shadow", "shadow")])
+def test_in_shadow_nothing_is_done_and_all_is_told(model: str, stage: str) -> None:
+    engine = engine_of(
+        mode=model,
+        detectors=[{"stage": "test_mean", "mode": stage}, {"stage": "test_views", "mode": stage}],
+        purifiers=[{"stage": "test_halve", "mode": stage, "when": "always"}],
+        outputs=[{"stage": "test_uniform", "mode": stage, "when": "always"}],
+    )
+    decision = decide(engine, BAD)
+    assert decision.action is Action.ALLOW
+    assert decision.would_be is Action.DENY
+    assert decision.x is None
+    assert decision.standby is None
+    assert not decision.waits
+    assert len(decision.views) == 1  # asked all the same: shadow measures
+    result = conclude(engine, decision, views=(Y[1:2],))
+    assert (result.action, result.would_be) == (Action.ALLOW, Action.DENY)
+    assert result.y is None
+    assert not result.use_standby
+    assert {f.stage for f in result.findings} == {"test_mean", "test_views"}
+
+
+def test_off_is_off() -> None:
+    engine = engine_of(mode="off", detectors=MEAN, monitors=OVERLAP)
+    decision = decide(engine, BAD)
+    assert engine.stages == ()
+    assert decision.findings == ()
+    assert decision.would_be is Action.ALLOW
+
+
+def test_the_canary_takes_its_share_of_callers_and_always_the_same() -> None:
+    engine = engine_of(detectors=MEAN, purifiers=[{"stage": "test_halve", "when": "always"}], canary=0.25)
+    enforced = [engine.decide(query_of(BAD, caller=f"c{i}"), {}).enforced for i in range(2000)]
+    assert 0.2 < np.mean(enforced) < 0.3
+    assert enforced == [engine.decide(query_of(BAD, caller=f"c{i}"), {}).enforced for i in range(2000)]
+    outside = engine.decide(query_of(BAD, caller=f"c{enforced.index(False)}"), {})
+    assert (outside.action, outside.would_be, outside.x) == (Action.ALLOW, Action.DENY, None)
+    inside = engine.decide(query_of(BAD, caller=f"c{enforced.index(True)}"), {})
+    assert inside.action is Action.DENY
+    for share, expected in ((0.0, False), (1.0, True)):
+        assert engine_of(detectors=MEAN, canary=share).decide(query_of(BAD), {}).enforced is expected
+
+
+# --- validation
+
+
+def test_invalid_values_end_a_query_where_validation_enforces() -> None:
+    engine = engine_of(monitors=OVERLAP)
+    for act in (engine.admit, engine.sketch, lambda q: engine.decide(q, {})):
+        with pytest.raises(InvalidQuery):
+            act(query_of([np.nan] * 4))
+    with pytest.raises(InvalidQuery, match="outside"):
+        engine_of().admit(query_of([2.0] * 4))
+
+
+@pytest.mark.parametrize(("model", "mode"), [("shadow", "enforce"), ("enforce", "shadow")])
+def test_invalid_values_are_recorded_where_validation_is_in_shadow(model: str, mode: str) -> None:
+    decision = decide(engine_of(mode=model, detectors=MEAN, validation={"mode": mode}), [2.0] * 4)
+    assert decision.findings[0].stage == "validation"
+    assert decision.findings[0].mode is Mode.SHADOW
+    assert decision.would_be is Action.DENY
+    clean = decide(engine_of(mode=model, detectors=MEAN, validation={"mode": mode}), GOOD)
+    assert [f.stage for f in clean.findings] == ["test_mean"]
+
+
+def test_validation_can_be_off() -> None:
+    decision = decide(engine_of(validation={"mode": "off"}), [2.0] * 4)
+    assert decision.findings == ()
+
+
+def test_a_shape_that_no_stage_could_read_is_invalid_in_every_mode() -> None:
+    engine = engine_of(replace(PROFILE, space=Space("nhw", (0.0,), (1.0,), certain=True)), mode="off")
+    with pytest.raises(InvalidQuery):
+        engine.admit(query_of(GOOD))
+
+
+def test_admitting_twice_is_admitting_once() -> None:
+    query = engine_of().admit(query_of(GOOD))
+    assert engine_of().admit(query) is query
+    assert query.unit is not None
+    assert not query.unit.flags.writeable
+
+
+# --- views
+
+
+def test_a_view_detector_fires_on_the_gap_between_answers() -> None:
+    engine = engine_of(detectors=VIEWS)
+    decision = decide(engine, BAD)
+    assert decision.action is Action.ALLOW
+    assert decision.waits
+    np.testing.assert_array_equal(decision.views[0], np.zeros((1, 4), np.float32))
+    same = conclude(engine, decision, views=(Y[:1],))
+    assert same.action is Action.ALLOW
+    moved = conclude(engine, decision, views=(Y[1:2],))
+    assert moved.action is Action.DENY
+    assert moved.findings[-1].scores == (pytest.approx(0.8),)
+
+
+def test_views_of_several_detectors_are_told_apart() -> None:
+    engine = engine_of(detectors=[{"stage": "test_broken_views"}, *VIEWS])
+    decision = decide(engine, GOOD)
+    assert dict(decision.view_counts) == {"test_views": 1}
+    result = conclude(engine, decision, views=(Y[1:2],))
+    assert [(f.stage, f.error) for f in result.findings] == [
+        ("test_broken_views", "returned shape (1, 1) for (1, 4)"),
+        ("test_views", None),
+    ]
+    assert result.action is Action.DENY
+
+
+@pytest.mark.parametrize(
+    ("y", "views"),
+    [(None, (Y[:1],)), (Y, (None,)), (np.array([[np.nan] * 3]), (Y[:1],)), (Y, (np.ones((1, 2)),)), (Y, ())],
+)
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
+def test_a_missing_answer_is_the_stages_error(y: Any, views: Any, on_error: str, action: Action) -> None:
+    engine = engine_of(detectors=[{"stage": "test_views", "on_error": on_error}])
+    result = conclude(engine, decide(engine, GOOD), views=views, y=y)
+    assert result.findings[-1].error in {"no answer to compare", "IndexError"}
+    assert result.action is action
+
+
+def test_no_views_are_asked_for_what_is_denied() -> None:
+    decision = decide(engine_of(detectors=[*MEAN, *VIEWS]), BAD)
+    assert decision.action is Action.DENY
+    assert decision.views == ()
+
+
+# --- monitors
+
+
+def test_evidence_adds_up_over_queries_until_the_caller_is_flagged() -> None:
+    engine = engine_of(monitors=OVERLAP)
+    history, asked = History((Match(overlap=4),)), 0
+    while decide(engine, GOOD, history=history).action is Action.ALLOW:
+        decision = decide(engine, GOOD, history=history)
+        assert decision.evidence == {"test_overlap": (pytest.approx(log_e_value(0.001)),)}
+        from guard.calibration import Evidence
+
+        evidence = Evidence(history.log_sum, history.count).add(decision.evidence["test_overlap"])
+        history = replace(history, log_sum=evidence.log_sum, count=evidence.count)
+        asked += 1
+    assert 1 <= asked <= 3
+    flagged = decide(engine, GOOD, history=history)
+    assert flagged.findings[0].kind == "monitor"
+    assert flagged.findings[0].p_value <= 0.01
+    assert flagged.suspicious.all()
+
+
+def test_a_retry_is_no_evidence() -> None:
+    decision = decide(engine_of(monitors=OVERLAP), GOOD, GOOD, matches=(Match(4, duplicate=True), Match(0)))
+    assert decision.evidence == {"test_overlap": (pytest.approx(log_e_value(1.0)),)}
+
+
+def test_sketches_may_be_given_or_made() -> None:
+    engine = engine_of(monitors=OVERLAP)
+    query = engine.admit(query_of(GOOD))
+    histories = {"test_overlap": History((Match(),))}
+    assert engine.decide(query, histories, engine.sketch(query)) == engine.decide(query, histories)
+
+
+@pytest.mark.parametrize(("broken", "error"), [("sketch", "no sketch"), ("count", "no sketch"), ("", "no history")])
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
+def test_a_monitor_that_fails(broken: str, error: str, on_error: str, action: Action) -> None:
+    profile = profile_of({("monitor", "test_overlap"): (OverlapMonitor(broken), np.zeros(99))})
+    monitors = [{"stage": "test_overlap", "on_error": on_error, "options": {"broken": broken}}]
+    engine = engine_of(profile, monitors=monitors)
+    decision = engine.decide(query_of(GOOD), {"test_overlap": History((Match(),))} if broken else {})
+    assert decision.findings[0].error == error
+    assert decision.evidence == {}
+    assert decision.action is action
+
+
+def test_a_history_of_other_rows_is_the_monitors_error() -> None:
+    decision = engine_of(monitors=OVERLAP).decide(query_of(GOOD), {"test_overlap": History((Match(), Match()))})
+    assert decision.findings[0].error == "returned shape (2,) for 1 rows"
+
+
+# --- purifiers
+
+
+def test_suspicious_rows_are_purified_and_only_they() -> None:
+    decision = decide(engine_of(detectors=MEAN, purifiers=HALVE, policy={"on_input": "purify"}), GOOD, BAD)
+    assert decision.action is Action.PURIFY
+    assert decision.x is not None
+    assert decision.x.dtype == np.float32
+    np.testing.assert_allclose(decision.x, [GOOD, [0.45] * 4])
+    clean = decide(engine_of(detectors=MEAN, purifiers=HALVE, policy={"on_input": "purify"}), GOOD)
+    assert clean.x is None
+
+
+def test_purifiers_that_always_act_act_in_order_on_every_row() -> None:
+    always = [{"stage": "test_halve", "when": "always"}]
+    decision = decide(engine_of(purifiers=always), GOOD)
+    assert decision.action is Action.ALLOW
+    np.testing.assert_allclose(decision.x, [[0.05] * 4])
+    shadow = [{"stage": "test_halve", "when": "always", "mode": "shadow"}]
+    assert decide(engine_of(purifiers=shadow), GOOD).x is None
+
+
+def test_a_caller_under_suspicion_has_all_rows_purified() -> None:
+    engine = engine_of(monitors=OVERLAP, purifiers=HALVE, policy={"on_caller": "purify"})
+    decision = decide(engine, GOOD, GOOD, history=History((Match(4), Match(4)), log_sum=50.0, count=9))
+    np.testing.assert_allclose(decision.x, [[0.05] * 4] * 2)
+
+
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.PURIFY), ("deny", Action.DENY)])
+def test_a_purifier_that_fails(on_error: str, action: Action) -> None:
+    purifiers = [{"stage": "test_broken", "on_error": on_error}, *HALVE]
+    decision = decide(engine_of(detectors=MEAN, purifiers=purifiers, policy={"on_input": "purify"}), BAD)
+    assert decision.findings[-1].error == "returned NaN or infinity"
+    assert decision.action is action
+    assert (decision.x is not None) == (action is Action.PURIFY)
+
+
+def standby_engine(**values: Any) -> Engine:
+    return engine_of(**{"detectors": VIEWS, "purifiers": HALVE, "policy": {"on_input": "purify"}} | values)
+
+
+def test_a_standby_is_answered_with_if_a_view_detector_fires() -> None:
+    engine = standby_engine()
+    decision = decide(engine, BAD)
+    np.testing.assert_allclose(decision.standby, [[0.45] * 4])
+    fired = conclude(engine, decision, views=(Y[1:2],), standby=Y[:1])
+    assert (fired.action, fired.use_standby, fired.y) == (Action.PURIFY, True, None)
+    quiet = conclude(engine, decision, views=(Y[:1],), standby=Y[:1])
+    assert (quiet.action, quiet.use_standby) == (Action.ALLOW, False)
+
+
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.PURIFY), ("deny", Action.DENY)])
+def test_a_standby_without_an_answer(on_error: str, action: Action) -> None:
+    engine = standby_engine(purifiers=[{"stage": "test_halve", "on_error": on_error}])
+    result = conclude(engine, decide(engine, BAD), views=(Y[1:2],))
+    assert result.findings[-1].error == "no answer to the purified input"
+    assert (result.action, result.use_standby) == (action, False)
+
+
+def test_a_standby_is_not_made_where_it_is_not_needed() -> None:
+    assert decide(standby_engine(policy={"on_input": "deny"}), BAD).standby is None
+    assert decide(standby_engine(detectors=[*MEAN, *VIEWS]), BAD).standby is None  # already purified
+    assert decide(standby_engine(purifiers=[{"stage": "test_halve", "mode": "shadow"}]), BAD).standby is None
+
+
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
+def test_a_standby_that_cannot_be_made(on_error: str, action: Action) -> None:
+    decision = decide(standby_engine(purifiers=[{"stage": "test_broken", "on_error": on_error}]), BAD)
+    assert decision.action is action
+    assert decision.standby is None
+    assert bool(decision.views) == (action is Action.ALLOW)
+
+
+# --- outputs
+
+
+def test_suspicious_rows_are_degraded_and_only_they() -> None:
+    engine = engine_of(detectors=MEAN, outputs=UNIFORM, policy={"on_input": "degrade"})
+    result = conclude(engine, decide(engine, BAD, GOOD))
+    assert result.action is Action.DEGRADE
+    assert result.y is not None
+    assert result.y.dtype == np.float32
+    np.testing.assert_allclose(result.y[0], [1 / 3] * 3, rtol=1e-6)
+    np.testing.assert_array_equal(result.y[1], Y[1])
+    assert conclude(engine, decide(engine, GOOD, GOOD)).y is None
+
+
+def test_an_output_that_always_protects_holds_the_answer() -> None:
+    engine = engine_of(outputs=[{"stage": "test_uniform", "when": "always"}])
+    decision = decide(engine, GOOD)
+    assert decision.waits
+    assert engine.reads_answers
+    result = conclude(engine, decision)
+    assert result.action is Action.ALLOW
+    np.testing.assert_allclose(result.y, [[1 / 3] * 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["test_broken", "test_wrong_shape"])
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
+def test_an_output_that_fails(stage: str, on_error: str, action: Action) -> None:
+    engine = engine_of(outputs=[{"stage": stage, "when": "always", "on_error": on_error}])
+    result = conclude(engine, decide(engine, GOOD))
+    assert result.findings[-1].error is not None
+    assert result.action is action
+    assert result.y is None
+
+
+@pytest.mark.parametrize("y", [None, np.array([[np.nan] * 3]), np.zeros((0, 3))])
+def test_an_answer_that_cannot_be_protected(y: Any) -> None:
+    engine = engine_of(outputs=[{"stage": "test_uniform", "when": "always", "on_error": "deny"}])
+    assert conclude(engine, decide(engine, GOOD), y=y).action is Action.DENY
+
+
+# --- errors and misfits
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [("raise", "RuntimeError"), ("nan", "returned NaN or infinity"), ("shape", "returned shape (1, 2) for 1 rows")],
+)
+@pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
+def test_a_detector_that_fails(how: str, error: str, on_error: str, action: Action) -> None:
+    profile = profile_of({("detector", "test_broken"): (BrokenDetector(how), CLEAN)})
+    detectors = [{"stage": "test_broken", "on_error": on_error, "options": {"how": how}}]
+    decision = decide(engine_of(profile, detectors=detectors), GOOD)
+    assert decision.findings[0].error == error  # the text of a foreign exception stays inside
+    assert decision.action is action
+    shadow = decide(engine_of(profile, mode="shadow", detectors=detectors), GOOD)
+    assert (shadow.action, shadow.would_be) == (Action.ALLOW, action)
+
+
+def test_view_detectors_that_fail_and_must_not() -> None:
+    engine = engine_of(detectors=[{"stage": "test_broken_views", "on_error": "deny"}])
+    assert decide(engine, GOOD).action is Action.DENY
+
+
+def test_stages_that_cannot_serve_the_model_are_refused() -> None:
+    with pytest.raises(ProfileError, match=r"labels only, which test_views, test_uniform cannot"):
+        engine_of(replace(PROFILE, meaning="labels"), detectors=VIEWS, outputs=UNIFORM)
+    images = profile_of({("detector", "test_images"): (ImagesOnly(), CLEAN)})
+    with pytest.raises(ProfileError, match="images only, and the model takes vectors"):
+        engine_of(images, detectors=[{"stage": "test_images"}])
+    square = Space("flat", (0.0,), (1.0,), certain=True, image_shape=(2, 2, 1))
+    fine = replace(images, space=square)
+    assert decide(engine_of(fine, detectors=[{"stage": "test_images"}]), GOOD).action is Action.ALLOW
+
+
+def test_settings_of_a_stage_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match=r"purifiers\.0\.stage"):
+        engine_of(purifiers=[{"stage": "nope"}])
+
+
+# --- properties
+
+
+def test_all_shadow_is_the_identity_and_a_stage_more_never_softens() -> None:
+    """Over every mix of modes and inputs: shadow changes nothing; adding a detector never turns a denial around."""
+    rng = np.random.default_rng(5)
+    for mean, views in itertools.product(("off", "shadow", "enforce"), repeat=2):
+        detectors = [{"stage": "test_mean", "mode": mean}, {"stage": "test_views", "mode": views}]
+        fewer, more = engine_of(detectors=detectors[:1]), engine_of(detectors=detectors)
+        shadow = engine_of(mode="shadow", detectors=detectors, purifiers=HALVE, outputs=UNIFORM)
+        for _ in range(20):
+            row, view = rng.random(4).tolist(), rng.dirichlet([1, 1, 1], 1)
+            one, two, three = (conclude(e, decide(e, row), views=(view,)) for e in (fewer, more, shadow))
+            if mean == "enforce" and one.findings[0].p_value <= 0.05:  # fires at half the budget too
+                assert two.action is Action.DENY
+            assert three.action is Action.ALLOW
+            assert three.y is None
+            assert three.decision.x is None
+
+
+def test_an_empty_batch_is_allowed() -> None:
+    engine = engine_of(detectors=[*MEAN, *VIEWS], outputs=[{"stage": "test_uniform", "when": "always"}])
+    empty = np.zeros((0, 4), np.float32)
+    decision = engine.decide(Query(empty, "c", "m", "d"), {})
+    result = engine.conclude(decision, Answer(np.zeros((0, 3)), (np.zeros((0, 3)),)))
+    assert result.action is Action.ALLOW
+    assert result.y is None

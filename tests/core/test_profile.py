@@ -1,0 +1,239 @@
+"""Profiles: unit form and back, saving, and refusing what is broken or made for something else."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guard import profile as profiles
+from guard.profile import (
+    ProfileError,
+    Space,
+    from_probabilities,
+    load_profile,
+    metadata_digest,
+    save_profile,
+    to_probabilities,
+)
+from guard.types import InvalidQuery
+from tests.core.helpers import METADATA, MeanDetector, profile_of
+
+UNIT = (0.0,), (1.0,)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_profile(profile_of({("detector", "test_mean"): (MeanDetector(2.0), [3.0, 1.0, 2.0])}), tmp_path / "p")
+    return tmp_path / "p"
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "unit_shape"),
+    [
+        (Space("nchw", *UNIT, certain=True), (2, 3, 4, 5), (2, 4, 5, 3)),
+        (Space("nhwc", *UNIT, certain=True), (2, 4, 5, 3), (2, 4, 5, 3)),
+        (Space("nhw", *UNIT, certain=True), (2, 4, 5), (2, 4, 5, 1)),
+        (Space("flat", *UNIT, certain=True, image_shape=(4, 5, 3)), (2, 60), (2, 4, 5, 3)),
+        (Space("encoded", *UNIT, certain=True, image_shape=(4, 5, 3)), (2, 4, 5, 3), (2, 4, 5, 3)),
+        (Space("vector", *UNIT, certain=True), (2, 3, 7), (2, 21)),
+    ],
+)
+def test_unit_form_and_back(space: Space, shape: tuple[int, ...], unit_shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).random(shape, dtype=np.float32)
+    unit = space.to_unit(x)
+    assert unit.shape == unit_shape
+    assert unit.dtype == np.float32
+    assert space.is_image == (space.layout != "vector")
+    np.testing.assert_allclose(space.from_unit(unit, x), x, atol=1e-6)
+    assert space.from_unit(unit[:1], x).shape == (1, *shape[1:])
+
+
+def test_bounds_by_channel_and_integers() -> None:
+    space = Space("nchw", (0.0, -1.0), (255.0, 1.0), certain=False)
+    x = np.array([[[[255.0]], [[0.0]]]])
+    assert space.to_unit(x).tolist() == [[[[1.0, 0.5]]]]
+    eight = Space("nhw", (0.0,), (255.0,), certain=True)
+    like = np.zeros((1, 1, 2), np.uint8)
+    assert eight.from_unit(np.array([[[[0.5], [1.0]]]], np.float32), like).tolist() == [[[128, 255]]]
+
+
+def test_unit_form_survives_what_validation_lets_through() -> None:
+    space = Space("vector", *UNIT, certain=False)
+    assert space.to_unit(np.array([[np.nan, np.inf, -np.inf, 7.0]])).tolist() == [[0.0, 1.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "text"),
+    [
+        (Space("nchw", *UNIT, certain=True), (2, 3, 4), "3 dimensions, the model takes 4"),
+        (Space("vector", *UNIT, certain=True), (), "0 dimensions"),
+        (Space("flat", *UNIT, certain=True, image_shape=(2, 2, 1)), (1, 5), "5 features, the model takes 4"),
+        (Space("nhwc", *UNIT, certain=True, image_shape=(2, 2, 1)), (1, 2, 3, 1), r"\(2, 3, 1\)"),
+        (Space("nhwc", (0.0, 0.0), (1.0, 1.0), certain=True), (1, 2, 2, 3), "3 channels, the model takes 2"),
+    ],
+)
+def test_inputs_of_another_shape_are_invalid(space: Space, shape: tuple[int, ...], text: str) -> None:
+    with pytest.raises(InvalidQuery, match=text):
+        space.to_unit(np.zeros(shape))
+    with pytest.raises(InvalidQuery, match=text):
+        space.check(np.zeros(shape), finite=True, bounds=True)
+
+
+def test_values_are_checked_as_asked() -> None:
+    space = Space("vector", *UNIT, certain=True)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InvalidQuery, match="NaN or infinite"):
+            space.check(np.array([[bad]]), finite=True, bounds=False)
+        space.check(np.array([[bad]]), finite=False, bounds=False)
+    for bad in (-0.1, 1.1):
+        with pytest.raises(InvalidQuery, match="outside 0 to 1"):
+            space.check(np.array([[bad]]), finite=True, bounds=True)
+        space.check(np.array([[bad]]), finite=True, bounds=False)
+        replace(space, certain=False).check(np.array([[bad]]), finite=True, bounds=True)
+    space.check(np.array([[1.0 + 1e-6]]), finite=True, bounds=True)  # float32 arithmetic of honest clients
+    space.check(np.zeros((0, 3)), finite=True, bounds=True)
+    space.check(np.array([[1]]), finite=True, bounds=True)
+
+
+def test_bounds_are_checked_by_channel() -> None:
+    space = Space("nchw", (0.0, -1.0), (1.0, 0.0), certain=True)
+    space.check(np.array([[[[1.0]], [[-1.0]]]]), finite=True, bounds=True)
+    with pytest.raises(InvalidQuery, match="outside"):
+        space.check(np.array([[[[-1.0]], [[-1.0]]]]), finite=True, bounds=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"layout": "hwc"}, "unknown layout"),
+        ({"low": (0.0, 1.0)}, "same, non-zero length"),
+        ({"low": (), "high": ()}, "same, non-zero length"),
+        ({"low": (1.0,)}, "below its high"),
+        ({"high": (np.inf,)}, "finite"),
+        ({"layout": "flat"}, "needs image_shape"),
+    ],
+)
+def test_a_space_that_makes_no_sense(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ProfileError, match=text):
+        Space(**{"layout": "nhw", "low": (0.0,), "high": (1.0,), "certain": True} | values)
+
+
+def test_logits_and_probabilities() -> None:
+    y = np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]], np.float32)
+    probs = to_probabilities(y, "logits")
+    np.testing.assert_allclose(probs, [[0.25, 0.75], [0.5, 0.5]], atol=1e-6)
+    back = from_probabilities(probs, "logits", y)
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(to_probabilities(back, "logits"), probs, atol=1e-6)
+    np.testing.assert_allclose(to_probabilities(np.array([[2.0, 6.0, -1e-9]]), "probabilities"), [[0.25, 0.75, 0.0]])
+    certain = from_probabilities(np.array([[1.0, 0.0]]), "logits", y)
+    assert certain.tolist() == [[0.0, -30.0]]
+    assert from_probabilities(np.array([[1.0, 0.0]]), "probabilities", y).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("y", "meaning", "text"),
+    [
+        ([[1.0]], "labels", "labels only"),
+        ([1.0], "logits", "not a finite"),
+        ([[np.nan]], "logits", "not a finite"),
+        ([[0.0, 0.0]], "probabilities", "without probability"),
+    ],
+)
+def test_answers_that_are_none(y: list[Any], meaning: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        to_probabilities(np.array(y), meaning)
+
+
+def test_what_was_saved_is_loaded(saved: Path) -> None:
+    loaded = load_profile(str(saved))
+    assert loaded.metadata == METADATA
+    assert loaded.space == Space("vector", *UNIT, certain=True)
+    assert loaded.calibration("detector", "test_mean", MeanDetector(2.0)).scores.tolist() == [1.0, 2.0, 3.0]
+    assert len(loaded.digest) == 64
+    assert loaded.digest == save_profile(replace(loaded, digest=""), saved)
+
+
+def test_calibration_holds_for_the_fitted_options_only(saved: Path) -> None:
+    loaded = load_profile(saved)
+    with pytest.raises(
+        ProfileError, match=r"set to \{'scale': 1.0\}, but the profile was fitted with \{'scale': 2.0\}"
+    ):
+        loaded.calibration("detector", "test_mean", MeanDetector())
+    with pytest.raises(ProfileError, match="no calibration for monitor 'test_mean'"):
+        loaded.calibration("monitor", "test_mean", MeanDetector())
+
+
+def test_a_profile_of_another_model_is_refused(saved: Path) -> None:
+    loaded = load_profile(saved)
+    loaded.check_served(replace(METADATA, inputs=METADATA.inputs[::-1]))
+    with pytest.raises(ProfileError, match=r"another model: versions: fitted \('1',\), served \('2',\)"):
+        loaded.check_served(replace(METADATA, versions=("2",)))
+    assert metadata_digest(METADATA) != metadata_digest(replace(METADATA, platform="other"))
+
+
+def _edit(directory: Path, **changes: Any) -> None:
+    document = json.loads((directory / "profile.json").read_text())
+    (directory / "profile.json").write_text(json.dumps(document | changes))
+
+
+def _pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"detector/test_mean": np.array([print], dtype=object)})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format": 2}, "format: Input should be 1"),
+        ({"extra": 1}, "extra: Extra inputs"),
+        ({"metadata_digest": "0"}, "metadata_digest does not match"),
+        ({"files": {}}, "not the file that profile.json was written with"),
+        ({"stages": {"detector/absent": {"options": {}}}}, "lacks detector/absent"),
+    ],
+)
+def test_a_profile_that_was_changed_is_refused(saved: Path, changes: dict[str, Any], text: str) -> None:
+    _edit(saved, **changes)
+    with pytest.raises(ProfileError, match=text):
+        load_profile(saved)
+
+
+def _plant(directory: Path, raw: bytes) -> None:
+    import hashlib
+
+    (directory / "calibration.npz").write_bytes(raw)
+    _edit(directory, files={"calibration.npz": hashlib.sha256(raw).hexdigest()})
+
+
+def _archive(values: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"detector/test_mean": np.asarray(values)})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"not a zip", "not a readable .npz"),
+        (_pickled(), "not a readable .npz"),
+        (_archive([np.nan]), "must be finite"),
+        (_archive(["a"]), "could not convert"),
+    ],
+)
+def test_broken_arrays_are_refused_and_nothing_is_unpickled(saved: Path, raw: bytes, text: str) -> None:
+    _plant(saved, raw)
+    with pytest.raises(ProfileError, match=text):
+        load_profile(saved)
+
+
+def test_missing_and_oversized_files_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ProfileError, match="cannot read"):
+        load_profile(saved / "absent")
+    monkeypatch.setattr(profiles, "MAX_FILE_BYTES", 10)
+    with pytest.raises(ProfileError, match="larger than 10 bytes"):
+        load_profile(saved)
