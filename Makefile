@@ -46,7 +46,7 @@ generated: $(VENV)/.dev ## the committed wire code is what protoc makes of proto
 .PHONY: breaking
 breaking: $(VENV)/.dev ## Guard's own API breaks nothing against protos/released.binpb
 	$(call say,buf breaking)
-	$(BIN)/buf breaking protos --against protos/released.binpb
+	BUF=$(abspath $(BIN))/buf protos/check_breaking.sh
 
 .PHONY: servers
 servers: $(VENV)/.dev

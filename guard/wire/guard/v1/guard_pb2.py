@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fguard/wire/guard/v1/guard.proto\x12\x08guard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"D\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0b\n\x03raw\x18\x04 \x01(\x0c\"\x89\x01\n\x07\x46inding\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x1c\n\x04mode\x18\x02 \x01(\x0e\x32\x0e.guard.v1.Mode\x12\x0e\n\x06scores\x18\x03 \x03(\x01\x12\x10\n\x08p_values\x18\x04 \x03(\x01\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\r\n\x05\x66ired\x18\x06 \x01(\x08\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\xac\x01\n\x0eInspectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x1f\n\x05input\x18\x03 \x01(\x0b\x32\x10.guard.v1.Tensor\x12 \n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x10.guard.v1.Tensor\x12&\n\x0cview_answers\x18\x05 \x03(\x0b\x32\x10.guard.v1.Tensor\x12\x10\n\x08remember\x18\x06 \x01(\x08\"\xd4\x01\n\x0fInspectResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12 \n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x10.guard.v1.Action\x12#\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x11.guard.v1.Finding\x12\"\n\x08purified\x18\x04 \x01(\x0b\x32\x10.guard.v1.Tensor\x12 \n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x10.guard.v1.Tensor\x12\x1f\n\x05views\x18\x06 \x03(\x0b\x32\x10.guard.v1.Tensor\"7\n\x0cWatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10only_non_allowed\x18\x02 \x01(\x08\"\xe6\x01\n\rWatchResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12 \n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x10.guard.v1.Action\x12\"\n\x08would_be\x18\x06 \x01(\x0e\x32\x10.guard.v1.Action\x12#\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x11.guard.v1.Finding\x12\x0c\n\x04lost\x18\x08 \x01(\x04\"\x0f\n\rStatusRequest\"t\n\x0bStageStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.guard.v1.Mode\x12\x18\n\x10\x63\x61libration_size\x18\x04 \x01(\r\x12\x11\n\tthreshold\x18\x05 \x01(\x01\"\xc6\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08upstream\x18\x02 \x01(\t\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.guard.v1.Mode\x12\x16\n\x0eprofile_digest\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x1b\n\x13\x66\x61lse_positive_rate\x18\x07 \x01(\x01\x12%\n\x06stages\x18\x08 \x03(\x0b\x32\x15.guard.v1.StageStatus\"\x8c\x01\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rconfig_digest\x18\x02 \x01(\t\x12+\n\x07started\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06models\x18\x04 \x03(\x0b\x32\x15.guard.v1.ModelStatus*j\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x11\n\rACTION_PURIFY\x10\x02\x12\x12\n\x0e\x41\x43TION_DEGRADE\x10\x03\x12\x0f\n\x0b\x41\x43TION_DENY\x10\x04*M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_OFF\x10\x01\x12\x0f\n\x0bMODE_SHADOW\x10\x02\x12\x10\n\x0cMODE_ENFORCE\x10\x03\x32\xc7\x01\n\x0cGuardService\x12>\n\x07Inspect\x12\x18.guard.v1.InspectRequest\x1a\x19.guard.v1.InspectResponse\x12:\n\x05Watch\x12\x16.guard.v1.WatchRequest\x1a\x17.guard.v1.WatchResponse0\x01\x12;\n\x06Status\x12\x17.guard.v1.StatusRequest\x1a\x18.guard.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fguard/wire/guard/v1/guard.proto\x12\x08guard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"D\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0b\n\x03raw\x18\x04 \x01(\x0c\"\x97\x01\n\x07\x46inding\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x1c\n\x04mode\x18\x02 \x01(\x0e\x32\x0e.guard.v1.Mode\x12\x0e\n\x06scores\x18\x03 \x03(\x01\x12\x10\n\x08p_values\x18\x04 \x03(\x01\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\r\n\x05\x66ired\x18\x06 \x01(\x08\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\"\xac\x01\n\x0eInspectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x1f\n\x05input\x18\x03 \x01(\x0b\x32\x10.guard.v1.Tensor\x12 \n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x10.guard.v1.Tensor\x12&\n\x0cview_answers\x18\x05 \x03(\x0b\x32\x10.guard.v1.Tensor\x12\x10\n\x08remember\x18\x06 \x01(\x08\"\xf8\x01\n\x0fInspectResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12 \n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x10.guard.v1.Action\x12#\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x11.guard.v1.Finding\x12\"\n\x08purified\x18\x04 \x01(\x0b\x32\x10.guard.v1.Tensor\x12 \n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x10.guard.v1.Tensor\x12\x1f\n\x05views\x18\x06 \x03(\x0b\x32\x10.guard.v1.Tensor\x12\"\n\x08would_be\x18\x07 \x01(\x0e\x32\x10.guard.v1.Action\"7\n\x0cWatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10only_non_allowed\x18\x02 \x01(\x08\"\xe6\x01\n\rWatchResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12 \n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32\x10.guard.v1.Action\x12\"\n\x08would_be\x18\x06 \x01(\x0e\x32\x10.guard.v1.Action\x12#\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x11.guard.v1.Finding\x12\x0c\n\x04lost\x18\x08 \x01(\x04\"\x0f\n\rStatusRequest\"t\n\x0bStageStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.guard.v1.Mode\x12\x18\n\x10\x63\x61libration_size\x18\x04 \x01(\r\x12\x11\n\tthreshold\x18\x05 \x01(\x01\"\xc6\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08upstream\x18\x02 \x01(\t\x12\x1c\n\x04mode\x18\x03 \x01(\x0e\x32\x0e.guard.v1.Mode\x12\x16\n\x0eprofile_digest\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x1b\n\x13\x66\x61lse_positive_rate\x18\x07 \x01(\x01\x12%\n\x06stages\x18\x08 \x03(\x0b\x32\x15.guard.v1.StageStatus\"\x8c\x01\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rconfig_digest\x18\x02 \x01(\t\x12+\n\x07started\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06models\x18\x04 \x03(\x0b\x32\x15.guard.v1.ModelStatus*j\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x11\n\rACTION_PURIFY\x10\x02\x12\x12\n\x0e\x41\x43TION_DEGRADE\x10\x03\x12\x0f\n\x0b\x41\x43TION_DENY\x10\x04*M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_OFF\x10\x01\x12\x0f\n\x0bMODE_SHADOW\x10\x02\x12\x10\n\x0cMODE_ENFORCE\x10\x03\x32\xc7\x01\n\x0cGuardService\x12>\n\x07Inspect\x12\x18.guard.v1.InspectRequest\x1a\x19.guard.v1.InspectResponse\x12:\n\x05Watch\x12\x16.guard.v1.WatchRequest\x1a\x17.guard.v1.WatchResponse0\x01\x12;\n\x06Status\x12\x17.guard.v1.StatusRequest\x1a\x18.guard.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'guard.wire.guard.v1.guard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTION']._serialized_start=1447
-  _globals['_ACTION']._serialized_end=1553
-  _globals['_MODE']._serialized_start=1555
-  _globals['_MODE']._serialized_end=1632
+  _globals['_ACTION']._serialized_start=1497
+  _globals['_ACTION']._serialized_end=1603
+  _globals['_MODE']._serialized_start=1605
+  _globals['_MODE']._serialized_end=1682
   _globals['_TENSOR']._serialized_start=78
   _globals['_TENSOR']._serialized_end=146
   _globals['_FINDING']._serialized_start=149
-  _globals['_FINDING']._serialized_end=286
-  _globals['_INSPECTREQUEST']._serialized_start=289
-  _globals['_INSPECTREQUEST']._serialized_end=461
-  _globals['_INSPECTRESPONSE']._serialized_start=464
-  _globals['_INSPECTRESPONSE']._serialized_end=676
-  _globals['_WATCHREQUEST']._serialized_start=678
-  _globals['_WATCHREQUEST']._serialized_end=733
-  _globals['_WATCHRESPONSE']._serialized_start=736
-  _globals['_WATCHRESPONSE']._serialized_end=966
-  _globals['_STATUSREQUEST']._serialized_start=968
-  _globals['_STATUSREQUEST']._serialized_end=983
-  _globals['_STAGESTATUS']._serialized_start=985
-  _globals['_STAGESTATUS']._serialized_end=1101
-  _globals['_MODELSTATUS']._serialized_start=1104
-  _globals['_MODELSTATUS']._serialized_end=1302
-  _globals['_STATUSRESPONSE']._serialized_start=1305
-  _globals['_STATUSRESPONSE']._serialized_end=1445
-  _globals['_GUARDSERVICE']._serialized_start=1635
-  _globals['_GUARDSERVICE']._serialized_end=1834
+  _globals['_FINDING']._serialized_end=300
+  _globals['_INSPECTREQUEST']._serialized_start=303
+  _globals['_INSPECTREQUEST']._serialized_end=475
+  _globals['_INSPECTRESPONSE']._serialized_start=478
+  _globals['_INSPECTRESPONSE']._serialized_end=726
+  _globals['_WATCHREQUEST']._serialized_start=728
+  _globals['_WATCHREQUEST']._serialized_end=783
+  _globals['_WATCHRESPONSE']._serialized_start=786
+  _globals['_WATCHRESPONSE']._serialized_end=1016
+  _globals['_STATUSREQUEST']._serialized_start=1018
+  _globals['_STATUSREQUEST']._serialized_end=1033
+  _globals['_STAGESTATUS']._serialized_start=1035
+  _globals['_STAGESTATUS']._serialized_end=1151
+  _globals['_MODELSTATUS']._serialized_start=1154
+  _globals['_MODELSTATUS']._serialized_end=1352
+  _globals['_STATUSRESPONSE']._serialized_start=1355
+  _globals['_STATUSRESPONSE']._serialized_end=1495
+  _globals['_GUARDSERVICE']._serialized_start=1685
+  _globals['_GUARDSERVICE']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

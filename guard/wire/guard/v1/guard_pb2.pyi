@@ -47,7 +47,7 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ...) -> None: ...
 
 class Finding(_message.Message):
-    __slots__ = ("stage", "mode", "scores", "p_values", "threshold", "fired", "error")
+    __slots__ = ("stage", "mode", "scores", "p_values", "threshold", "fired", "error", "kind")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class Finding(_message.Message):
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FIRED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     stage: str
     mode: Mode
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -62,7 +63,8 @@ class Finding(_message.Message):
     threshold: float
     fired: bool
     error: str
-    def __init__(self, stage: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., scores: _Optional[_Iterable[float]] = ..., p_values: _Optional[_Iterable[float]] = ..., threshold: _Optional[float] = ..., fired: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
+    kind: str
+    def __init__(self, stage: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., scores: _Optional[_Iterable[float]] = ..., p_values: _Optional[_Iterable[float]] = ..., threshold: _Optional[float] = ..., fired: _Optional[bool] = ..., error: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
     __slots__ = ("model", "caller", "input", "answer", "view_answers", "remember")
@@ -81,20 +83,22 @@ class InspectRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., caller: _Optional[str] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ..., answer: _Optional[_Union[Tensor, _Mapping]] = ..., view_answers: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., remember: _Optional[bool] = ...) -> None: ...
 
 class InspectResponse(_message.Message):
-    __slots__ = ("decision_id", "action", "findings", "purified", "answer", "views")
+    __slots__ = ("decision_id", "action", "findings", "purified", "answer", "views", "would_be")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     PURIFIED_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    WOULD_BE_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     action: Action
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     purified: Tensor
     answer: Tensor
     views: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., purified: _Optional[_Union[Tensor, _Mapping]] = ..., answer: _Optional[_Union[Tensor, _Mapping]] = ..., views: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    would_be: Action
+    def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., purified: _Optional[_Union[Tensor, _Mapping]] = ..., answer: _Optional[_Union[Tensor, _Mapping]] = ..., views: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., would_be: _Optional[_Union[Action, str]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("model", "only_non_allowed")
