@@ -1,0 +1,5 @@
+"""`python -m adversary`."""
+
+from adversary.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""Every attack that can be replayed: family, access, source, and the defaults its authors or their critics use."""
+
+import importlib
+from dataclasses import dataclass
+
+from adversary.attack import Access, Attack, Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One attack. `eps` and `budget` are defaults for images in [0, 1]; their units are in adversary.attack."""
+
+    name: str
+    family: str
+    access: Access
+    norm: Norm
+    source: str
+    eps: float
+    budget: int
+
+    def load(self) -> Attack:
+        """The attack's function, from the module of its name; white-box attacks import torch here."""
+        attack: Attack = importlib.import_module(f"adversary.evasion.{self.name.replace('-', '_')}").attack
+        return attack
+
+
+_WHITE_BOX = (
+    Entry("fgsm", "white-box", "gradients", "linf", "Goodfellow et al. 2015, arXiv:1412.6572", 0.3, 1),
+    Entry("bim", "white-box", "gradients", "linf", "Kurakin et al. 2017, arXiv:1607.02533", 0.3, 10),
+    Entry("pgd", "white-box", "gradients", "linf", "Madry et al. 2018, arXiv:1706.06083", 0.3, 40),
+    Entry("carlini-wagner", "white-box", "gradients", "l2", "Carlini, Wagner 2017, arXiv:1608.04644", 4.0, 1000),
+)
+_DECISION_BASED = (
+    Entry("hop-skip-jump", "decision-based", "labels", "l2", "Chen et al. 2020, arXiv:1904.02144", 3.0, 2000),
+)
+CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in (*_WHITE_BOX, *_DECISION_BASED)}

@@ -1,0 +1,1 @@
+"""Real data sets, fetched once through package managers and kept outside the tree."""

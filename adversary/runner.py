@@ -1,0 +1,146 @@
+"""Runs attacks and judges them: clips, measures, and asks the endpoint again. An attack's own word counts for nothing.
+
+Only inputs that the endpoint answers rightly are attacked. Every judging query travels alone, so a refusal is about
+one input. A black-box attack goes victim by victim, each with its own random stream and, where the oracle has several,
+its own identity: the outcome of a victim does not depend on which others are attacked.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from adversary.attack import REFUSED, Array, norms
+from adversary.catalogue import Entry
+from adversary.oracle import Oracle, Record, reply_labels
+
+NEVER = -1
+_SLACK = 1e-5  # float32 arithmetic on the edge of the ball
+
+Tell = Callable[[int, int, int], None]
+"""(victims done, of how many, of them successful)."""
+
+
+def _silent(_done: int, _of: int, _won: int) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What an attack achieved, a value a victim: (N,) each.
+
+    y, clean, adversarial:  the true label; the endpoint's for x; the endpoint's for x_adv. REFUSED where it was.
+    linf, l2:               sizes of the perturbations as sent.
+    queries:                what the attack cost, in the unit of its budget.
+    detected_at:            rows sent until the first refusal, the judging query included; NEVER without one.
+    """
+
+    attack: str
+    eps: float
+    norm: str
+    y: Array
+    clean: Array
+    adversarial: Array
+    linf: Array
+    l2: Array
+    queries: Array
+    detected_at: Array
+    x_adv: Array = field(repr=False)
+
+    @property
+    def attacked(self) -> Array:
+        """(N,) victims that the endpoint answers rightly without an attack."""
+        return np.asarray(self.clean == self.y)
+
+    @property
+    def success(self) -> Array:
+        """(N,) answered, wrongly, within eps."""
+        size = self.linf if self.norm == "linf" else self.l2
+        wrong = (self.adversarial != self.y) & (self.adversarial != REFUSED)
+        return np.asarray(self.attacked & wrong & (size <= self.eps * (1.0 + _SLACK) + _SLACK))
+
+
+def ask_singly(oracle: Oracle, x: Array) -> Array:
+    """(N, ...) in a call each -> (N,) labels."""
+    replies = oracle.replies([row[None] for row in x])
+    return np.array([reply_labels(reply, 1)[0] for reply in replies], np.int64)
+
+
+def first_refusal(records: Sequence[Record]) -> int:
+    """Rows sent until the first refusal, it included; NEVER without one."""
+    rows = 0
+    for record in records:
+        rows += record.rows
+        if record.refused:
+            return rows
+    return NEVER
+
+
+def craft(
+    entry: Entry, model: Any, x: Array, y: Array, *, eps: float, budget: int, seed: int, **options: Any
+) -> tuple[Array, Array]:
+    """A white-box attack on the model alone -> x_adv, queries."""
+    result = entry.load()(model, x, y, eps=eps, budget=budget, rng=np.random.default_rng(seed), **options)
+    return _clipped(x, result.x_adv), result.queries
+
+
+def judge(entry: Entry, oracle: Oracle, x: Array, y: Array, x_adv: Array, *, eps: float, queries: Array) -> Outcome:
+    """Send inputs that were crafted elsewhere: the clean one first, then the crafted one, a call each."""
+    x_adv = _clipped(x, x_adv)
+    clean = ask_singly(oracle, x)
+    adversarial = ask_singly(oracle, x_adv)
+    detected = np.where(adversarial == REFUSED, 1, NEVER)
+    return _outcome(
+        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries, detected_at=detected
+    )
+
+
+def hunt(
+    entry: Entry,
+    oracle: Oracle,
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    budget: int,
+    seed: int,
+    per_victim: Mapping[str, Array] | None = None,
+    tell: Tell = _silent,
+    **options: Any,
+) -> Outcome:
+    """A black-box attack through the wire, victim by victim. per_victim: options with a row a victim (starts)."""
+    attack = entry.load()
+    x_adv, queries = np.array(x, np.float32), np.zeros(len(x), np.int64)
+    clean, adversarial = np.full((2, len(x)), REFUSED, np.int64)
+    detected = np.full(len(x), NEVER, np.int64)
+    won = 0
+    for i in range(len(x)):
+        one = slice(i, i + 1)
+        oracle.use(i)
+        clean[i] = oracle.labels(x[one])[0]
+        if clean[i] == y[i]:
+            since = len(oracle.records)
+            rows = {name: values[one] for name, values in (per_victim or {}).items()}
+            rng = np.random.default_rng([seed, i])
+            result = attack(oracle, x[one], y[one], eps=eps, budget=budget, rng=rng, **rows, **options)
+            x_adv[one] = _clipped(x[one], result.x_adv)
+            queries[i] = result.queries[0]
+            adversarial[i] = oracle.labels(x_adv[one])[0]
+            detected[i] = first_refusal(oracle.records[since:])
+            won += int(adversarial[i] not in {REFUSED, y[i]} and norms(x_adv[one] - x[one], entry.norm)[0] <= eps)
+        tell(i + 1, len(x), won)
+    return _outcome(
+        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries, detected_at=detected
+    )
+
+
+def _clipped(x: Array, x_adv: Array) -> Array:
+    """What may be sent at all: the shape of x, finite, in [0, 1]."""
+    return np.clip(np.nan_to_num(np.asarray(x_adv, np.float32).reshape(x.shape)), 0.0, 1.0)
+
+
+def _outcome(entry: Entry, eps: float, x: Array, x_adv: Array, **values: Array) -> Outcome:
+    delta = x_adv.astype(np.float64) - x
+    sizes = {"linf": norms(delta, "linf"), "l2": norms(delta, "l2")}
+    return Outcome(attack=entry.name, eps=eps, norm=entry.norm, x_adv=x_adv, **sizes, **values)
