@@ -45,6 +45,11 @@ class FeatureSqueezing:
         if len(set(self.squeezers)) != len(self.squeezers):
             raise ValueError("squeezers: one is listed twice")
 
+    @property
+    def needs_images(self) -> bool:
+        """Bit depth alone takes vectors, too."""
+        return not self.squeezers or any(not name.startswith("bit_depth") for name in self.squeezers)
+
     def views(self, x: Array) -> tuple[Array, ...]:
         """(N, ...) unit form -> one squeezed array a squeezer."""
         return tuple(_squeezer(name)(x) for name in self.squeezers or _usual(x.shape[1:]))

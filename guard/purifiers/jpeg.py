@@ -9,7 +9,7 @@ Cost:    15 to 330 us an image (28x28 to 224x224x3); no upstream row.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from guard.types import Array
 class Jpeg:
     """JPEG of this quality, chroma at half resolution."""
 
+    needs_images: ClassVar[bool] = True
     quality: Annotated[int, Field(ge=1, le=100)] = 75
 
     def purify(self, x: Array) -> Array:

@@ -9,6 +9,7 @@ Cost:    2 to 100 us an image (28x28 to 224x224x3); no upstream row.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from guard import filters
 from guard.registry import register
@@ -20,6 +21,7 @@ from guard.types import Array
 class Median:
     """Median of size x size pixels."""
 
+    needs_images: ClassVar[bool] = True
     size: filters.MedianSize = 3
 
     def purify(self, x: Array) -> Array:

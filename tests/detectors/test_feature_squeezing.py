@@ -54,6 +54,8 @@ def test_vectors_need_named_squeezers():
     with pytest.raises(ValueError, match="need images"):
         FeatureSqueezing().views(x)
     assert FeatureSqueezing(squeezers=("bit_depth_1",)).views(x)[0].tolist() == [[0.0, 1.0]]
+    needs = [FeatureSqueezing(named).needs_images for named in ((), ("bit_depth_1",), ("bit_depth_1", "median_2"))]
+    assert needs == [True, False, True]
 
 
 @pytest.mark.parametrize(
