@@ -1,0 +1,218 @@
+"""Operators' HTTP: GET /metrics, /healthz and /readyz for everyone, /config behind the token. Keep it on loopback.
+
+Four fixed pages need no framework: a head of bounded size within a bounded time, one answer, and the connection ends.
+No body is read, nothing that the client sent comes back, and the answer does not name the software.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Protocol
+
+from guard import config
+from guard.metrics import Metrics
+from guard.settings import ConfigError, Settings
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_CONNECTIONS = 64
+TIMEOUT_S = 10.0
+_TEXT = "text/plain; charset=utf-8"
+
+
+class Runtime(Protocol):
+    """What this listener shows."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a request: target without query, headers in lower case, None where one came twice."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer."""
+
+    status: HTTPStatus
+    body: bytes = b""
+    content_type: str = _TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class BadRequest(ValueError):
+    """Not an HTTP/1 request."""
+
+
+def parse_head(head: bytes) -> Request:
+    """Everything up to the empty line -> the request. Raises BadRequest."""
+    try:
+        first, *lines = head.decode("ascii").removesuffix("\r\n\r\n").split("\r\n")
+        method, target, version = first.split(" ")
+    except ValueError:
+        raise BadRequest from None
+    if version not in {"HTTP/1.0", "HTTP/1.1"} or not target.startswith("/"):
+        raise BadRequest
+    headers: dict[str, str | None] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            raise BadRequest
+        headers[name.lower()] = None if name.lower() in headers else value.strip()
+    return Request(method, target.partition("?")[0], headers)
+
+
+def has_token(header: str | None, token: str) -> bool:
+    """Whether an authorization header carries the bearer token; takes the same time wherever they differ."""
+    scheme, _, given = (header or "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
+    return right and scheme.lower() == "bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What is answered. `ready` says whether this Guard takes calls."""
+
+    runtime: Callable[[], Runtime]
+    token: str | None
+    ready: Callable[[], bool]
+
+    def answer(self, request: Request) -> Response:
+        """The page asked for."""
+        pages: dict[str, Callable[[Request], Response]] = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/config": self._config,
+        }
+        page = pages.get(request.path)
+        if page is None:
+            return _text(HTTPStatus.NOT_FOUND, "not found")
+        if request.method not in {"GET", "HEAD"}:
+            return _text(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", {"Allow": "GET, HEAD"})
+        return page(request)
+
+    def _metrics(self, _: Request) -> Response:
+        body, content_type = self.runtime().metrics.exposition()
+        return Response(HTTPStatus.OK, body, content_type)
+
+    def _healthz(self, _: Request) -> Response:
+        return _text(HTTPStatus.OK, "ok")
+
+    def _readyz(self, _: Request) -> Response:
+        return _text(HTTPStatus.OK, "ready") if self.ready() else _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
+
+    def _config(self, request: Request) -> Response:
+        if self.token is None:
+            return _text(HTTPStatus.FORBIDDEN, "no admin token is set: GUARD_ADMIN_TOKEN or admin.token_file")
+        if not has_token(request.headers.get("authorization"), self.token):
+            return _text(HTTPStatus.UNAUTHORIZED, "the admin token is needed", {"WWW-Authenticate": "Bearer"})
+        settings = self.runtime().settings
+        document = {"digest": config.digest(settings), "settings": config.public(settings)}
+        return Response(HTTPStatus.OK, json.dumps(document, indent=2).encode() + b"\n", "application/json")
+
+
+def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, text.encode() + b"\n", headers=headers or {})
+
+
+def encode(response: Response, *, body: bool = True) -> bytes:
+    """The bytes of an answer; HEAD leaves the body out."""
+    headers = {
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+        **response.headers,
+    }
+    lines = [f"HTTP/1.1 {response.status.value} {response.status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + (response.body if body else b"")
+
+
+class AdminHttp:
+    """The listener, once started. `address`: HOST:PORT it is bound to."""
+
+    def __init__(self, server: asyncio.Server, connections: "_Connections") -> None:
+        self._server, self._connections = server, connections
+        host, port = server.sockets[0].getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def close(self) -> None:
+        """Stop listening and end open connections."""
+        self._server.close()
+        await self._connections.close()
+        await self._server.wait_closed()
+
+
+async def start(
+    runtime: Callable[[], Runtime], address: str, token: str | None, ready: Callable[[], bool]
+) -> AdminHttp:
+    """Listen. Raises ConfigError where the address cannot be taken."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise ConfigError("admin.http", f"{address!r} is not HOST:PORT")
+    connections = _Connections(Pages(runtime, token, ready))
+    try:
+        server = await asyncio.start_server(connections, host.strip("[]") or None, int(port), limit=MAX_HEAD_BYTES)
+    except (OSError, OverflowError) as error:
+        raise ConfigError("admin.http", f"cannot listen on {address}: {error}") from None
+    return AdminHttp(server, connections)
+
+
+class _Connections:
+    """Handles connections, a bounded number at once, each for a bounded time."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """End every connection."""
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:  # pragma: no cover - asyncio runs every connection as a task
+            return
+        self._open.add(task)
+        try:
+            if len(self._open) <= MAX_CONNECTIONS:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await self._serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            pass  # the client left, or was too slow
+        finally:
+            self._open.discard(task)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = parse_head(await reader.readuntil(b"\r\n\r\n"))
+        except asyncio.LimitOverrunError:
+            writer.write(encode(_text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")))
+        except BadRequest:
+            writer.write(encode(_text(HTTPStatus.BAD_REQUEST, "not a request")))
+        else:
+            writer.write(encode(self._pages.answer(request), body=request.method != "HEAD"))
+        await writer.drain()
