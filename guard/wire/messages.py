@@ -77,7 +77,8 @@ class Inference:
         return self.message.id
 
 
-def _parse(kind: type[_M], body: bytes, error: type[ValueError]) -> _M:
+def parse(kind: type[_M], body: bytes, error: type[ValueError]) -> _M:
+    """A message of this kind. Raises `error`."""
     try:
         return kind.FromString(body)
     except DecodeError:
@@ -126,7 +127,7 @@ def _decode_one(tensor: _Tensor, raw: bytes | None, max_elements: int) -> Array:
 def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference:
     """A ModelInferRequest, every tensor decoded and checked. Raises InvalidQuery."""
     check_outline(body)
-    message = _parse(ModelInferRequest, body, InvalidQuery)
+    message = parse(ModelInferRequest, body, InvalidQuery)
     _check_names([tensor.name for tensor in message.inputs], "input")
     carriers, raw = _carriers(message), list(message.raw_input_contents)
     for tensor in message.inputs:
@@ -153,6 +154,15 @@ def _is_set(parameters: Mapping[str, InferParameter], name: str) -> bool:
         return False
     choice = parameters[name].WhichOneof("parameter_choice")
     return choice is not None and bool(getattr(parameters[name], choice))
+
+
+def request_id(body: bytes) -> str:
+    """What a ModelInferRequest that may be no good calls itself; empty where that cannot be told."""
+    try:
+        check_outline(body)
+        return parse(ModelInferRequest, body, InvalidQuery).id
+    except InvalidQuery:
+        return ""
 
 
 def hidden_parameters(inference: Inference) -> frozenset[Hidden]:
@@ -216,7 +226,7 @@ def _replace(message: ModelInferRequest | ModelInferResponse, name: str, x: Arra
 
 def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
     """The request, asking for this output too; and whether that had to be added. No list asks for all outputs."""
-    message = _parse(ModelInferRequest, body, InvalidQuery)
+    message = parse(ModelInferRequest, body, InvalidQuery)
     if not message.outputs or any(output.name == name for output in message.outputs):
         return body, False
     message.outputs.add(name=name)
@@ -224,7 +234,7 @@ def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
 
 
 def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
-    message = _parse(ModelInferResponse, body, InvalidAnswer)
+    message = parse(ModelInferResponse, body, InvalidAnswer)
     try:
         _check_names([tensor.name for tensor in message.outputs], "output")
         raw = list(message.raw_output_contents)
@@ -252,7 +262,7 @@ def replace_output(body: bytes, name: str, y: Array) -> bytes:
 
 def parse_metadata(body: bytes) -> ModelMetadata:
     """A ModelMetadataResponse. Raises InvalidAnswer."""
-    message = _parse(ModelMetadataResponse, body, InvalidAnswer)
+    message = parse(ModelMetadataResponse, body, InvalidAnswer)
     return ModelMetadata(
         name=message.name,
         versions=tuple(message.versions),
@@ -304,7 +314,7 @@ def unwrap_stream(body: bytes, dialect: Dialect) -> bytes | None:
     """
     if dialect == "mlserver":
         return body
-    message = _parse(ModelStreamInferResponse, body, InvalidAnswer)
+    message = parse(ModelStreamInferResponse, body, InvalidAnswer)
     return None if message.error_message else message.infer_response.SerializeToString()
 
 
