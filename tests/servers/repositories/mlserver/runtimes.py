@@ -25,6 +25,10 @@ class Digits(MLModel):
         output = NumpyCodec.encode_output("probabilities", probabilities)
         return InferenceResponse(model_name=self.name, id=payload.id, outputs=[output])
 
+    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+        async for payload in payloads:
+            yield await self.predict(payload)
+
 
 class Identity(MLModel):
     async def load(self) -> bool:
