@@ -1,0 +1,227 @@
+"""Guard's own API over gRPC: Inspect, Watch, Status, with health and reflection, all behind the bearer token.
+
+Keep it on loopback: the token travels as it is.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from guard import audit
+from guard.audit import Broadcast, Event, TooManyReaders
+from guard.metrics import Metrics
+from guard.proxy import admin_messages
+from guard.proxy.admin_http import has_token
+from guard.proxy.admin_messages import Guarded
+from guard.proxy.inspection import Inspection
+from guard.proxy.status import Code
+from guard.settings import ConfigError, Settings
+from guard.types import Conclusion, InvalidQuery, Store
+from guard.wire.guard.v1 import guard_pb2 as pb
+from guard.wire.guard.v1 import guard_pb2_grpc
+
+SERVICE = "guard.v1.GuardService"
+MAX_CALLS = 128
+MAX_COMPUTING = 2
+MAX_WATCHED = 1000
+
+T = TypeVar("T")
+if TYPE_CHECKING:  # generic in the stubs only
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_log = logging.getLogger(__name__)
+
+
+class Records(Protocol):
+    """Where events go; `guard.audit.Audit` is one."""
+
+    def record(self, event: Event) -> None:
+        """Keep the event. Never blocks."""
+        ...
+
+
+class Runtime(Protocol):
+    """What this API shows and uses."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, Guarded]:
+        """The guarded models by name."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """What monitors remember."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted."""
+        ...
+
+    @property
+    def audit(self) -> Records:
+        """Where decisions are recorded."""
+        ...
+
+    @property
+    def watchers(self) -> Broadcast[Event]:
+        """Who watches."""
+        ...
+
+    @property
+    def started(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+
+async def _abort(context: Any, code: Code, text: str) -> NoReturn:
+    await context.abort(_STATUS[code], text)
+    raise AssertionError  # pragma: no cover - abort raises
+
+
+class _Service:
+    """The handlers. The runtime is asked for at each call: a reload swaps it."""
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
+        self._computing = asyncio.Semaphore(MAX_COMPUTING)
+
+    async def _compute(self, work: Callable[[], T]) -> T:
+        async with self._computing:
+            return await asyncio.to_thread(work)
+
+    async def Inspect(self, request: pb.InspectRequest, context: Any) -> pb.InspectResponse:  # noqa: N802 - as generated
+        runtime = self._runtime()
+        model = runtime.models.get(request.model)
+        if model is None:
+            await _abort(context, Code.NOT_FOUND, "there is no such model")
+        if model.engine is None or model.profile is None:
+            await _abort(context, Code.FAILED_PRECONDITION, model.reason or "the model has no profile")
+        inspection = Inspection(
+            model.engine, model.profile, model.settings, runtime.settings.limits, runtime.store, self._compute
+        )
+        try:
+            conclusion, response = await inspection.run(request, secrets.token_hex(16), time.monotonic())
+        except InvalidQuery as error:
+            await _abort(context, Code.INVALID_ARGUMENT, str(error))
+        except Exception:  # noqa: BLE001 - its text must not reach a client
+            _log.exception("Inspect failed")
+            await _abort(context, Code.INTERNAL, "internal error")
+        if request.remember:
+            _record(runtime, conclusion, request)
+        return response
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
+        try:
+            reader = self._runtime().watchers.subscribe(MAX_WATCHED)
+        except TooManyReaders:
+            await _abort(context, Code.RESOURCE_EXHAUSTED, "too many readers")
+        try:
+            await context.send_initial_metadata(())  # from here on nothing is missed
+            async for event, lost in reader:
+                if request.model in {"", event.model} and not (request.only_non_allowed and event.plain):
+                    yield admin_messages.watched(event, lost)
+        finally:
+            reader.close()
+
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: ARG002, N802
+        runtime = self._runtime()
+        return admin_messages.status(runtime.settings, runtime.models, runtime.started)
+
+
+def _record(runtime: Runtime, conclusion: Conclusion, request: pb.InspectRequest) -> None:
+    """A query that counts is recorded like one that came through the proxy."""
+    event = audit.event_of(
+        conclusion,
+        time_unix=time.time(),
+        model=request.model,
+        version="",
+        payload_sha256=hashlib.sha256(request.input.raw).hexdigest(),
+    )
+    metrics = runtime.metrics
+    metrics.decisions.labels(request.model, event.action, event.would_be).inc()
+    for finding in event.findings:
+        if finding.fired:
+            metrics.findings.labels(request.model, finding.kind, finding.stage, finding.mode).inc()
+        if finding.error is not None:
+            metrics.stage_errors.labels(request.model, finding.stage).inc()
+    runtime.audit.record(event)
+    runtime.watchers.publish(event)
+
+
+class _Token(aio.ServerInterceptor):
+    """Lets calls in that carry the token; unknown methods, health and reflection are no exception."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+        async def refuse(_: Any, context: Any) -> None:
+            await _abort(context, Code.UNAUTHENTICATED, "the admin token is needed")
+
+        self._refuse: _Handler = grpc.stream_stream_rpc_method_handler(refuse)  # answers before any message is read
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        given = [value for key, value in handler_call_details.invocation_metadata if key == "authorization"]
+        if len(given) == 1 and isinstance(given[0], str) and has_token(given[0], self._token):
+            return await continuation(handler_call_details)
+        return self._refuse
+
+
+class AdminGrpc:
+    """The listener, once started. `address`: where it is bound."""
+
+    def __init__(self, server: aio.Server, address: str, runtime: Callable[[], Runtime]) -> None:
+        self._server, self._runtime = server, runtime
+        self.address = address
+
+    async def close(self, grace_s: float = 1.0) -> None:
+        """End watches, then what is left after the grace."""
+        self._runtime().watchers.close()
+        await self._server.stop(grace_s)
+
+
+async def start(runtime: Callable[[], Runtime], address: str, token: str) -> AdminGrpc:
+    """Listen. Raises ConfigError where the address cannot be taken."""
+    limits = runtime().settings.limits
+    server = aio.server(
+        interceptors=(_Token(token),),
+        maximum_concurrent_rpcs=MAX_CALLS,
+        options=(
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", limits.max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_metadata_size", limits.max_metadata_bytes),
+            ("grpc.absolute_max_metadata_size", limits.max_metadata_bytes),
+        ),
+    )
+    guard_pb2_grpc.add_GuardServiceServicer_to_server(_Service(runtime), server)  # type: ignore[no-untyped-call]
+    serving = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(serving, server)
+    for service in ("", SERVICE):
+        await serving.set(service, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise ConfigError("admin.grpc", f"cannot listen on {address}") from None
+    await server.start()
+    bound = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+    return AdminGrpc(server, bound, runtime)
