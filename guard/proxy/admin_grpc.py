@@ -109,8 +109,8 @@ class _Service:
         model = runtime.models.get(request.model)
         if model is None:
             await _abort(context, Code.NOT_FOUND, "there is no such model")
-        if model.engine is None or model.profile is None:
-            await _abort(context, Code.FAILED_PRECONDITION, model.reason or "the model has no profile")
+        if model.engine is None or model.profile is None or model.mismatch is not None:
+            await _abort(context, Code.FAILED_PRECONDITION, model.mismatch or "the model has no profile")
         inspection = Inspection(
             model.engine, model.profile, model.settings, runtime.settings.limits, runtime.store, self._compute
         )

@@ -51,6 +51,11 @@ class Guarded(Protocol):
         ...
 
     @property
+    def mismatch(self) -> str | None:
+        """Why the profile is not in use; None where it is, or there is none."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """Whether it takes calls."""
         ...
