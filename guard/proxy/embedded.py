@@ -128,7 +128,7 @@ class EmbeddedUpstream:
 
     def _run(self, body: bytes, options: Any) -> bytes:
         """A request's bytes -> the response's, in a worker thread."""
-        inference = messages.parse_request(body, max_rows=self._max_rows, max_elements=tensors.MAX_ELEMENTS)
+        inference = messages.parse_request(body, max_rows=self._max_rows, max_elements=tensors.ANY_ELEMENTS)
         self._check_model(inference.model, inference.version)
         if messages.hidden_parameters(inference):
             raise InvalidQuery("this model takes neither shared memory nor classification")

@@ -1,8 +1,8 @@
 """Encoded images: JPEG and PNG bytes to uint8 arrays of one size, and back.
 
 Source: JPEG (ITU-T T.81) and PNG (W3C) as Pillow reads them.
-Answers: decompression bombs (pixels, bytes and JPEG scans are bounded from the header, before decoding), and decoders
-         nobody needs: two of Pillow's classes are called by name, so that none of its other formats can be reached.
+Answers: decompression bombs (bytes and pixels are bounded from the header, before decoding), and parsers nobody needs:
+         two of Pillow's classes are called by name, so that no other format can be reached, and metadata is cut out.
 Bypass:  servers resize and convert in their own ways; what Guard inspects is close to what they see, not equal.
          EXIF orientation is not applied, alpha is dropped, 16-bit samples keep their high byte, as servers commonly do.
 Shapes:  (N, H, W, C), C = 1 (grey) or 3 (RGB).
@@ -19,12 +19,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from guard.types import Array, InvalidQuery
+from guard.wire.bare import JPEG_START, PNG_START, bare_jpeg, bare_png
 from guard.wire.tensors import MAX_ELEMENTS, frozen
 
 Format = Literal["JPEG", "PNG"]
 MAX_IMAGES_WORTH = 16
-MAX_JPEG_SCANS = 100  # encoders make about ten; each further one costs a pass over all pixels for a few bytes
-_JPEG_START, _JPEG_SCAN, _PNG_START = b"\xff\xd8\xff", b"\xff\xda", b"\x89PNG\r\n\x1a\n"
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -83,24 +82,16 @@ def _one_a_row(rows: Array | Sequence[bytes]) -> list[bytes]:
 
 def _open(data: bytes, max_bytes: int) -> tuple[JpegImageFile | PngImageFile, Format]:
     """Read the header, nothing more."""
-    kind = _check_bytes(data, max_bytes)
-    try:
-        return (JpegImageFile if kind == "JPEG" else PngImageFile)(BytesIO(data)), kind
-    except Exception:  # noqa: BLE001 - Pillow raises a dozen types on a broken header
-        raise InvalidQuery("its header cannot be read") from None
-
-
-def _check_bytes(data: bytes, max_bytes: int) -> Format:
-    """What it claims to be."""
     if len(data) > max_bytes:
         raise InvalidQuery(f"it has {len(data)} bytes, at most {max_bytes} are taken")
-    if data.startswith(_PNG_START):
-        return "PNG"
-    if not data.startswith(_JPEG_START):
+    if not data.startswith((JPEG_START, PNG_START)):
         raise InvalidQuery("it is neither JPEG nor PNG")
-    if data.count(_JPEG_SCAN) > MAX_JPEG_SCANS:
-        raise InvalidQuery(f"it has more than {MAX_JPEG_SCANS} scans")
-    return "JPEG"
+    try:
+        if data.startswith(JPEG_START):
+            return JpegImageFile(BytesIO(bare_jpeg(data))), "JPEG"
+        return PngImageFile(BytesIO(bare_png(data))), "PNG"
+    except Exception:  # noqa: BLE001 - Pillow raises a dozen types on a broken header
+        raise InvalidQuery("its header cannot be read") from None
 
 
 def _count_pixels(image: Image.Image, max_pixels: int, left: int) -> int:
@@ -119,7 +110,6 @@ def _to_array(image: Image.Image, shape: tuple[int, int, int]) -> Array:
         image.load()
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image.info.pop("transparency", None)  # dropped with alpha
         image = image.convert(_MODES[channels])
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -238,7 +238,7 @@ def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
     try:
         _check_names([tensor.name for tensor in message.outputs], "output")
         raw = list(message.raw_output_contents)
-        return message, _decode(_carriers(message), raw, "output", tensors.MAX_ELEMENTS)
+        return message, _decode(_carriers(message), raw, "output", tensors.ANY_ELEMENTS)
     except InvalidQuery as error:
         raise InvalidAnswer(str(error)) from None
 

@@ -18,6 +18,7 @@ from guard.types import Array, InvalidQuery
 
 MAX_RANK = 16
 MAX_ELEMENTS = 64 * 1024 * 1024
+ANY_ELEMENTS = 2**40  # numpy can still address them; the bytes that came are the bound
 SHOWN_CHARACTERS = 64
 
 WIRE_DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
