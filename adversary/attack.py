@@ -58,7 +58,7 @@ class Attack(Protocol):
 
 def norms(delta: Array, norm: Norm) -> Array:
     """(N, ...) perturbations -> (N,) sizes."""
-    flat = np.asarray(delta, np.float64).reshape(len(delta), -1)
+    flat = np.asarray(delta, np.float64).reshape(len(delta), math.prod(delta.shape[1:]))
     return np.asarray(np.abs(flat).max(axis=1, initial=0.0) if norm == "linf" else np.sqrt((flat**2).sum(axis=1)))
 
 

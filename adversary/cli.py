@@ -67,7 +67,10 @@ def _list(options: argparse.Namespace) -> int:
                  "eps": e.eps, "budget": e.budget} for e in CATALOGUE.values()]  # fmt: skip
         print(json.dumps(rows, indent=2))  # noqa: T201 - a command line
         return 0
-    table = Table("attack", "family", "sees", "norm", "eps", "budget", "source")
+    table = Table()
+    for heading in ("attack", "family", "sees", "norm", "eps", "budget"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("source", overflow="fold")
     for e in CATALOGUE.values():
         table.add_row(e.name, e.family, e.access, e.norm, f"{e.eps:g}", str(e.budget), e.source)
     Console().print(table)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adversary.attack import Array, Result
+from adversary.attack import Array, Result, norms
 from adversary.gradients import BATCH, Model
 
 _INSIDE = 0.999999  # atanh is infinite at the bounds
 _HIGHEST_PRICE = 1e10
+_CLEAR = 1e-3  # the least margin: another runtime's rounding must not undo it
 _STALLED = 0.9999
 
 
@@ -67,7 +68,7 @@ def _descend(
         squared = (x_adv - x).square().flatten(1).sum(1)
         loss = (squared + price * (margin + o.kappa).clamp(min=0.0)).sum()
         value = loss.item()
-        won = margin.detach() <= -o.kappa if o.kappa > 0 else margin.detach() < 0
+        won = margin.detach() <= -o.kappa
         best.keep(x_adv.detach(), squared.detach().sqrt(), won)
         won_once |= won
         if iteration % check_every == 0:
@@ -110,7 +111,7 @@ def attack(
     del rng  # nothing is random here
     if budget < search_steps:
         raise ValueError(f"C&W with {search_steps} search steps needs a budget of at least as many gradients")
-    options = _Options(kappa, learning_rate, initial_price, search_steps, budget // search_steps)
+    options = _Options(max(kappa, _CLEAR), learning_rate, initial_price, search_steps, budget // search_steps)
     labels = y if targets is None else targets
     parts = [
         _search(
@@ -123,6 +124,6 @@ def attack(
         for start in range(0, len(x), BATCH)
     ]
     x_adv = np.concatenate(parts) if parts else np.zeros_like(x)
-    far = np.sqrt(((x_adv - x) ** 2).reshape(len(x), -1).sum(1)) > eps
+    far = norms(x_adv - x, "l2") > eps
     x_adv[far] = x[far]
     return Result(x_adv, np.full(len(x), options.iterations * search_steps, np.int64))

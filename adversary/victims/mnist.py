@@ -6,8 +6,10 @@ checkpoint that lies beside this file. The ONNX file takes `image`, FP32 [-1, 1,
 """
 
 import argparse
+import logging
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,9 @@ def accuracy(model: nn.Module, split: mnist.Split) -> float:
 
 def export(model: Victim) -> bytes:
     """The model as an ONNX file with a free batch size, without traces of the machine that made it."""
-    with tempfile.TemporaryDirectory() as directory:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch about itself
         path = Path(directory) / "victim.onnx"
         torch.onnx.export(
             model,

@@ -1,0 +1,30 @@
+"""Real MNIST and the committed victim, once a session."""
+
+import numpy as np
+import pytest
+
+from adversary.data import mnist
+from adversary.data.cache import DataUnavailable
+from adversary.gradients import predict
+from adversary.victims import mnist as victims
+
+
+@pytest.fixture(scope="session")
+def data() -> mnist.Mnist:
+    try:
+        return mnist.load()
+    except DataUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def victim() -> victims.Victim:
+    return victims.load()
+
+
+@pytest.fixture(scope="session")
+def prey(data, victim) -> tuple[np.ndarray, np.ndarray]:
+    """64 test images that the victim labels right."""
+    x, y = mnist.unit(data.test.images[:200]), data.test.labels[:200]
+    right = predict(victim, x) == y
+    return x[right][:64], y[right][:64]

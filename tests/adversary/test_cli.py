@@ -1,0 +1,101 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from adversary import cli
+from adversary.catalogue import CATALOGUE
+from adversary.victims.mnist import CHECKPOINT
+from tests.adversary.tiny import Tiny, serving
+
+
+def test_list_as_json(capsys):
+    assert cli.main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in listed] == list(CATALOGUE)
+
+
+def test_list_as_a_table(capsys):
+    assert cli.main(["list"]) == 0
+    assert "hop-skip-jump" in capsys.readouterr().out
+
+
+@pytest.fixture
+def tiny(victim):
+    import torch
+
+    def answer(x):
+        with torch.no_grad():
+            return victim(torch.from_numpy(np.array(x))).numpy()
+
+    with serving(Tiny(answer, shape=(-1, 1, 28, 28))) as served:
+        yield served
+
+
+def attack(tiny, name, *more):
+    return cli.main(["attack", name, "--target", tiny.address, "--model-name", "tiny", "--json", *more])
+
+
+def test_a_white_box_attack_through_the_wire(tiny, data, capsys):
+    assert attack(tiny, "pgd", "--onnx", str(CHECKPOINT), "--n", "10", "--header", "X-Api-Key=me") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["attack_success"]["rate"] >= 0.9
+    assert told["eps"] == 0.3
+    assert told["rows_sent"] == told["calls"] == 20
+    assert told["detected"]["hits"] == 0
+    assert {sent["x-api-key"] for sent in tiny.metadata} == {"me"}
+
+
+def test_a_black_box_attack_through_the_wire(tiny, data, capsys):
+    assert attack(tiny, "hop-skip-jump", "--n", "2", "--budget", "400", "--eps", "8", "--seed", "5") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["attack_success"]["hits"] == 2
+    assert told["rows_sent"] <= 2 * 402
+    assert (told["budget"], told["seed"], told["eps"]) == (400, 5, 8.0)
+
+
+def test_the_table(tiny, data, capsys):
+    arguments = [
+        "attack",
+        "fgsm",
+        "--target",
+        tiny.address,
+        "--model-name",
+        "tiny",
+        "--onnx",
+        str(CHECKPOINT),
+        "--n",
+        "3",
+    ]
+    assert cli.main(arguments) == 0
+    assert "attack success (linf <= 0.3)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("fgsm", [], "name its file by --onnx"),
+        ("hop-skip-jump", ["--onnx", "v.onnx"], "sees the wire only"),
+        ("hop-skip-jump", ["--n", "0"], "at least 1"),
+        ("hop-skip-jump", ["--budget", "0"], "at least 1"),
+        ("hop-skip-jump", ["--eps", "-1"], "above 0"),
+        ("hop-skip-jump", ["--header", "novalue"], "write NAME=VALUE"),
+    ],
+)
+def test_what_does_not_go_together(name, more, message, capsys):
+    arguments = ["attack", name, "--target", "127.0.0.1:1", "--model-name", "m", *more]
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_said(tiny, data, capsys):
+    arguments = ["attack", "hop-skip-jump", "--target", tiny.address, "--model-name", "other"]
+    assert cli.main(arguments) == 2
+    assert "NOT_FOUND" in capsys.readouterr().err
+
+
+def test_list_does_not_load_torch():
+    code = "import sys; from adversary.cli import main; main(['list', '--json']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,143 @@
+from dataclasses import replace
+
+import grpc
+import numpy as np
+import pytest
+
+from adversary import attack, runner
+from adversary.attack import REFUSED, Result
+from adversary.catalogue import CATALOGUE
+from adversary.oracle import Endpoint, Oracle, Record
+from tests.adversary.tiny import Tiny, serving
+
+ENTRY = replace(CATALOGUE["pgd"], name="fake", eps=0.2)
+
+
+def brightness(x):
+    """Label 1 where the mean passes 0.5."""
+    high = x.reshape(len(x), -1).mean(1)
+    return np.stack([1.0 - high, high], axis=1)
+
+
+def fake(entry, x_adv):
+    """An entry whose attack always claims x_adv."""
+
+    class Fake(type(entry)):
+        def load(self):
+            return lambda target, x, y, **_: Result(np.broadcast_to(x_adv, x.shape), np.full(len(x), 5))
+
+    return Fake(**{name: getattr(entry, name) for name in entry.__dataclass_fields__})
+
+
+@pytest.fixture
+def tiny():
+    with serving(Tiny(brightness, lambda x, n: grpc.StatusCode.PERMISSION_DENIED if x.max() > 0.95 else None)) as t:
+        yield t
+
+
+def oracle(tiny, **options):
+    return Oracle(Endpoint(tiny.address, "tiny", **options), 1000)
+
+
+X = np.full((2, 4), 0.4, np.float32)
+Y = np.array([0, 0])
+
+
+def judge(tiny, x_adv, eps=0.2, x=X, y=Y):
+    with oracle(tiny) as o:
+        return runner.judge(ENTRY, o, x, y, np.asarray(x_adv, np.float32), eps=eps, queries=np.zeros(len(x)))
+
+
+def test_success_is_a_wrong_answer_within_eps(tiny):
+    outcome = judge(tiny, [[0.55] * 4, [0.45] * 4])
+    assert outcome.success.tolist() == [True, False]
+    assert outcome.linf.tolist() == pytest.approx([0.15, 0.05], abs=1e-6)
+    assert outcome.l2.tolist() == pytest.approx([0.3, 0.1], abs=1e-6)
+
+
+def test_a_perturbation_past_eps_is_no_success(tiny):
+    assert judge(tiny, [[0.7] * 4, [0.59] * 4]).success.tolist() == [False, True]
+
+
+def test_a_refusal_is_no_success_and_is_detection(tiny):
+    outcome = judge(tiny, [[0.96] * 4, [0.55] * 4], eps=1.0)
+    assert outcome.success.tolist() == [False, True]
+    assert outcome.adversarial.tolist() == [REFUSED, 1]
+    assert outcome.detected_at.tolist() == [1, runner.NEVER]
+
+
+def test_what_is_wrong_when_clean_is_not_attacked(tiny):
+    outcome = judge(tiny, [[0.55] * 4, [0.55] * 4], y=np.array([0, 1]))
+    assert outcome.attacked.tolist() == [True, False]
+    assert outcome.success.tolist() == [True, False]
+
+
+def test_what_is_sent_is_clipped_and_finite(tiny):
+    outcome = judge(tiny, [[2.0] * 4, [np.nan] * 4])
+    assert outcome.x_adv.tolist() == [[1.0] * 4, [0.0] * 4]
+
+
+def test_every_judging_query_travels_alone(tiny):
+    judge(tiny, [[0.55] * 4, [0.45] * 4])
+    assert [x.shape for x in tiny.inputs] == [(1, 4)] * 4
+
+
+def test_a_lying_attack_wins_nothing(tiny):
+    with oracle(tiny) as o:
+        outcome = runner.hunt(fake(ENTRY, 0.45), o, X, Y, eps=0.2, budget=5, seed=0)
+    assert outcome.success.tolist() == [False, False]
+    assert outcome.queries.tolist() == [5, 5]
+
+
+def test_a_hunt_goes_victim_by_victim_as_different_callers(tiny):
+    told = []
+    with oracle(tiny, identities=((("who", "a"),), (("who", "b"),))) as o:
+        outcome = runner.hunt(
+            fake(ENTRY, 0.55), o, np.full((3, 4), 0.4, np.float32), np.zeros(3, int), eps=0.2, budget=5, seed=0,
+            tell=lambda *progress: told.append(progress),
+        )  # fmt: skip
+    assert outcome.success.all()
+    assert [sent["who"] for sent in tiny.metadata] == ["a", "a", "b", "b", "a", "a"]
+    assert told == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+
+
+def test_a_hunt_leaves_alone_what_is_wrong_when_clean(tiny):
+    with oracle(tiny) as o:
+        outcome = runner.hunt(fake(ENTRY, 0.55), o, X, np.array([1, 0]), eps=0.2, budget=5, seed=0)
+    assert outcome.attacked.tolist() == [False, True]
+    assert outcome.queries.tolist() == [0, 5]
+    assert len(tiny.requests) == 3
+
+
+def test_a_victims_outcome_does_not_depend_on_the_others(tiny):
+    x = np.random.default_rng(3).uniform(0.2, 0.5, (3, 4)).astype(np.float32)
+    entry = CATALOGUE["hop-skip-jump"]
+
+    def hunt(rows):
+        with oracle(tiny) as o:
+            return runner.hunt(entry, o, rows, np.zeros(len(rows), int), eps=0.01, budget=80, seed=1)
+
+    together = hunt(x)
+    alone = hunt(x[:1])
+    assert np.array_equal(together.x_adv[:1], alone.x_adv)
+    assert together.queries[0] == alone.queries[0]
+
+
+def test_first_refusal_counts_rows():
+    def record(rows, status):
+        return Record(rows, "", 0.0, 0.0, status, "", 0)
+
+    assert runner.first_refusal([record(5, "OK"), record(3, "PERMISSION_DENIED"), record(9, "PERMISSION_DENIED")]) == 8
+    assert runner.first_refusal([record(5, "OK")]) == runner.NEVER
+    assert runner.first_refusal([]) == runner.NEVER
+
+
+def test_craft_repeats_itself_by_seed(victim, prey):
+    x, y = prey[0][:4], prey[1][:4]
+
+    def craft(seed):
+        return runner.craft(CATALOGUE["pgd"], victim, x, y, eps=0.3, budget=2, seed=seed)
+
+    assert np.array_equal(craft(1)[0], craft(1)[0])
+    assert not np.array_equal(craft(1)[0], craft(2)[0])
+    assert attack.norms(craft(1)[0] - x, "linf").max() <= 0.3 + 1e-6
