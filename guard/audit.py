@@ -111,8 +111,11 @@ def reason_of(findings: Iterable[Finding]) -> Reason | None:
 
 
 def techniques_of(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """MITRE ATLAS ids: a fired detector saw an evasion, a fired monitor the queries that optimise one."""
-    fired = {finding.kind for finding in findings if finding.fired}
+    """MITRE ATLAS ids: a fired detector saw an evasion, a fired monitor the queries that optimise one.
+
+    Values out of bounds (the engine's own finding `validation`) are a client's mistake until something says otherwise.
+    """
+    fired = {finding.kind for finding in findings if finding.fired and finding.stage != "validation"}
     return tuple(
         technique
         for kind, technique in (("detector", EVADE_MODEL), ("monitor", BLACK_BOX_OPTIMIZATION))
@@ -194,6 +197,9 @@ class Audit:
         """Queue the event unless it is a plain allow outside the sample. Never blocks, never raises."""
         if event.plain and not sampled(event.decision_id, self._share):
             return
+        if self._closed:
+            self._count("dropped", 1)
+            return
         try:
             self._queue.put_nowait(event)
         except queue.Full:
@@ -205,11 +211,11 @@ class Audit:
             return
         self._closed = True
         deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(queue.Full):  # the thread is stuck; the join gives up at once
+        with contextlib.suppress(queue.Full):  # the thread is stuck: the join gives up at once
             self._queue.put(None, timeout=timeout_s)
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._count("dropped", self._queue.qsize())
+            self._count("dropped", sum(event is not None for event in tuple(self._queue.queue)))
         else:
             self._sink.close()
 
