@@ -46,3 +46,12 @@ def images(n: int, seed: int = 0) -> NDArray[np.float32]:
         for cy, cx, width in zip(rng.uniform(6, 22, 3), rng.uniform(6, 22, 3), rng.uniform(2, 5, 3), strict=True):
             out[i, 0] += np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * width**2)).astype(np.float32)
     return np.clip(out, 0, 1)
+
+
+def identity_onnx(path: Path) -> Path:
+    """Write a model that answers with its BYTES: INPUT0 (N,) -> OUTPUT0 (N,)."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in ("INPUT0", "OUTPUT0")]
+    node = helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])
+    graph = helper.make_graph([node], "identity", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
