@@ -22,6 +22,7 @@ _INSIDE = 0.999999  # atanh is infinite at the bounds
 _HIGHEST_PRICE = 1e10
 _CLEAR = 1e-3  # the least margin: another runtime's rounding must not undo it
 _STALLED = 0.9999
+_REACH = 10.0  # of all steps together in w: the paper's thousand of 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,19 @@ def attack(
     kappa: float = 0.0,
     targets: Array | None = None,
     search_steps: int = 5,
-    learning_rate: float = 5e-2,
+    learning_rate: float | None = None,
     initial_price: float = 1.0,
 ) -> Result:
-    """Untargeted, or towards `targets` (N,). The search minimises l2 whatever eps is; rows beyond eps stay x."""
+    """Untargeted, or towards `targets` (N,). The search minimises l2 whatever eps is; rows beyond eps stay x.
+
+    learning_rate: by default 10 / iterations, so that fewer steps reach as far as the paper's.
+    """
     del rng  # nothing is random here
     if budget < search_steps:
         raise ValueError(f"C&W with {search_steps} search steps needs a budget of at least as many gradients")
-    options = _Options(max(kappa, _CLEAR), learning_rate, initial_price, search_steps, budget // search_steps)
+    iterations = budget // search_steps
+    step = _REACH / iterations if learning_rate is None else learning_rate
+    options = _Options(max(kappa, _CLEAR), step, initial_price, search_steps, iterations)
     labels = y if targets is None else targets
     parts = [
         _search(
