@@ -1,8 +1,8 @@
 """JPEG and PNG files without what no pixel needs, so that nothing of it reaches a decoder.
 
 Source: JPEG (ITU-T T.81, annex B) and PNG (W3C, chunk layout).
-Answers: attacks on metadata parsers (EXIF, XMP, colour profiles, texts, animations, further pictures in one file), files
-         made of a million tiny parts, and JPEGs of thousands of scans, each a pass over all pixels for a few bytes.
+Answers: attacks on metadata parsers (EXIF, XMP, colour profiles, texts, animations, further pictures in one file),
+         files of a million tiny parts, and JPEGs of thousands of scans, each a pass over all pixels for a few bytes.
 Choices: JPEG keeps APP0 and APP14, which say how colours are stored; PNG keeps critical chunks, so transparency goes.
 Cost:    one step a part; files of many small parts are refused.
 """

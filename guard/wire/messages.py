@@ -6,7 +6,7 @@ Answers: parser differentials between Guard and the server: a request whose tens
 Errors:  InvalidQuery for what a client sent, InvalidAnswer for what a server sent.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -90,9 +90,10 @@ def _in_shared_memory(tensor: _Tensor) -> bool:
 
 
 def _carriers(message: ModelInferRequest | ModelInferResponse) -> list[_Tensor]:
-    """The tensors that carry data, in the order of their raw contents."""
-    listed: Iterable[_Tensor] = message.inputs if isinstance(message, ModelInferRequest) else message.outputs
-    return [tensor for tensor in listed if not _in_shared_memory(tensor)]
+    """The tensors that raw contents belong to, in order: Triton leaves out inputs in shared memory, but no output."""
+    if isinstance(message, ModelInferResponse):
+        return list(message.outputs)
+    return [tensor for tensor in message.inputs if not _in_shared_memory(tensor)]
 
 
 def _check_names(names: list[str], what: str) -> None:
@@ -103,14 +104,20 @@ def _check_names(names: list[str], what: str) -> None:
         seen.add(name)
 
 
-def _decode(carriers: list[_Tensor], raw: list[bytes], what: str, max_elements: int) -> dict[str, Array]:
-    """Tensors by name, raw where there are raw contents, else typed."""
+def _pairs(carriers: list[_Tensor], raw: list[bytes], what: str) -> list[tuple[_Tensor, bytes | None]]:
+    """Each tensor with its raw contents; None: it is typed."""
     if raw and len(raw) != len(carriers):
         raise InvalidQuery(f"{len(raw)} raw contents for {len(carriers)} {what}s")
+    contents: Sequence[bytes | None] = raw or [None] * len(carriers)
+    return list(zip(carriers, contents, strict=True))
+
+
+def _decode(pairs: list[tuple[_Tensor, bytes | None]], what: str, max_elements: int) -> dict[str, Array]:
+    """Tensors by name."""
     arrays = {}
-    for i, tensor in enumerate(carriers):
+    for tensor, raw in pairs:
         try:
-            arrays[tensor.name] = _decode_one(tensor, raw[i] if raw else None, max_elements)
+            arrays[tensor.name] = _decode_one(tensor, raw, max_elements)
         except InvalidQuery as error:
             raise InvalidQuery(f"{what} {tensors.show(tensor.name)}: {error}") from None
     return arrays
@@ -129,24 +136,27 @@ def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference
     check_outline(body)
     message = parse(ModelInferRequest, body, InvalidQuery)
     _check_names([tensor.name for tensor in message.inputs], "input")
-    carriers, raw = _carriers(message), list(message.raw_input_contents)
+    pairs = _pairs(_carriers(message), list(message.raw_input_contents), "input")
     for tensor in message.inputs:
-        if tensor.shape and tensor.shape[0] > max_rows:
-            raise InvalidQuery(
-                f"input {tensors.show(tensor.name)} has {tensor.shape[0]} rows, at most {max_rows} are taken"
-            )
-        if _in_shared_memory(tensor) and not is_empty(tensor.contents):
-            raise InvalidQuery(f"input {tensors.show(tensor.name)} has contents beside shared memory")
-    arrays = _decode(carriers, raw, "input", max_elements)
+        _check_input(tensor, max_rows)
+    arrays = _decode(pairs, "input", max_elements)
     firsts = {array.shape[0] if array.ndim else None for array in arrays.values()}
     return Inference(
         message=message,
         body=body,
         tensors=MappingProxyType(arrays),
-        raw=bool(raw),
+        raw=len(message.raw_input_contents) > 0,
         rows=firsts.pop() if len(firsts) == 1 else None,
         sequence=_is_set(message.parameters, "sequence_id"),
     )
+
+
+def _check_input(tensor: _Tensor, max_rows: int) -> None:
+    name = tensors.show(tensor.name)
+    if tensor.shape and tensor.shape[0] > max_rows:
+        raise InvalidQuery(f"input {name} has {tensor.shape[0]} rows, at most {max_rows} are taken")
+    if _in_shared_memory(tensor) and not is_empty(tensor.contents):
+        raise InvalidQuery(f"input {name} has contents beside shared memory")
 
 
 def _is_set(parameters: Mapping[str, InferParameter], name: str) -> bool:
@@ -237,8 +247,9 @@ def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
     message = parse(ModelInferResponse, body, InvalidAnswer)
     try:
         _check_names([tensor.name for tensor in message.outputs], "output")
-        raw = list(message.raw_output_contents)
-        return message, _decode(_carriers(message), raw, "output", tensors.ANY_ELEMENTS)
+        pairs = _pairs(_carriers(message), list(message.raw_output_contents), "output")
+        carried = [(tensor, raw) for tensor, raw in pairs if raw != b"" or 0 in tensor.shape]  # else in shared memory
+        return message, _decode(carried, "output", tensors.ANY_ELEMENTS)
     except InvalidQuery as error:
         raise InvalidAnswer(str(error)) from None
 
