@@ -81,7 +81,7 @@ def parse_head(head: bytes) -> Request:
 def has_token(header: str | None, token: str) -> bool:
     """Whether an authorization header carries the bearer token; takes the same time wherever they differ."""
     scheme, _, given = (header or "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
+    right = hmac.compare_digest(given.strip().encode(errors="surrogatepass"), token.encode())
     return right and scheme.lower() == "bearer"
 
 

@@ -89,7 +89,7 @@ def _build(source: s.IdentitySource, secret: bytes, count: Count, path: str) -> 
 
 def _bounded(prefix: str, value: str) -> str:
     if len(value) > MAX_IDENTITY:
-        value = "sha256:" + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
+        value = "sha256:" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
     return f"{prefix}:{value}"
 
 
@@ -141,7 +141,7 @@ def _api_key(settings: s.ApiKeyIdentity, secret: bytes, count: Count) -> Source:
         key = _one(call, settings.header, "api_key", count)
         if key is None:
             return None
-        raw = key.encode(errors="surrogateescape")
+        raw = key.encode(errors="surrogatepass")
         if file is None:
             return "key:" + hashlib.blake2b(raw, key=hash_key, digest_size=16, person=b"guard api key").hexdigest()
         name = _known(file.value, raw)
