@@ -36,11 +36,6 @@ class Runtime(Protocol):
         """What is counted."""
         ...
 
-    @property
-    def ready(self) -> bool:
-        """Whether calls are welcome."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -92,10 +87,11 @@ def has_token(header: str | None, token: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What is answered. The runtime is asked for at each request: a reload swaps it."""
+    """What is answered. `ready` says whether this Guard takes calls."""
 
     runtime: Callable[[], Runtime]
     token: str | None
+    ready: Callable[[], bool]
 
     def answer(self, request: Request) -> Response:
         """The page asked for."""
@@ -120,11 +116,7 @@ class Pages:
         return _text(HTTPStatus.OK, "ok")
 
     def _readyz(self, _: Request) -> Response:
-        return (
-            _text(HTTPStatus.OK, "ready")
-            if self.runtime().ready
-            else _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
-        )
+        return _text(HTTPStatus.OK, "ready") if self.ready() else _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
 
     def _config(self, request: Request) -> Response:
         if self.token is None:
@@ -169,12 +161,14 @@ class AdminHttp:
         await self._server.wait_closed()
 
 
-async def start(runtime: Callable[[], Runtime], address: str, token: str | None) -> AdminHttp:
+async def start(
+    runtime: Callable[[], Runtime], address: str, token: str | None, ready: Callable[[], bool]
+) -> AdminHttp:
     """Listen. Raises ConfigError where the address cannot be taken."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         raise ConfigError("admin.http", f"{address!r} is not HOST:PORT")
-    connections = _Connections(Pages(runtime, token))
+    connections = _Connections(Pages(runtime, token, ready))
     try:
         server = await asyncio.start_server(connections, host.strip("[]") or None, int(port), limit=MAX_HEAD_BYTES)
     except (OSError, OverflowError) as error:

@@ -28,9 +28,9 @@ def settings(tmp_path):
 async def admin(tmp_path):
     (tmp_path / "secret").write_text("the-hash-key-0123456789")
     (tmp_path / "token").write_text(TOKEN)
-    runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics(), ready=True)
-    state = SimpleNamespace(runtime=runtime)
-    listener = await admin_http.start(lambda: state.runtime, "127.0.0.1:0", TOKEN)
+    runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
+    state = SimpleNamespace(ready=True, runtime=runtime)
+    listener = await admin_http.start(lambda: state.runtime, "127.0.0.1:0", TOKEN, lambda: state.ready)
     state.address = listener.address
     yield state
     await listener.close()
@@ -65,7 +65,7 @@ async def test_metrics_are_open(admin):
 async def test_health_and_readiness(admin):
     assert (await get(admin, "/healthz"))[0] == 200
     assert (await get(admin, "/readyz"))[0] == 200
-    admin.runtime.ready = False
+    admin.ready = False
     assert (await get(admin, "/healthz"))[0] == 200
     status, _, body = await get(admin, "/readyz")
     assert (status, body) == (503, b"not ready\n")
@@ -111,7 +111,7 @@ async def test_config_without_the_right_token(admin, headers):
 
 async def test_config_when_no_token_is_set(tmp_path):
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", None)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", None, lambda: True)
     status, _, body = await get(SimpleNamespace(address=listener.address), "/config", "Authorization: Bearer ")
     await listener.close()
     assert status == 403
@@ -178,7 +178,7 @@ async def test_connections_are_bounded(admin, monkeypatch):
 
 async def test_closing_ends_open_connections(tmp_path):
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", None)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", None, lambda: True)
     host, _, port = listener.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     async with asyncio.timeout(5):
@@ -190,7 +190,7 @@ async def test_closing_ends_open_connections(tmp_path):
 @pytest.mark.parametrize("address", ["9464", "localhost:", "localhost:http", "127.0.0.1:99999", "192.0.2.1:0"])
 async def test_bad_address(tmp_path, address):
     with pytest.raises(ConfigError, match=r"admin\.http"):
-        await admin_http.start(lambda: None, address, None)
+        await admin_http.start(lambda: None, address, None, lambda: True)
 
 
 def test_parse_head():
