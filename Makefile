@@ -28,7 +28,7 @@ demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a
 	@$(BIN)/python -m demo $(DEMO_ARGS)
 
 .PHONY: test
-test: lint generated breaking servers test-core test-rest ## everything that must pass (real Triton included, MLServer not)
+test: lint contract servers test-core test-rest ## everything that must pass (real Triton included, MLServer not)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
@@ -38,15 +38,11 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(call say,mypy)
 	$(BIN)/mypy
 
-.PHONY: generated
-generated: $(VENV)/.dev ## the committed wire code is what protoc makes of protos/
-	$(call say,generated code)
+.PHONY: contract
+contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothing that was released breaks
+	$(call say,generated code and the released contract)
 	PYTHON=$(BIN)/python protos/generate.sh --check
-
-.PHONY: breaking
-breaking: $(VENV)/.dev ## Guard's own API breaks nothing against protos/released.binpb
-	$(call say,buf breaking)
-	BUF=$(abspath $(BIN))/buf protos/check_breaking.sh
+	BUF=$(CURDIR)/$(BIN)/buf protos/check_breaking.sh
 
 .PHONY: servers
 servers: $(VENV)/.dev
