@@ -1,6 +1,16 @@
-"""gRPC status codes: the one file that names them."""
+"""gRPC status codes: the one file that names them, and makes the replies that are Guard's own.
+
+Every refusal looks the same to its caller, whatever stage or score is behind it. Details are google.rpc.ErrorInfo in
+the domain `guard`: REFUSED, INVALID, METHOD_DENIED, MODEL_UNKNOWN, UNAUTHENTICATED, OVERLOADED, UPSTREAM.
+"""
 
 from enum import IntEnum
+from functools import cache
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from guard.proxy.seam import Metadata, Reply
 
 
 class Code(IntEnum):
@@ -23,3 +33,117 @@ class Code(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+DETAILS_KEY = "grpc-status-details-bin"
+DECISION_KEY = "guard-decision-id"
+DOMAIN = "guard"
+REFUSAL_TEXT = "the request was refused"
+
+
+def name_of(code: int) -> str:
+    """The code's name for metrics: `OK`, `NOT_FOUND`; `UNKNOWN` for a number that is none."""
+    return Code(code).name if code in Code._value2member_map_ else Code.UNKNOWN.name
+
+
+def _details(code: Code, text: str, reason: str, retry_s: int | None) -> bytes:
+    packed = [any_pb2.Any()]
+    packed[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    if retry_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.seconds = retry_s
+        packed.append(any_pb2.Any())
+        packed[1].Pack(retry)
+    return status_pb2.Status(code=code, message=text, details=packed).SerializeToString()
+
+
+def _reply(code: Code, text: str, reason: str, retry_s: int | None = None) -> Reply:
+    return Reply(code=code, details=text, trailing=((DETAILS_KEY, _details(code, text, reason, retry_s)),))
+
+
+_constant = cache(_reply)
+
+
+def refused() -> Reply:
+    """A query that policy or a failed stage ended."""
+    return _constant(Code.PERMISSION_DENIED, REFUSAL_TEXT, "REFUSED")
+
+
+def invalid(text: str) -> Reply:
+    """Bad input; the text is an InvalidQuery's, or constant."""
+    return _reply(Code.INVALID_ARGUMENT, text, "INVALID")
+
+
+def method_denied() -> Reply:
+    """A method that is not let through."""
+    return _constant(Code.PERMISSION_DENIED, "the method is not allowed", "METHOD_DENIED")
+
+
+def model_unknown() -> Reply:
+    """A model that is not under `models`, where those are refused."""
+    return _constant(Code.NOT_FOUND, "there is no such model", "MODEL_UNKNOWN")
+
+
+def service_unknown() -> Reply:
+    """A health check of a service that Guard does not know."""
+    return _constant(Code.NOT_FOUND, "there is no such service", "SERVICE_UNKNOWN")
+
+
+def model_unavailable() -> Reply:
+    """A model whose profile does not match what is served, where that refuses calls."""
+    return _constant(Code.UNAVAILABLE, "the model is not available", "MODEL_UNAVAILABLE")
+
+
+def unauthenticated() -> Reply:
+    """A caller without an identity, where one is required."""
+    return _constant(Code.UNAUTHENTICATED, "the caller is not known", "UNAUTHENTICATED")
+
+
+def overloaded() -> Reply:
+    """Every place is taken, those to wait in, too."""
+    return _constant(Code.RESOURCE_EXHAUSTED, "too many calls", "OVERLOADED", 1)
+
+
+def late() -> Reply:
+    """The deadline passed in Guard's hands."""
+    return _constant(Code.DEADLINE_EXCEEDED, "the deadline has passed", "DEADLINE")
+
+
+def upstream_away() -> Reply:
+    """No connection to the upstream, or it broke."""
+    return _constant(Code.UNAVAILABLE, "upstream unavailable", "UPSTREAM")
+
+
+def upstream_late() -> Reply:
+    """The upstream did not answer in time."""
+    return _constant(Code.DEADLINE_EXCEEDED, "the upstream did not answer in time", "UPSTREAM")
+
+
+def upstream_too_large() -> Reply:
+    """The upstream's answer is larger than `max_response_bytes`."""
+    return _constant(Code.RESOURCE_EXHAUSTED, "the upstream's answer is too large", "UPSTREAM")
+
+
+def upstream_broken() -> Reply:
+    """The upstream's answer is no message of the protocol."""
+    return _constant(Code.INTERNAL, "the upstream's answer cannot be read", "UPSTREAM")
+
+
+def upstream_unknown_form() -> Reply:
+    """The upstream's answer must be protected, and cannot be read."""
+    return _constant(Code.INTERNAL, "upstream answered in an unknown form", "UPSTREAM")
+
+
+def internal() -> Reply:
+    """Guard itself failed; the log has it."""
+    return _constant(Code.INTERNAL, "internal error", "INTERNAL")
+
+
+def incomplete() -> Reply:
+    """A unary call without a message."""
+    return _constant(Code.INVALID_ARGUMENT, "the call carries no message", "INVALID")
+
+
+def with_trailer(reply: Reply, extra: Metadata) -> Reply:
+    """The reply with more trailing metadata."""
+    return Reply(reply.body, reply.code, reply.details, reply.initial, (*reply.trailing, *extra))

@@ -1,0 +1,203 @@
+"""`guard serve`: everything made, started, reloaded on SIGHUP and drained on SIGTERM.
+
+Drain. At SIGTERM Guard says NOT_SERVING and not ready, and goes on taking calls for LINGER_S (less where `drain_s` is
+short), so that load balancers can turn away first. Then the listener stops: calls in flight get the rest of `drain_s`.
+
+Reload. The file is read and validated, every engine and new upstream is made, and only then everything is swapped at
+once. What is wrong changes nothing; what needs a restart is named and changes nothing either.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import guard
+from guard import config
+from guard.metrics import Metrics
+from guard.profile import ProfileError
+from guard.proxy import admin_grpc, admin_http
+from guard.proxy.gate import Gate
+from guard.proxy.probe import Prober
+from guard.proxy.runtime import Runtime, build, share
+from guard.proxy.server import make_server
+from guard.settings import ConfigError, Settings
+
+LINGER_S = 2.0
+_RESTART = (
+    "listen",
+    "admin",
+    "history",
+    "secret_file",
+    "limits.max_request_bytes",
+    "limits.max_response_bytes",
+    "limits.max_metadata_bytes",
+)
+_log = logging.getLogger(__name__)
+
+
+def run(load: Callable[[], Settings]) -> int:
+    """Serve until a signal ends it; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
+    return asyncio.run(serve(load))
+
+
+async def serve(load: Callable[[], Settings], *, on_ready: Callable[[str], None] | None = None) -> int:
+    """The same inside an event loop. Prints one line to standard error when calls are taken."""
+    settings = load()
+    token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
+    app = await App.start(settings, load, token)
+    try:
+        stop = asyncio.Event()
+        app.listen_to_signals(stop)
+        print(f"guard: listening on {app.address}", file=sys.stderr, flush=True)
+        if on_ready is not None:
+            on_ready(app.address)
+        await stop.wait()
+    finally:
+        await app.drain()
+    return 0
+
+
+class App:
+    """A running Guard."""
+
+    def __init__(self, gate: Gate, load: Callable[[], Settings]) -> None:
+        self._gate, self._load = gate, load
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self._reloading = asyncio.Lock()
+        self.address = ""
+        self.admin: dict[str, str] = {}
+
+    @classmethod
+    async def start(cls, settings: Settings, load: Callable[[], Settings], token: str | None) -> "App":
+        """Make and start everything. Raises ConfigError, ProfileError."""
+        runtime = await build(settings, share(settings))
+        app = cls(Gate(runtime), load)
+        try:
+            await app._start(settings, token)
+        except BaseException:
+            await app._stack.aclose()
+            await app.runtime.retire(None, 0.0)
+            raise
+        return app
+
+    @property
+    def runtime(self) -> Runtime:
+        """The settings in force, at work."""
+        return self._gate.runtime
+
+    async def _start(self, settings: Settings, token: str | None) -> None:
+        prober = Prober(lambda: self.runtime)
+        self._server, self.address = make_server(self._gate, settings.listen, settings.limits)
+        self._show_info()
+        await self._start_admin(settings, token)
+        await prober.look()
+        await self._server.start()
+        task = asyncio.create_task(prober.run())
+        self._tasks.add(task)
+
+    async def _start_admin(self, settings: Settings, token: str | None) -> None:
+        if settings.admin.http is not None:
+            http = await admin_http.start(
+                lambda: self.runtime, settings.admin.http, token, ready=lambda: self.runtime.ready
+            )
+            self._stack.push_async_callback(http.close)
+            self.admin["http"] = http.address
+        if settings.admin.grpc is not None and token is not None:
+            grpc = await admin_grpc.start(lambda: self.runtime, settings.admin.grpc, token)
+            self._stack.push_async_callback(grpc.close)
+            self.admin["grpc"] = grpc.address
+        elif settings.admin.grpc is not None:
+            _log.warning("no admin token is set: Guard's own API is not served")
+        for name, address in self.admin.items():
+            _log.info("admin %s on %s", name, address)
+
+    def _show_info(self) -> None:
+        self.runtime.metrics.show_info(guard.__version__, config.digest(self.runtime.settings))
+
+    # --- signals
+
+    def listen_to_signals(self, stop: asyncio.Event) -> None:
+        """SIGTERM and SIGINT stop, SIGHUP reloads."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+
+    def _begin_reload(self) -> None:
+        task = asyncio.create_task(self._reload_once())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload_once(self) -> None:
+        async with self._reloading:
+            await self.reload()
+
+    async def reload(self) -> bool:
+        """Read the settings again and swap them in; False: the old ones stay."""
+        metrics = self.runtime.metrics
+        try:
+            settings = await asyncio.to_thread(self._load)
+            check_reloadable(self.runtime.settings, settings)
+            fresh = await build(settings, self.runtime.shared, self.runtime)
+        except (ConfigError, ProfileError) as error:
+            _log.error("settings not reloaded: %s", error)
+            metrics.config_reloads.labels("refused").inc()
+            return False
+        except Exception:
+            _log.exception("settings not reloaded")
+            metrics.config_reloads.labels("refused").inc()
+            return False
+        former, self._gate.runtime = self.runtime, fresh
+        limits = settings.limits
+        fresh.shared.admission.resize(limits.max_concurrent_calls, limits.max_queued_calls)
+        forget_models(metrics, former, fresh)
+        self._show_info()
+        metrics.config_reloads.labels("done").inc()
+        _log.info("settings reloaded: %s", config.digest(settings))
+        task = asyncio.create_task(former.retire(fresh, limits.drain_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    # --- the end
+
+    async def drain(self) -> None:
+        """Let calls in flight end, then release everything."""
+        shared, drain_s = self.runtime.shared, self.runtime.settings.limits.drain_s
+        end = time.monotonic() + drain_s
+        shared.draining = True
+        _log.info("draining for at most %g s", drain_s)
+        await asyncio.sleep(min(LINGER_S, drain_s / 4))
+        shared.closing = True
+        await self._server.stop(max(0.0, end - time.monotonic()))
+        await shared.background.drain(end - time.monotonic())
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+        await self.runtime.retire(None, 0.0)
+        await shared.store.close()
+        shared.metrics.close()
+
+
+def check_reloadable(old: Settings, new: Settings) -> None:
+    """Raises ConfigError where something changed that only a restart can change."""
+    for path in _RESTART:
+        before, after = old, new
+        for name in path.split("."):
+            before, after = getattr(before, name), getattr(after, name)
+        if before != after:
+            raise ConfigError(path, "changed: this needs a restart")
+
+
+def forget_models(metrics: Metrics, former: Runtime, fresh: Runtime) -> None:
+    """Take the gauges of models that are gone out of the exposition."""
+    for name in former.models.keys() - fresh.models.keys():
+        for gauge in (metrics.model_ready, metrics.profile_mismatch):
+            with contextlib.suppress(KeyError):
+                gauge.remove(name)

@@ -1,0 +1,30 @@
+"""The time that inspecting one query may take, and the threads that it takes it in."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Budget:
+    """Counts what stages and the store take, waiting for a thread included; upstream calls are not counted."""
+
+    def __init__(self, limit_s: float, pool: Executor) -> None:
+        self._limit_s, self._pool = limit_s, pool
+        self.spent_s = 0.0
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Array work in a thread. Raises TimeoutError; the thread then ends its work for nobody."""
+        return await self.wait(asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs)))
+
+    async def wait(self, work: Awaitable[T]) -> T:
+        """Anything else that counts. Raises TimeoutError."""
+        started = time.perf_counter()
+        try:
+            return await asyncio.wait_for(work, max(0.0, self._limit_s - self.spent_s))
+        finally:
+            self.spent_s += time.perf_counter() - started

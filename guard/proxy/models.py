@@ -1,0 +1,230 @@
+"""A guarded model as the proxy holds it: settings, engine, where it is served, and what is served there now.
+
+What is served is asked with ModelReady and ModelMetadata: at the start, at each new connection to the upstream, and
+every REFRESH_S. A profile that was made for something else is not used; `on_profile_mismatch` says what happens then.
+Known bypass: a model that is swapped behind a connection that stays open is seen up to REFRESH_S late.
+The upstream must answer ModelMetadata without a caller's credentials.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from guard.engine import Engine
+from guard.metrics import Metrics
+from guard.profile import Profile, ProfileError
+from guard.proxy import methods, status
+from guard.proxy.seam import Metadata, Reply, Upstream
+from guard.proxy.status import Code
+from guard.settings import Model
+from guard.types import Mode, ModelMetadata
+from guard.wire.messages import Dialect, InvalidAnswer, parse_metadata
+from guard.wire.open_inference_pb2 import ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse
+
+REFRESH_S = 30.0
+PROBE_TIMEOUT_S = 5.0
+UNDESCRIBED = ModelMetadata("", (), "", (), ())
+_PASSING = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.RESOURCE_EXHAUSTED})
+_log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Reconnecting(Protocol):
+    """An upstream that can lose its connection."""
+
+    @property
+    def connection(self) -> int | None:
+        """Which connection this is, counted from the first; None while there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where calls go, and this hop's settings."""
+
+    upstream: Upstream
+    timeout_s: float
+    dialect: Dialect
+
+    @property
+    def connection(self) -> int | None:
+        """Which connection this is; always the same without a network."""
+        return self.upstream.connection if isinstance(self.upstream, Reconnecting) else 0
+
+
+async def ask(
+    route: Route,
+    metrics: Metrics,
+    model: str,
+    purpose: str,
+    path: str,
+    body: bytes,
+    metadata: Metadata,
+    timeout_s: float,
+) -> Reply:
+    """One unary call, counted."""
+    started = time.perf_counter()
+    code = Code.CANCELLED.name
+    try:
+        reply = await route.upstream.unary(path, body, metadata, min(timeout_s, route.timeout_s))
+        code = status.name_of(reply.code)
+    finally:
+        metrics.upstream_calls.labels(model, purpose, code).inc()
+        metrics.upstream_seconds.labels(model, purpose).observe(time.perf_counter() - started)
+    return reply
+
+
+class GuardedModel:
+    """One model of the settings.
+
+    ready:    the upstream serves it.
+    engine:   its defence; None where there is none, or the profile is not used.
+    metadata: what the upstream says of it; None where it has not said.
+    mismatch: why the profile is not used; None where it is, or there is none.
+    reason:   why it is not ready, or the mismatch.
+    """
+
+    def __init__(
+        self, settings: Model, route: Route, engine: Engine | None, profile: Profile | None, metrics: Metrics
+    ) -> None:
+        self.settings, self.route, self.profile = settings, route, profile
+        self._engine = engine
+        self.ready = False
+        self.reason = "not asked yet"
+        self.metadata: ModelMetadata | None = None
+        self.mismatch: str | None = None
+        self._metrics = metrics
+        self._asked_at = -REFRESH_S
+        self._connection: int | None = None
+        self._asking: asyncio.Task[Reply | None] | None = None
+
+    @property
+    def name(self) -> str:
+        """As callers name it."""
+        return self.settings.name
+
+    @property
+    def engine(self) -> Engine | None:
+        """Its defence."""
+        return None if self.mismatch else self._engine
+
+    @property
+    def upstream(self) -> Upstream:
+        """Its server."""
+        return self.route.upstream
+
+    @property
+    def protects_outputs(self) -> bool:
+        """Whether answers may be changed."""
+        return self.settings.mode is Mode.ENFORCE and any(o.mode is Mode.ENFORCE for o in self.settings.outputs)
+
+    def inherit(self, former: "GuardedModel") -> None:
+        """Take over what is known of the same model at the same upstream."""
+        self.metadata, self._connection, self._asked_at = former.metadata, former._connection, former._asked_at  # noqa: SLF001
+        self.ready, self.reason = former.ready, former.reason
+        self._judge_profile()
+        self._show()
+
+    def fits(self, version: str) -> bool:
+        """Whether the profile was made for this version; empty: the server's choice."""
+        if not version or self.profile is None:
+            return True
+        return version == _latest(self.profile.metadata.versions)
+
+    def describes(self, version: str) -> bool:
+        """Whether the metadata is this version's."""
+        return not version or (self.metadata is not None and version == _latest(self.metadata.versions))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the metadata is of the upstream's present connection."""
+        connection = self.route.connection
+        return self.metadata is not None and connection is not None and connection == self._connection
+
+    async def ensure_current(self) -> Reply | None:
+        """Know what is served, asking where the connection is new; a reply where the upstream is away."""
+        return None if self.is_current else await self._ask_once()
+
+    async def _ask_once(self) -> Reply | None:
+        """Ask, or wait for the one who already does."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_metadata())
+        return await asyncio.shield(self._asking)
+
+    async def probe(self) -> None:
+        """Ask whether it is ready, and, where that is due, what it is."""
+        body = ModelReadyRequest(name=self.name).SerializeToString()
+        reply = await self._ask("health", methods.MODEL_READY, body)
+        ready, reason = _read_ready(reply)
+        if ready and (not self.ready or not self.is_current or time.monotonic() - self._asked_at > REFRESH_S):
+            away = await self._ask_once()
+            ready, reason = (False, away.details) if away else (True, self.mismatch or "")
+        elif ready:
+            reason = self.mismatch or ""
+        if (ready, reason) != (self.ready, self.reason):
+            _log.log(logging.INFO if ready else logging.WARNING, "model %s: %s", self.name, reason or "ready")
+        self.ready, self.reason = ready, reason
+        self._show()
+
+    async def _ask(self, purpose: str, path: str, body: bytes) -> Reply:
+        return await ask(self.route, self._metrics, self.name, purpose, path, body, (), PROBE_TIMEOUT_S)
+
+    async def _ask_metadata(self) -> Reply | None:
+        before = self.route.connection
+        reply = await self._ask(
+            "metadata", methods.MODEL_METADATA, ModelMetadataRequest(name=self.name).SerializeToString()
+        )
+        if reply.code in _PASSING:
+            return reply
+        self.metadata = _read_metadata(reply)
+        self._connection = before if before == self.route.connection else None  # else: nobody knows whose answer it is
+        self._asked_at = time.monotonic()
+        self._judge_profile()
+        self._show()
+        return None
+
+    def _judge_profile(self) -> None:
+        former, self.mismatch = self.mismatch, None
+        if self.profile is not None and self.metadata == UNDESCRIBED:
+            self.mismatch = "the upstream does not describe the model, so that the profile cannot be compared"
+        elif self.profile is not None and self.metadata is not None:
+            try:
+                self.profile.check_served(self.metadata)
+            except ProfileError as error:
+                self.mismatch = str(error)
+        if self.mismatch and self.mismatch != former:
+            _log.error("model %s: %s", self.name, self.mismatch)
+
+    def _show(self) -> None:
+        self._metrics.model_ready.labels(self.name).set(self.ready)
+        self._metrics.profile_mismatch.labels(self.name).set(self.mismatch is not None)
+
+
+def _latest(versions: tuple[str, ...]) -> str:
+    """What a server answers with where no version is asked for: the highest number, or the last in its list."""
+    numbers = [version for version in versions if version.isdecimal()]
+    return max(numbers, key=int) if numbers and len(numbers) == len(versions) else (versions or ("",))[-1]
+
+
+def _read_ready(reply: Reply) -> tuple[bool, str]:
+    if reply.code == Code.UNIMPLEMENTED:  # answers, but not this question
+        return True, ""
+    if reply.code != Code.OK:
+        return False, reply.details or status.name_of(reply.code)
+    try:
+        ready = ModelReadyResponse.FromString(reply.body).ready
+    except Exception:  # noqa: BLE001 - protobuf's DecodeError, or anything a hostile upstream makes it raise
+        return False, "the upstream's answer cannot be read"
+    return ready, "" if ready else "the upstream says it is not ready"
+
+
+def _read_metadata(reply: Reply) -> ModelMetadata:
+    """What the upstream says; a model that it does not describe is one without inputs and outputs."""
+    if reply.code != Code.OK:
+        return UNDESCRIBED
+    try:
+        return parse_metadata(reply.body)
+    except InvalidAnswer:
+        return UNDESCRIBED

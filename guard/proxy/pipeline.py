@@ -1,0 +1,405 @@
+"""The way of one inference request: read, inspect, forward, conclude, answer. `streams` uses the same steps.
+
+A refusal leaves before the upstream is asked, so it is faster than an answer: the time tells a caller that a query was
+refused, which its status says anyway; it says nothing of stage or score.
+
+Failures. A stage's own failure is the engine's to judge (`on_error`). Where the inspection as a whole fails or runs out
+of time, `on_inspection_timeout` decides, for models that enforce; others are forwarded uninspected, and counted.
+A shadow model's answer never waits for its conclusion: views are asked for after the answer has left.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from guard import audit
+from guard.proxy import case, methods, status
+from guard.proxy.budget import Budget
+from guard.proxy.case import Extra, Plan
+from guard.proxy.models import GuardedModel, Route, ask
+from guard.proxy.runtime import Runtime
+from guard.proxy.seam import Metadata, Reply
+from guard.proxy.status import Code
+from guard.types import Action, Conclusion, Decision, Finding, Histories, InvalidQuery, Mode, OnError, Query
+from guard.wire import messages
+from guard.wire.messages import Inference
+
+INLINE_BYTES = 16 * 1024
+"""Smaller messages are read on the event loop: a thread would cost more than the work."""
+UNLISTED = "unknown"
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One request's surroundings. deadline: on the event loop's clock. metadata: what travels on."""
+
+    caller: str
+    decision_id: str
+    metadata: Metadata
+    deadline: float
+
+    @property
+    def left_s(self) -> float:
+        """How long until the deadline."""
+        return self.deadline - asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A request that may be forwarded. plan: None where it is forwarded uninspected."""
+
+    ticket: Ticket
+    inference: Inference
+    route: Route
+    model: GuardedModel | None
+    budget: Budget
+    plan: Plan | None = None
+
+    @property
+    def label(self) -> str:
+        """The model's name for metrics."""
+        return UNLISTED if self.model is None else self.model.name
+
+    @property
+    def forward(self) -> bytes:
+        """What goes to the upstream."""
+        return self.inference.body if self.plan is None else self.plan.forward
+
+
+class Pipeline:
+    """The steps, with one runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._limits = runtime.settings.limits
+        self._metrics = runtime.metrics
+
+    async def infer(self, ticket: Ticket, body: bytes) -> Reply:
+        """One unary request."""
+        opened = await self.open(ticket, body)
+        if isinstance(opened, Reply):
+            return _named(opened, ticket)
+        if opened.plan is None:
+            return await self.call(opened, opened.forward, "original")
+        if opened.plan.decision.waits:
+            return _named(await self._carry(opened, self._answer_held(opened, opened.plan)), ticket)
+        reply = await self._carry(opened, self.call(opened, opened.forward, "original"))
+        self.conclude_later(opened, reply)
+        return _named(reply, ticket)
+
+    # --- before the upstream
+
+    async def open(self, ticket: Ticket, body: bytes) -> Opened | Reply:
+        """Read, check and decide; a reply where the request ends here."""
+        label = UNLISTED
+        try:
+            inference = await self._read(ticket, body)
+            label = inference.model if inference.model in self.runtime.models else UNLISTED
+            return await self._open(ticket, inference)
+        except InvalidQuery as error:
+            self._metrics.invalid.labels(label).inc()
+            return status.invalid(str(error))
+        except TimeoutError:
+            return status.late()
+
+    async def _read(self, ticket: Ticket, body: bytes) -> Inference:
+        """Raises InvalidQuery."""
+
+        def read() -> Inference:
+            return messages.parse_request(body, max_rows=self._limits.max_rows, max_elements=self._limits.max_elements)
+
+        if len(body) <= INLINE_BYTES:
+            inference = read()
+        else:
+            work = asyncio.get_running_loop().run_in_executor(self.runtime.pool, read)
+            inference = await asyncio.wait_for(work, max(0.0, ticket.left_s))
+        hidden = messages.hidden_parameters(inference) - set(self.runtime.settings.methods.allow_parameters)
+        if hidden:
+            raise InvalidQuery(f"the request asks for what is not allowed here: {', '.join(sorted(hidden))}")
+        return inference
+
+    async def _open(self, ticket: Ticket, inference: Inference) -> Opened | Reply:
+        route = self.runtime.route(inference.model)
+        if route is None:
+            self._metrics.rejected.labels("unlisted_model").inc()
+            return status.model_unknown()
+        model = self.runtime.models.get(inference.model)
+        opened = Opened(ticket, inference, route, model, self.new_budget())
+        if model is None:
+            return self._uninspected(opened, "unlisted_model")
+        away = await asyncio.wait_for(model.ensure_current(), max(0.0, ticket.left_s))
+        if away is not None:
+            return away
+        if model.mismatch or not model.fits(inference.version):
+            return self._not_fitted(opened, model)
+        if model.metadata is not None and model.describes(inference.version):
+            inspected = frozenset() if model.profile is None else frozenset({model.profile.input_name})
+            messages.check_against(inference, model.metadata, required=inspected)  # others may be optional
+        return await self._inspect(opened, model)
+
+    def _not_fitted(self, opened: Opened, model: GuardedModel) -> Opened | Reply:
+        if model.settings.on_profile_mismatch is OnError.DENY:
+            self._metrics.rejected.labels("profile_mismatch").inc()
+            return status.model_unavailable()
+        return self._uninspected(opened, "profile_mismatch")
+
+    def _uninspected(self, opened: Opened, reason: str) -> Opened:
+        self._metrics.uninspected.labels(opened.label, reason).inc()
+        return opened
+
+    async def _inspect(self, opened: Opened, model: GuardedModel) -> Opened | Reply:
+        """Sketch, look up, decide."""
+        if model.engine is None or model.profile is None:
+            return self._uninspected(opened, "no_profile")
+        if model.profile.input_name not in opened.inference.tensors:
+            return self._uninspected(opened, "shared_memory")  # allowed in the settings, or it would not be here
+        try:
+            made = await self._decide(opened, model)
+        except (InvalidQuery, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
+            return self.stuck(opened, error)
+        finally:
+            self._metrics.inspection_seconds.labels(model.name).observe(opened.budget.spent_s)
+        opened = replace(opened, plan=made)
+        if made.decision.action is Action.DENY:
+            self.record(opened, made, as_decided(made.decision))
+            return status.refused()
+        return opened
+
+    async def _decide(self, opened: Opened, model: GuardedModel) -> Plan:
+        engine, profile, ticket, store = model.engine, model.profile, opened.ticket, self.runtime.store
+        assert engine is not None  # noqa: S101 - seen by the caller
+        assert profile is not None  # noqa: S101
+        query = Query(np.zeros(0), ticket.caller, model.name, ticket.decision_id)
+        looked = await opened.budget.run(
+            case.look, opened.inference, profile, model.settings, self._limits, engine, query
+        )
+        histories: Histories = {}
+        if looked.sketches:
+            try:
+                exchanged = store.exchange(model.name, ticket.caller, looked.sketches, time.monotonic())
+                histories = await opened.budget.wait(exchanged)
+            except (OSError, RuntimeError) as error:  # the monitors' findings carry it
+                _log.warning("the store failed: %s", type(error).__name__)
+
+        def decide() -> Plan:
+            decision = engine.decide(looked.query, histories, looked.sketches)
+            return case.plan(opened.inference, profile, looked, decision, digest=self._is_recorded(decision))
+
+        made = await opened.budget.run(decide)
+        if made.decision.evidence:
+            await store.credit(model.name, ticket.caller, made.decision.evidence, time.monotonic())
+        return made
+
+    def new_budget(self) -> Budget:
+        """What inspecting one query may take."""
+        return Budget(self._limits.inspection_timeout_s, self.runtime.pool)
+
+    def stuck(self, opened: Opened, error: Exception) -> Opened | Reply:
+        """The inspection failed as a whole, or took too long."""
+        reason = "timeout" if isinstance(error, TimeoutError) else "error"
+        if reason == "error":
+            _log.error("model %s: the inspection failed", opened.label, exc_info=error)
+        enforces = opened.model is not None and opened.model.settings.mode is Mode.ENFORCE
+        if not enforces or self._limits.on_inspection_timeout is OnError.ALLOW:
+            return self._uninspected(opened, f"inspection_{reason}")
+        self._metrics.rejected.labels(f"inspection_{reason}").inc()
+        query = Query(np.zeros(0), opened.ticket.caller, opened.label, opened.ticket.decision_id)
+        finding = Finding("inspection", "detector", Mode.ENFORCE, error=reason)
+        decision = Decision(query, Action.DENY, Action.DENY, enforced=True, findings=(finding,))
+        made = Plan(decision, b"", sha256=case.sha256_of(opened.inference.body))
+        self.record(opened, made, as_decided(decision))
+        return status.refused()
+
+    # --- the upstream
+
+    async def call(self, opened: Opened, body: bytes, purpose: str, *, timeout_s: float | None = None) -> Reply:
+        """One ModelInfer call to the request's upstream."""
+        return await ask(
+            opened.route,
+            self._metrics,
+            opened.label,
+            purpose,
+            methods.INFER,
+            body,
+            opened.ticket.metadata,
+            opened.ticket.left_s if timeout_s is None else timeout_s,
+        )
+
+    async def _carry(self, opened: Opened, work: Awaitable[T]) -> T:
+        """The work of an answer; a caller that leaves before it is done leaves its event behind."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if opened.plan is not None:
+                self.record(opened, opened.plan, as_decided(opened.plan.decision))
+            raise
+
+    async def _answer_held(self, opened: Opened, made: Plan) -> Reply:
+        """The answer leaves after the conclusion."""
+        further = self._ask_further(opened, made, opened.ticket.left_s)
+        try:
+            original = await self.call(opened, opened.forward, "original")
+            if original.code != Code.OK:
+                self.record(opened, made, as_decided(made.decision))
+                return original
+            answers = await further.collect(self._limits.inspection_timeout_s)
+            return await self._finish(opened, made, original, answers)
+        finally:
+            further.cancel()
+
+    def _ask_further(self, opened: Opened, made: Plan, timeout_s: float) -> "_Further":
+        """Begin to ask for views, standby and probe, all at once."""
+
+        def begin(body: bytes, purpose: str) -> asyncio.Task[Reply]:
+            return asyncio.create_task(self.call(opened, body, purpose, timeout_s=timeout_s))
+
+        return _Further(
+            views=tuple(begin(view, "view") for view in made.views),
+            standby=None if made.standby is None else begin(made.standby, "standby"),
+            probe=None if made.probe is None else begin(made.probe, "view"),
+        )
+
+    async def _finish(self, opened: Opened, made: Plan, original: Reply, answers: tuple[Reply | None, Extra]) -> Reply:
+        """Conclude and protect."""
+        model, (standby, extra) = opened.model, answers
+        engine, profile = (None, None) if model is None else (model.engine, model.profile)
+        if model is None or engine is None or profile is None:  # the upstream was swapped under the call
+            return status.upstream_away()
+
+        def finish() -> tuple[Conclusion, bytes]:
+            conclusion = case.conclude(engine, profile, made, original.body, extra)
+            chosen = standby if conclusion.use_standby and standby is not None else original
+            return conclusion, case.protect(chosen.body, conclusion.y, profile)
+
+        try:
+            conclusion, body = await opened.budget.run(finish)
+        except case.UnknownForm:
+            self.record(opened, made, as_decided(made.decision))
+            return status.upstream_unknown_form()
+        except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
+            stuck = self.stuck(opened, error)
+            return stuck if isinstance(stuck, Reply) else original
+        self.record(opened, made, conclusion)
+        if conclusion.action is Action.DENY:
+            return status.refused()
+        chosen = standby if conclusion.use_standby and standby is not None else original
+        return Reply(body, initial=chosen.initial, trailing=chosen.trailing)
+
+    # --- after the answer
+
+    def conclude_later(self, opened: Opened, original: Reply | None) -> None:
+        """Conclude what need not wait; `original` None: the answer is not at hand, so it is asked for again."""
+        made, model = opened.plan, opened.model
+        if made is None or model is None:
+            return
+        failed = original is not None and original.code != Code.OK
+        if failed or model.engine is None or not model.engine.reads_answers:
+            self.record(opened, made, as_decided(made.decision))
+        elif not self.runtime.shared.background.spawn(self._conclude_later(opened, made, original)):
+            self._metrics.uninspected.labels(opened.label, "background_full").inc()
+            self.record(opened, made, as_decided(made.decision))
+
+    async def _conclude_later(self, opened: Opened, made: Plan, original: Reply | None) -> None:
+        conclusion = as_decided(made.decision)
+        try:
+            conclusion, _ = await self.conclude(opened, made, original, opened.route.timeout_s)
+        except TimeoutError:
+            self._metrics.uninspected.labels(opened.label, "inspection_timeout").inc()
+        self.record(opened, made, conclusion)
+
+    async def conclude(
+        self, opened: Opened, made: Plan, original: Reply | None, timeout_s: float
+    ) -> tuple[Conclusion, Plan]:
+        """The conclusion alone, with the further calls that it needs. Raises TimeoutError."""
+        model = opened.model
+        if original is None and made.probe is None and made.views:
+            made = replace(made, probe=made.forward)
+        further = self._ask_further(opened, made, timeout_s)
+        try:
+            _, extra = await further.collect(timeout_s)
+        finally:
+            further.cancel()
+        if model is None or model.engine is None or model.profile is None:
+            return as_decided(made.decision), made
+        body = None if original is None else original.body
+        return await self.new_budget().run(case.conclude, model.engine, model.profile, made, body, extra), made
+
+    def _is_recorded(self, decision: Decision) -> bool:
+        """Whether an event will be written of it, as far as can be said before the answer."""
+        share = self.runtime.settings.audit.sample_allowed
+        allowed = decision.would_be is Action.ALLOW and decision.action is Action.ALLOW
+        return not allowed or bool(decision.views) or audit.sampled(decision.query.decision_id, share)
+
+    def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
+        """Count the conclusion, write it down, tell who watches."""
+        metrics, label = self._metrics, opened.label
+        metrics.decisions.labels(label, conclusion.action, conclusion.would_be).inc()
+        for finding in conclusion.findings:
+            if finding.fired:
+                metrics.findings.labels(label, finding.kind, finding.stage, finding.mode).inc()
+            if finding.error is not None:
+                metrics.stage_errors.labels(label, finding.stage).inc()
+        event = audit.event_of(
+            conclusion,
+            time_unix=time.time(),
+            model=opened.inference.model,
+            version=opened.inference.version,
+            payload_sha256=made.sha256,
+        )
+        self.runtime.audit.record(event)
+        self.runtime.watchers.publish(event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Further:
+    """The further calls of one request, under way."""
+
+    views: tuple[asyncio.Task[Reply], ...]
+    standby: asyncio.Task[Reply] | None
+    probe: asyncio.Task[Reply] | None
+
+    @property
+    def _tasks(self) -> tuple[asyncio.Task[Reply], ...]:
+        return (*self.views, *(task for task in (self.standby, self.probe) if task is not None))
+
+    async def collect(self, timeout_s: float) -> tuple[Reply | None, Extra]:
+        """The standby's reply, and all bodies; an answer that is not there in time is missing."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        standby, probe = _result(self.standby), _result(self.probe)
+        views = tuple(_body(_result(view)) for view in self.views)
+        return standby, Extra(views, _body(standby), _body(probe))
+
+    def cancel(self) -> None:
+        """End what is still under way."""
+        for task in self._tasks:
+            task.cancel()
+
+
+def _result(task: asyncio.Task[Reply] | None) -> Reply | None:
+    if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+        return None
+    return task.result()
+
+
+def _body(reply: Reply | None) -> bytes | None:
+    return None if reply is None or reply.code != Code.OK else reply.body
+
+
+def as_decided(decision: Decision) -> Conclusion:
+    """The conclusion where the answer adds nothing."""
+    return Conclusion(decision, decision.action, decision.would_be, decision.findings)
+
+
+def _named(reply: Reply, ticket: Ticket) -> Reply:
+    """The reply with the decision's id in its trailer."""
+    return status.with_trailer(reply, ((status.DECISION_KEY, ticket.decision_id),))

@@ -1,0 +1,243 @@
+"""The settings in force and everything made of them. A reload makes another one and swaps it in whole.
+
+What outlives a reload (the store, metrics, watchers, admission, work in the background) is `Shared`; upstreams that
+did not change are handed on, with their connections.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from guard import config
+from guard.audit import Audit, Broadcast, Event
+from guard.engine import Engine
+from guard.metrics import Metrics
+from guard.profile import Profile, load_profile
+from guard.proxy.admission import Admission
+from guard.proxy.background import Background
+from guard.proxy.embedded import EmbeddedUpstream
+from guard.proxy.identity import Chain
+from guard.proxy.models import GuardedModel, Route
+from guard.proxy.upstream import RemoteUpstream
+from guard.reloading import fingerprint
+from guard.settings import ConfigError, Limits, Model, Settings, Upstream
+from guard.stores.memory import MemoryStore
+from guard.types import OnError, Store
+
+MIN_SECRET_BYTES = 16
+EMBEDDED_TIMEOUT_S = 30.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Shared:
+    """What outlives a reload. draining: no new callers are wanted; closing: the listener stops now."""
+
+    metrics: Metrics
+    store: MemoryStore
+    watchers: Broadcast[Event]
+    secret: bytes
+    admission: Admission
+    background: Background
+    started: float = field(default_factory=time.time)
+    draining: bool = False
+    closing: bool = False
+
+
+def share(settings: Settings) -> Shared:
+    """Raises ConfigError."""
+    metrics, limits, history = Metrics(), settings.limits, settings.history
+    store = MemoryStore(
+        max_entries=history.max_entries,
+        max_callers=history.max_callers,
+        ttl_s=history.ttl_s,
+        on_evict=lambda what: metrics.store_evicted.labels(what).inc(),
+    )
+    return Shared(
+        metrics=metrics,
+        store=store,
+        watchers=Broadcast(metrics),
+        secret=_secret(settings),
+        admission=Admission(limits.max_concurrent_calls, limits.max_queued_calls, metrics),
+        background=Background(limits.max_concurrent_calls),
+    )
+
+
+def _secret(settings: Settings) -> bytes:
+    text = config.read_secret(settings.secret_file, "GUARD_SECRET")
+    if text is None:
+        _log.warning("no secret is set: callers' hashes and fingerprints change with each start")
+        return secrets.token_bytes(32)
+    if len(text.encode()) < MIN_SECRET_BYTES:
+        raise ConfigError("secret_file", f"the secret has less than {MIN_SECRET_BYTES} bytes")
+    return text.encode()
+
+
+@dataclass(eq=False)
+class Runtime:
+    """One version of the settings, at work. calls: how many are being handled with it."""
+
+    settings: Settings
+    shared: Shared
+    models: Mapping[str, GuardedModel]
+    routes: Mapping[Any, Route]
+    default: Route
+    identity: Chain
+    audit: Audit
+    pool: ThreadPoolExecutor
+    calls: int = 0
+    server_ready: dict[Route, bool] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted."""
+        return self.shared.metrics
+
+    @property
+    def store(self) -> Store:
+        """What monitors remember."""
+        return self.shared.store
+
+    @property
+    def watchers(self) -> Broadcast[Event]:
+        """Who watches decisions."""
+        return self.shared.watchers
+
+    @property
+    def secret(self) -> bytes:
+        """What keys every hash."""
+        return self.shared.secret
+
+    @property
+    def started(self) -> float:
+        """Seconds since 1970."""
+        return self.shared.started
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are welcome: not draining, every upstream and every model ready."""
+        upstreams = all(self.server_ready.get(route, False) for route in self.routes.values())
+        return not self.shared.draining and upstreams and all(model.ready for model in self.models.values())
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that any upstream may take."""
+        return max(route.timeout_s for route in self.routes.values())
+
+    def route(self, model: str) -> Route | None:
+        """Where a model is served; None where callers may not ask for it."""
+        if model in self.models:
+            return self.models[model].route
+        return self.default if self.settings.unlisted_models is OnError.ALLOW else None
+
+    async def retire(self, successor: "Runtime | None", timeout_s: float) -> None:
+        """Release what the successor does not use, once the calls have ended or time is up."""
+        end = time.monotonic() + timeout_s
+        while self.calls and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        kept = set() if successor is None else {id(route.upstream) for route in successor.routes.values()}
+        for route in self.routes.values():
+            if id(route.upstream) not in kept:
+                await route.upstream.close()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        if successor is None or successor.audit is not self.audit:
+            await asyncio.to_thread(self.audit.close)
+
+
+async def build(settings: Settings, shared: Shared, former: Runtime | None = None) -> Runtime:
+    """Everything that the settings ask for; upstreams of `former` are used again. Raises ConfigError, ProfileError."""
+    made: dict[Any, Route] = {}
+    audit = None
+    try:
+        routes = await _routes(settings, former, made)
+        models = {}
+        for model in settings.models:
+            profile, engine = await asyncio.to_thread(_arm, model, shared.secret)
+            models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
+        first = routes[_key(settings, settings.models[0])] if settings.models else None
+        default = routes[settings.upstream] if settings.upstream is not None else first
+        if default is None:
+            raise ConfigError("upstream", "nothing to guard: set upstream or models")
+        identity = Chain(
+            settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc()
+        )
+        audit = former.audit if former and former.settings.audit == settings.audit else _audit(settings, shared)
+    except BaseException:
+        for route in made.values():
+            await route.upstream.close()
+        raise
+    pool = ThreadPoolExecutor(settings.limits.inspection_threads, thread_name_prefix="guard-inspection")
+    return Runtime(
+        settings=settings,
+        shared=shared,
+        models=models,
+        routes=routes,
+        default=default,
+        identity=identity,
+        audit=audit,
+        pool=pool,
+        server_ready={} if former is None else dict(former.server_ready),
+    )
+
+
+def _audit(settings: Settings, shared: Shared) -> Audit:
+    try:
+        return Audit(settings.audit, shared.metrics)
+    except OSError as error:
+        raise ConfigError("audit.file", f"cannot open {settings.audit.file}: {error.strerror}") from None
+
+
+def _key(settings: Settings, model: Model) -> Any:
+    """What tells one upstream from another: its settings, and for a file also which version of it."""
+    if model.embedded is None:
+        return model.upstream or settings.upstream
+    try:
+        return model.name, model.embedded, fingerprint(model.embedded.file)
+    except OSError as error:
+        raise ConfigError("embedded.file", f"cannot read {model.embedded.file}: {error.strerror}") from None
+
+
+async def _routes(settings: Settings, former: Runtime | None, made: dict[Any, Route]) -> dict[Any, Route]:
+    """Every upstream of the settings; those opened here are also put into `made`."""
+    keys = ([settings.upstream] if settings.upstream else []) + [_key(settings, model) for model in settings.models]
+    routes: dict[Any, Route] = {}
+    for key in keys:
+        if former is not None and key in former.routes:
+            routes[key] = former.routes[key]
+        elif key not in routes:
+            routes[key] = made[key] = await _open(key, settings.limits)
+    return routes
+
+
+async def _open(key: Any, limits: Limits) -> Route:
+    if isinstance(key, Upstream):
+        return Route(RemoteUpstream(key, limits), key.timeout_s, key.dialect)
+    name, embedded, _ = key
+    upstream = await asyncio.to_thread(EmbeddedUpstream, embedded, name)
+    _log.info("model %s: %s runs on %s", name, embedded.file, upstream.provider)
+    return Route(upstream, EMBEDDED_TIMEOUT_S, "triton")
+
+
+def _arm(model: Model, secret: bytes) -> tuple[Profile | None, Engine | None]:
+    """The model's profile and engine. Raises ConfigError, ProfileError."""
+    if model.profile is None:
+        return None, None
+    profile = load_profile(model.profile)
+    return profile, Engine(model, profile, secret)
+
+
+def _guard(
+    model: Model, route: Route, engine: Engine | None, profile: Profile | None, shared: Shared, former: Runtime | None
+) -> GuardedModel:
+    guarded = GuardedModel(model, route, engine, profile, shared.metrics)
+    if isinstance(route.upstream, EmbeddedUpstream):
+        shared.metrics.provider.labels(model.name, route.upstream.provider).set(1)
+    before = None if former is None else former.models.get(model.name)
+    if before is not None and before.route is route:
+        guarded.inherit(before)
+    return guarded

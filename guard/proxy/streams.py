@@ -1,0 +1,231 @@
+"""ModelStreamInfer, message by message: each is inspected like a unary request before it is forwarded.
+
+A message that is refused or invalid is answered with an error message and the stream goes on (Triton), or ends the
+stream with the status (MLServer). What is decided on a message is complete before it is forwarded: where view detectors
+enforce, the model is asked for the message and its views through unary ModelInfer first (a row more than for a unary
+request), so that it does not matter how many answers a stream gives, and in which order. Where outputs are protected,
+each message travels under an id of Guard's, which servers echo; an answer without a known id is replaced by an error.
+
+Limits. Messages of one stream go to one upstream. Decoupled models that do not answer unary ModelInfer have no views to
+compare: the view detectors' `on_error` decides. All messages share the trailer `guard-decision-id: ID`; the n-th
+message's own decision is `ID.n` in the audit log, counted from 1.
+"""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from guard.proxy import case, methods, status, stream_ids
+from guard.proxy.case import Extra, Plan
+from guard.proxy.local_stream import Outlet
+from guard.proxy.pipeline import Opened, Pipeline, Ticket, as_decided
+from guard.proxy.seam import Reply, UpstreamStream
+from guard.types import Action, Decision
+from guard.wire import messages
+from guard.wire.messages import InvalidAnswer
+
+MAX_UNANSWERED = 1024
+"""Messages whose answers are still recognised; a protected answer to an older one is replaced by an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A forwarded message to a model whose outputs are protected. decision: None where this one's are not."""
+
+    opened: Opened
+    decision: Decision | None
+    id: str
+
+
+async def relay(stream: UpstreamStream, outlet: Outlet) -> Reply:
+    """Everything that an upstream's stream says, as it is."""
+    outlet.begin(await stream.initial())
+    async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
+        async for body in answers:
+            await outlet.send(body)
+    return await stream.status()
+
+
+async def silence(outlet: Outlet, longest_s: float) -> Reply:
+    """Waits until nothing has moved for that long."""
+    loop = asyncio.get_running_loop()
+    while (left := outlet.touched + longest_s - loop.time()) > 0:
+        await asyncio.sleep(left)
+    return status.upstream_late()
+
+
+async def first_end(*work: Coroutine[Any, Any, Reply | None]) -> Reply:
+    """Runs all at once until one says how the stream ends."""
+    tasks = [asyncio.create_task(one) for one in work]
+    waiting = set(tasks)
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                reply = task.result() if task in done else None
+                if reply is not None:
+                    return reply
+        return Reply()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Conversation:
+    """One inspected stream."""
+
+    def __init__(self, pipeline: Pipeline, ticket: Ticket, timeout_s: float | None, outlet: Outlet) -> None:
+        """timeout_s: what the caller's deadline leaves to the whole stream."""
+        self._pipeline, self._ticket, self._outlet = pipeline, ticket, outlet
+        self._loop = asyncio.get_running_loop()
+        self._end = None if timeout_s is None else self._loop.time() + timeout_s
+        self._route = pipeline.runtime.default
+        self._opened: asyncio.Future[UpstreamStream] = self._loop.create_future()
+        self._forward: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._count = 0
+
+    async def run(self, bodies: AsyncIterator[bytes]) -> Reply:
+        """The whole stream."""
+        reply = await first_end(self._answer(), self._listen(bodies), silence(self._outlet, self._route.timeout_s))
+        return status.with_trailer(reply, ((status.DECISION_KEY, self._ticket.decision_id),))
+
+    # --- towards the upstream
+
+    async def _listen(self, bodies: AsyncIterator[bytes]) -> Reply | None:
+        """Inspect and forward; a reply where the stream ends here."""
+        async for body in bodies:
+            self._outlet.touch()
+            opened = await self._judge(self._next_ticket(), body)
+            if isinstance(opened, Opened):
+                self._open()
+                await self._forward.put(self._with_id(opened))
+                continue
+            error = messages.stream_error(opened.details, self._route.dialect, messages.request_id(body))
+            if error is None:
+                return opened
+            await self._outlet.send(error)
+        await self._forward.put(None)
+        return None if self._opened.done() else Reply()
+
+    def _next_ticket(self) -> Ticket:
+        self._count += 1
+        return replace(
+            self._ticket,
+            decision_id=f"{self._ticket.decision_id}.{self._count}",
+            deadline=self._loop.time() + self._route.timeout_s,
+        )
+
+    async def _judge(self, ticket: Ticket, body: bytes) -> Opened | Reply:
+        opened = await self._pipeline.open(ticket, body)
+        if isinstance(opened, Reply):
+            return opened
+        if not self._opened.done():
+            self._route = opened.route
+        if opened.route is not self._route:
+            return status.invalid("the messages of one stream must go to models of one server")
+        if opened.plan is None:
+            return opened
+        if not opened.plan.decision.waits:
+            self._pipeline.conclude_later(opened, None)
+            return opened
+        return await self._conclude(opened, opened.plan)
+
+    async def _conclude(self, opened: Opened, made: Plan) -> Opened | Reply:
+        """Compare the views before the message is forwarded."""
+        if not made.decision.views:
+            self._pipeline.record(opened, made, as_decided(made.decision))
+            return opened
+        try:
+            conclusion, made = await self._pipeline.conclude(opened, made, None, opened.ticket.left_s)
+        except TimeoutError as error:
+            return self._pipeline.stuck(opened, error)
+        self._pipeline.record(opened, made, conclusion)
+        if conclusion.action is Action.DENY:
+            return status.refused()
+        forward = made.standby if conclusion.use_standby and made.standby is not None else made.forward
+        settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)
+        return replace(opened, plan=Plan(settled, forward))
+
+    def _open(self) -> None:
+        if self._opened.done():
+            return
+
+        async def forwarded() -> AsyncIterator[bytes]:
+            while (body := await self._forward.get()) is not None:
+                yield body
+
+        left = None if self._end is None else max(0.0, self._end - self._loop.time())
+        upstream, metadata = self._route.upstream, self._ticket.metadata
+        self._opened.set_result(upstream.stream(methods.STREAM_INFER, forwarded(), metadata, left))
+
+    def _with_id(self, opened: Opened) -> bytes:
+        """The message, under an id of Guard's where its answers may have to be recognised."""
+        if opened.model is None or not opened.model.protects_outputs:
+            return opened.forward
+        made = opened.plan
+        decision = made.decision if made is not None and made.decision.waits else None
+        self._entries[opened.ticket.decision_id] = Entry(opened, decision, opened.inference.id)
+        if len(self._entries) > MAX_UNANSWERED:
+            self._entries.popitem(last=False)
+        return opened.forward + stream_ids.id_field(opened.ticket.decision_id)
+
+    # --- towards the caller
+
+    async def _answer(self) -> Reply | None:
+        """Relay the upstream's answers, protected where that is asked for."""
+        stream = await asyncio.shield(self._opened)
+        self._outlet.begin(await stream.initial())
+        async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
+            async for body in answers:
+                protected = await self._protect(body) if self._entries else body
+                if isinstance(protected, Reply):
+                    return protected
+                await self._outlet.send(protected)
+        return await stream.status()
+
+    async def _protect(self, message: bytes) -> bytes | Reply:
+        """One answer; a reply where it must not leave and there is no message to say so."""
+        try:
+            answer = stream_ids.read_answer(message, self._route.dialect)
+        except InvalidAnswer:
+            return self._error(status.upstream_unknown_form(), "")
+        entry = self._entries.get(answer.id)
+        if entry is None:
+            model = self._pipeline.runtime.models.get(answer.model)
+            hidden = answer.body is not None and (model is None or model.protects_outputs)
+            return self._error(status.upstream_unknown_form(), "") if hidden else message
+        if answer.body is None or entry.decision is None:
+            return stream_ids.rename_answer(message, entry.id, self._route.dialect)
+        protected = await self._protected(entry, entry.decision, answer.body)
+        if isinstance(protected, Reply):
+            return self._error(protected, entry.id)
+        return messages.wrap_stream(protected + stream_ids.id_field(entry.id), self._route.dialect)
+
+    async def _protected(self, entry: Entry, decision: Decision, body: bytes) -> bytes | Reply:
+        model = entry.opened.model
+        engine, profile = (None, None) if model is None else (model.engine, model.profile)
+        if engine is None or profile is None:  # the upstream was swapped under the stream
+            return status.upstream_away()
+
+        def protect() -> bytes | Reply:
+            conclusion = case.conclude(engine, profile, Plan(decision, b""), body, Extra())
+            if conclusion.action is Action.DENY:
+                return status.refused()
+            return case.protect(body, conclusion.y, profile)
+
+        try:
+            return await self._pipeline.new_budget().run(protect)
+        except case.UnknownForm:
+            return status.upstream_unknown_form()
+        except TimeoutError as error:
+            stuck = self._pipeline.stuck(entry.opened, error)
+            return stuck if isinstance(stuck, Reply) else body
+
+    def _error(self, reply: Reply, request_id: str) -> bytes | Reply:
+        """The reply as a message, where the dialect has one."""
+        return messages.stream_error(reply.details, self._route.dialect, request_id) or reply
