@@ -141,7 +141,7 @@ def _run(
 
     model = victim.load(onnx)
     x_adv, queries = runner.craft(entry, model, x, y, eps=entry.eps, budget=entry.budget, seed=seed)
-    return runner.judge(entry, oracle, x, y, x_adv, eps=entry.eps, queries=queries)
+    return runner.judge(entry, oracle, x, y, x_adv=x_adv, eps=entry.eps, queries=queries)
 
 
 def _progress(console: Console) -> Progress:

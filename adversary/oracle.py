@@ -140,13 +140,14 @@ class AsyncOracle:
         """Rows that may still be sent."""
         return self.budget - self.spent
 
-    async def query(self, x: Array) -> Reply:
+    async def query(self, x: Array, identity: int | None = None) -> Reply:
         """(N, ...) in one call. Raises BudgetSpent before it would go past the budget, OracleError on failure."""
         if len(x) > self.left:
             raise BudgetSpent
         self.spent += len(x)
         request, digest = self._request(x)
-        identity, started = self.identity, time.monotonic()
+        identity, started = self.identity if identity is None else identity, time.monotonic()
+        identity %= len(self.endpoint.identities)
         call = self._method("ModelInfer", pb.ModelInferRequest, pb.ModelInferResponse)(
             request, timeout=self.endpoint.timeout_s, metadata=self.endpoint.identities[identity]
         )
@@ -162,16 +163,18 @@ class AsyncOracle:
             raise OracleError(f"{self.endpoint.target} answered {code.name}: {await call.details()}")
         return Answered(self._answer(await call, len(x)), decision_id)
 
-    async def replies(self, batches: Sequence[Array], concurrency: int = 8) -> list[Reply]:
-        """One call a batch, several at once, in order."""
+    async def replies(
+        self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
+    ) -> list[Reply]:
+        """One call a batch, several at once, in order; each as its own identity if told so."""
         gate = asyncio.Semaphore(concurrency)
 
-        async def one(x: Array) -> Reply:
+        async def one(i: int, x: Array) -> Reply:
             async with gate:
-                return await self.query(x)
+                return await self.query(x, None if identities is None else identities[i])
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(x)) for x in batches]
+            tasks = [group.create_task(one(i, x)) for i, x in enumerate(batches)]
         return [task.result() for task in tasks]
 
     def _method(self, name: str, request: Any, response: Any) -> Any:
@@ -184,7 +187,7 @@ class AsyncOracle:
     async def _metadata(self) -> pb.ModelMetadataResponse:
         request = pb.ModelMetadataRequest(name=self.endpoint.model, version=self.endpoint.version)
         ask = self._method("ModelMetadata", pb.ModelMetadataRequest, pb.ModelMetadataResponse)
-        headers = self.endpoint.identities[self.identity]
+        headers = self.endpoint.identities[0]
         try:
             response: pb.ModelMetadataResponse = await ask(
                 request, timeout=self.endpoint.timeout_s, metadata=headers, wait_for_ready=True
@@ -286,15 +289,17 @@ class Oracle:
 
     def use(self, identity: int) -> None:
         """Call as another of the endpoint's identities from now on; their number wraps around."""
-        self._oracle.identity = identity % len(self._oracle.endpoint.identities)
+        self._oracle.identity = identity
 
     def query(self, x: Array) -> Reply:
         """(N, ...) in one call."""
         return self._runner.run(self._oracle.query(x))
 
-    def replies(self, batches: Sequence[Array], concurrency: int = 8) -> list[Reply]:
-        """One call a batch, several at once, in order."""
-        return self._runner.run(self._oracle.replies(batches, concurrency))
+    def replies(
+        self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
+    ) -> list[Reply]:
+        """One call a batch, several at once, in order; each as its own identity if told so."""
+        return self._runner.run(self._oracle.replies(batches, concurrency, identities))
 
     def labels(self, x: Array) -> Array:
         """(N, ...) in one call -> (N,) labels, REFUSED in every row where the call was."""

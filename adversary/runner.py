@@ -62,8 +62,8 @@ class Outcome:
 
 
 def ask_singly(oracle: Oracle, x: Array) -> Array:
-    """(N, ...) in a call each -> (N,) labels."""
-    replies = oracle.replies([row[None] for row in x])
+    """(N, ...) in a call each, row i as identity i -> (N,) labels."""
+    replies = oracle.replies([row[None] for row in x], identities=range(len(x)))
     return np.array([reply_labels(reply, 1)[0] for reply in replies], np.int64)
 
 
@@ -85,10 +85,23 @@ def craft(
     return _clipped(x, result.x_adv), result.queries
 
 
-def judge(entry: Entry, oracle: Oracle, x: Array, y: Array, x_adv: Array, *, eps: float, queries: Array) -> Outcome:
-    """Send inputs that were crafted elsewhere: the clean one first, then the crafted one, a call each."""
+def judge(
+    entry: Entry,
+    oracle: Oracle,
+    x: Array,
+    y: Array,
+    *,
+    x_adv: Array,
+    eps: float,
+    queries: Array,
+    clean: Array | None = None,
+) -> Outcome:
+    """Send inputs that were crafted elsewhere, a call each.
+
+    clean:  the labels of x, where they are known, say from the undefended control; by default the endpoint is asked.
+    """
     x_adv = _clipped(x, x_adv)
-    clean = ask_singly(oracle, x)
+    clean = ask_singly(oracle, x) if clean is None else clean
     adversarial = ask_singly(oracle, x_adv)
     detected = np.where(adversarial == REFUSED, 1, NEVER)
     return _outcome(

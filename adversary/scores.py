@@ -34,6 +34,10 @@ class Rate:
         half = _Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
         return max(0.0, centre - half), min(1.0, centre + half)
 
+    def plain(self) -> dict[str, Any]:
+        """As data for JSON."""
+        return {"hits": self.hits, "n": self.n, "rate": finite(self.value), "interval_95": list(self.interval)}
+
     def __str__(self) -> str:
         if self.n == 0:
             return "none"
@@ -79,8 +83,8 @@ def queries_to_detection(outcome: Outcome) -> float:
 
 def threshold_at(clean: Array, fpr: float) -> float:
     """The score that at most a share fpr of clean scores lies above."""
-    if len(clean) == 0:
-        raise ValueError("no clean scores")
+    if len(clean) == 0 or not 0.0 <= fpr < 1.0:
+        raise ValueError("a threshold needs clean scores and a false-positive rate in [0, 1)")
     ranked = np.sort(np.asarray(clean, np.float64))
     return float(ranked[min(len(ranked) - 1, math.ceil(len(ranked) * (1.0 - fpr) - 1e-9) - 1)])
 
@@ -94,24 +98,21 @@ def tpr_at_fpr(clean: Array, attacked: Array, fpr: float) -> tuple[Rate, Rate]:
 def summary(outcome: Outcome) -> dict[str, Any]:
     """Plain data for JSON. None where there is nothing to measure."""
     won = outcome.success
-
-    def shown(r: Rate) -> dict[str, Any]:
-        return {"hits": r.hits, "n": r.n, "rate": _number(r.value), "interval_95": list(r.interval)}
-
     return {
         "attack": outcome.attack,
         "norm": outcome.norm,
-        "eps": _number(outcome.eps),
-        "clean_accuracy": shown(rate(outcome.attacked)),
-        "attack_success": shown(success_rate(outcome)),
-        "robust_accuracy": shown(robust_accuracy(outcome)),
-        "detected": shown(detection_rate(outcome)),
-        "median_queries": _number(median_of(outcome.queries[outcome.attacked])),
-        "median_queries_to_detection": _number(queries_to_detection(outcome)),
-        "median_linf_of_successes": _number(median_of(outcome.linf[won])),
-        "median_l2_of_successes": _number(median_of(outcome.l2[won])),
+        "eps": finite(outcome.eps),
+        "clean_accuracy": rate(outcome.attacked).plain(),
+        "attack_success": success_rate(outcome).plain(),
+        "robust_accuracy": robust_accuracy(outcome).plain(),
+        "detected": detection_rate(outcome).plain(),
+        "median_queries": finite(median_of(outcome.queries[outcome.attacked])),
+        "median_queries_to_detection": finite(queries_to_detection(outcome)),
+        "median_linf_of_successes": finite(median_of(outcome.linf[won])),
+        "median_l2_of_successes": finite(median_of(outcome.l2[won])),
     }
 
 
-def _number(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """JSON has no word for what is not a number."""
     return float(value) if math.isfinite(value) else None

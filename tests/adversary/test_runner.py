@@ -45,7 +45,7 @@ Y = np.array([0, 0])
 
 def judge(tiny, x_adv, eps=0.2, x=X, y=Y):
     with oracle(tiny) as o:
-        return runner.judge(ENTRY, o, x, y, np.asarray(x_adv, np.float32), eps=eps, queries=np.zeros(len(x)))
+        return runner.judge(ENTRY, o, x, y, x_adv=np.asarray(x_adv, np.float32), eps=eps, queries=np.zeros(len(x)))
 
 
 def test_success_is_a_wrong_answer_within_eps(tiny):
@@ -80,6 +80,14 @@ def test_what_is_sent_is_clipped_and_finite(tiny):
 def test_every_judging_query_travels_alone(tiny):
     judge(tiny, [[0.55] * 4, [0.45] * 4])
     assert [x.shape for x in tiny.inputs] == [(1, 4)] * 4
+
+
+def test_the_controls_clean_labels_save_the_queries(tiny):
+    with oracle(tiny, identities=((("who", "a"),), (("who", "b"),))) as o:
+        given = np.full((2, 4), 0.55, np.float32)
+        outcome = runner.judge(ENTRY, o, X, Y, x_adv=given, eps=0.2, queries=np.zeros(2), clean=np.array([0, 3]))
+    assert outcome.success.tolist() == [True, False]
+    assert sorted(sent["who"] for sent in tiny.metadata) == ["a", "b"]
 
 
 def test_a_lying_attack_wins_nothing(tiny):

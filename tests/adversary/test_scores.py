@@ -75,5 +75,7 @@ def test_ties_never_pass_the_promised_fpr():
     clean = np.array([0.0] * 90 + [1.0] * 10)
     _, fpr = scores.tpr_at_fpr(clean, np.array([1.0]), 0.05)
     assert fpr.value <= 0.05
-    with pytest.raises(ValueError, match="no clean scores"):
+    with pytest.raises(ValueError, match="needs clean scores"):
         scores.threshold_at(np.array([]), 0.05)
+    with pytest.raises(ValueError, match="needs clean scores"):
+        scores.threshold_at(clean, 1.0)
