@@ -104,7 +104,7 @@ def watched(event: Event, lost: int) -> pb.WatchResponse:
         findings=[finding_of(finding) for finding in event.findings],
         lost=lost,
     )
-    response.time.FromNanoseconds(int(event.time_unix * 1e9))
+    response.time.FromMicroseconds(round(event.time_unix * 1e6))
     return response
 
 
@@ -115,7 +115,7 @@ def status(settings: Settings, models: Mapping[str, Guarded], started: float) ->
         config_digest=config.digest(settings),
         models=[_model(name, model) for name, model in models.items()],
     )
-    response.started.FromNanoseconds(int(started * 1e9))
+    response.started.FromMicroseconds(round(started * 1e6))
     return response
 
 

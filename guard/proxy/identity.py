@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import assert_never
 
 from guard import settings as s
@@ -186,12 +187,16 @@ def _header(call: Call, settings: s.HeaderIdentity, trusted: Peers, count: Count
 
 
 def _peer(call: Call, settings: s.PeerIdentity) -> str | None:
-    if is_unix(call.peer.address):
+    return _peer_of(call.peer.address, settings.ipv6_prefix)
+
+
+@lru_cache(maxsize=4096)  # one address a connection, many calls
+def _peer_of(address: str, ipv6_prefix: int) -> str | None:
+    if is_unix(address):
         return "peer:unix"
-    ip = ip_of(call.peer.address)
+    ip = ip_of(address)
     if ip is None:
         return None
     if ip.version == 4:  # noqa: PLR2004 - IPv4
         return f"peer:{ip}"
-    network = ipaddress.ip_network((ip, settings.ipv6_prefix), strict=False)
-    return f"peer:{network}"
+    return f"peer:{ipaddress.ip_network((ip, ipv6_prefix), strict=False)}"
