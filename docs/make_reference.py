@@ -1,4 +1,7 @@
-"""Write the reference of docs/configure.md from the settings' own schema. `--check` compares instead."""
+"""Write the generated parts of the docs: the settings from their own schema, the metrics from their declarations.
+
+`--check` compares instead.
+"""
 
 import json
 import sys
@@ -6,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.metrics import MetricWrapperBase
+
 from guard import config, registry
+from guard.metrics import Metrics
 from guard.types import KINDS
 
-PAGE = Path(__file__).parent / "configure.md"
-BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
+DOCS = Path(__file__).parent
 BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 
 Schema = dict[str, Any]
@@ -127,15 +132,32 @@ def reference() -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def metrics() -> str:
+    """A table of every metric that Guard declares."""
+    lines = ["| metric | type | labels | |", "|---|---|---|---|"]
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - no public way
+            lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Put the reference between its marks."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    text = f"{before}{BEGIN}\n{reference()}{END}{after}"
-    if "--check" in sys.argv[1:]:
-        return int(text != PAGE.read_text(encoding="utf-8"))
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    """Put each generated part between its marks; the exit status says whether a check found a stale one."""
+    stale = 0
+    for page, mark, part in ((DOCS / "configure.md", "reference", reference), (DOCS / "api.md", "metrics", metrics)):
+        begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+        old = page.read_text(encoding="utf-8")
+        before, _, rest = old.partition(begin)
+        new = f"{before}{begin}\n{part()}{end}{rest.partition(end)[2]}"
+        if "--check" not in sys.argv[1:]:
+            page.write_text(new, encoding="utf-8")
+        elif new != old:
+            stale = 1
+            sys.stderr.write(f"{page} is stale: make reference\n")
+    return stale
 
 
 if __name__ == "__main__":
