@@ -18,10 +18,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from guard.config import Embedded
 from guard.proxy.onnx_model import VERSION, OnnxModel
 from guard.proxy.seam import Metadata, Reply, UpstreamStream
 from guard.proxy.status import Code
+from guard.settings import Embedded
 from guard.types import Array, InvalidQuery, TensorSpec
 from guard.wire import contents, messages, tensors
 from guard.wire import open_inference_pb2 as pb

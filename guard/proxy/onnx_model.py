@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from guard.config import ConfigError, Embedded
+from guard.settings import ConfigError, Embedded
 from guard.types import Array, InvalidQuery, ModelMetadata, TensorSpec
 from guard.wire.tensors import show
 

@@ -235,12 +235,22 @@ def _replace(message: ModelInferRequest | ModelInferResponse, name: str, x: Arra
 
 
 def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
-    """The request, asking for this output too; and whether that had to be added. No list asks for all outputs."""
+    """The request for a call of Guard's own, with this output in its answer; and whether the client's lacks it.
+
+    A request that lists no outputs asks for all. Outputs lose the parameters that would send them into the client's
+    shared memory, or turn them into labels.
+    """
     message = parse(ModelInferRequest, body, InvalidQuery)
-    if not message.outputs or any(output.name == name for output in message.outputs):
+    plain = {output.name for output in message.outputs if not HIDDEN_PARAMETERS.keys() & output.parameters.keys()}
+    lacking = len(message.outputs) > 0 and name not in plain
+    if not lacking and len(plain) == len(message.outputs):
         return body, False
-    message.outputs.add(name=name)
-    return message.SerializeToString(), True
+    for output in message.outputs:
+        for parameter in HIDDEN_PARAMETERS:
+            output.parameters.pop(parameter, None)
+    if lacking and all(output.name != name for output in message.outputs):
+        message.outputs.add(name=name)
+    return message.SerializeToString(), lacking
 
 
 def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:

@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from guard.config import ConfigError, Embedded
 from guard.proxy import embedded, onnx_model
 from guard.proxy.embedded import SERVICE, EmbeddedUpstream
 from guard.proxy.seam import Reply
 from guard.proxy.status import Code
+from guard.settings import ConfigError, Embedded
 from guard.types import Array, TensorSpec
 from guard.wire import messages
 from guard.wire import open_inference_pb2 as pb

@@ -384,6 +384,25 @@ def test_wanting_an_output() -> None:
         messages.want_output(b"\xff", "y")
 
 
+def test_wanting_an_output_in_numbers_and_in_the_answer() -> None:
+    """Guard's own calls must not write into the client's memory, and need the output itself."""
+    message = typical()
+    message.outputs.add(name="y").parameters["classification"].int64_param = 1
+    message.outputs.add(name="z").parameters["shared_memory_region"].string_param = "region"
+    message.outputs[1].parameters["shared_memory_byte_size"].int64_param = 8
+    message.outputs[1].parameters["kept"].bool_param = True
+    for name, names in (("y", ["y", "z"]), ("w", ["y", "z", "w"])):
+        body, lacking = messages.want_output(message.SerializeToString(), name)
+        assert lacking
+        outputs = ModelInferRequest.FromString(body).outputs
+        assert [output.name for output in outputs] == names
+        assert [list(output.parameters) for output in outputs][:2] == [[], ["kept"]]
+    message.outputs[0].parameters.clear()
+    body, lacking = messages.want_output(message.SerializeToString(), "y")
+    assert not lacking
+    assert [list(output.parameters) for output in ModelInferRequest.FromString(body).outputs] == [[], ["kept"]]
+
+
 def answer(raw: bool = True) -> ModelInferResponse:
     """y (2, 3) FP32, labels (2,) BYTES."""
     message = ModelInferResponse(model_name="m", id="r-1")
