@@ -1,0 +1,64 @@
+"""The served model with the clean rows that `guard fit` asks it about: as they are sent, and as Guard looks at them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guard.fit_clean import FitError
+from guard.profile import Meaning, Space, to_probabilities
+from guard.proxy import ask
+from guard.types import Array, Floats, ModelMetadata
+
+Positions = NDArray[np.int64]
+Formats = tuple[ask.Format, ...]
+
+
+class Served(Protocol):
+    """What is asked; `guard.proxy.ask.ServedModel` is one."""
+
+    def metadata(self) -> ModelMetadata:
+        """What the server says of the model."""
+        ...
+
+    def answer(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Inputs by name -> outputs by name, rows in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One model's clean rows. `inputs`: by name, as they are sent."""
+
+    served: Served
+    input_name: str
+    inputs: Mapping[str, Array]
+    space: Space
+    output_name: str
+    meaning: Meaning
+
+    def seen(self, rows: Positions) -> tuple[Array, Formats]:
+        """These rows in the model's layout, encoded images decoded; and their formats."""
+        x = self.inputs[self.input_name][rows]
+        if self.space.layout == "encoded" and self.space.image_shape is not None:
+            return ask.decode(x, self.space.image_shape)
+        return x, ()
+
+    def answer(self, rows: Positions, x: Array | None = None, formats: Formats = ()) -> Array:
+        """The classification output for these rows, the inspected input replaced by `x` where there is one."""
+        sent = {name: array[rows] for name, array in self.inputs.items()}
+        if x is not None:
+            sent[self.input_name] = ask.encode(x, formats, sent[self.input_name].shape) if formats else x
+        answer = self.served.answer(sent)
+        if self.output_name not in answer:
+            raise FitError(f"an answer came without output {self.output_name!r}")
+        return answer[self.output_name]
+
+    def probabilities(self, rows: Positions, x: Array | None = None, formats: Formats = ()) -> Floats:
+        """The same as rows that sum to 1. Raises FitError."""
+        try:
+            return to_probabilities(self.answer(rows, x, formats), self.meaning)
+        except ValueError as error:
+            raise FitError(f"output {self.output_name!r}: {error}") from None
