@@ -18,7 +18,7 @@ from guard.proxy import admin_grpc
 from guard.settings import Audit as AuditSettings
 from guard.settings import Model, Settings
 from guard.stores.memory import MemoryStore
-from tests.core.helpers import Halve, MeanDetector, OverlapMonitor, Uniform, ViewGap, model_of, profile_of
+from tests.core.helpers import MeanDetector, OverlapMonitor, ViewGap, model_of, profile_of
 
 TOKEN = "the-admin-token"
 SECRET = b"a secret of sixteen bytes"
@@ -30,7 +30,6 @@ PROFILE = profile_of(
         ("monitor", "test_overlap"): (OverlapMonitor(), np.zeros(999)),
     }
 )
-STAGES = (MeanDetector, ViewGap, OverlapMonitor, Halve, Uniform)
 GOOD, BAD = np.full((1, 4), 0.1, np.float32), np.full((1, 4), 0.9, np.float32)
 Y = np.array([[0.2, 0.3, 0.5]], np.float32)
 

@@ -12,6 +12,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from guard import registry
 from guard.audit import Event
 from guard.engine import Engine
 from guard.profile import Space
@@ -22,16 +23,20 @@ from guard.wire.guard.v1 import guard_pb2 as pb
 from guard.wire.guard.v1 import guard_pb2_grpc
 from guard.wire.images import encode_images
 from guard.wire.tensors import decode_array, encode_array
-from tests.core.helpers import MeanDetector, profile_of
+from tests.core.helpers import STAGES, MeanDetector, profile_of
 from tests.proxy.admin import BAD, CLEAN, GOOD, PROFILE, TOKEN, FakeModel, Y, serving
-
-pytestmark = pytest.mark.usefixtures("stages")
 
 RIGHT = (("authorization", f"Bearer {TOKEN}"),)
 EVENT = Event(1_700_000_000.25, "d1", "peer:1", "m", "", Action.DENY, Action.DENY, enforced=True)
 MEAN = [{"stage": "test_mean"}]
 VIEWS = [{"stage": "test_views"}]
 OVERLAP = [{"stage": "test_overlap"}]
+
+
+@pytest.fixture(autouse=True)
+def stages(monkeypatch):
+    """The small stages of the core's tests."""
+    monkeypatch.setattr(registry, "_stages", registry._stages | STAGES)
 
 
 def tensor(array, datatype: str = "FP32", name: str = "") -> pb.Tensor:
