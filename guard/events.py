@@ -1,0 +1,175 @@
+"""What is recorded of a decision: bounded in size, safe to log, never a payload, never a credential.
+
+Technique ids are MITRE ATLAS's (https://atlas.mitre.org). Log injection: control and non-ASCII characters are escaped
+by JSON, what callers name is cut to a bound, and an error is the type's name without its text.
+"""
+
+import datetime as dt
+import heapq
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from guard.types import Action, Conclusion, Finding, Mode
+
+ATLAS_VERSION = "2026.10"
+EVADE_MODEL = "AML.T0015"
+BLACK_BOX_OPTIMIZATION = "AML.T0043.001"
+
+MAX_NAME = 256
+MAX_ROWS = 64
+_UNSAFE = re.compile(r"[^A-Za-z0-9_. -]")
+
+
+class Reason(StrEnum):
+    """Where the suspicion came from."""
+
+    INPUT = "input"
+    CALLER = "caller"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decision, as it is recorded and watched. Its size is bounded, however many rows the query had.
+
+    findings:        of `kept_rows` only, where these are not all.
+    rows, kept_rows: how many the query had, and the most suspicious of them; empty: all.
+    enforced:        whether this caller and model enforce (canary, mode).
+    reason:          where the suspicion came from; None for a plain allow.
+    techniques:      MITRE ATLAS ids.
+    payload_sha256:  of the message as it came in, hex; empty where there is none.
+    """
+
+    time_unix: float
+    decision_id: str
+    caller: str
+    model: str
+    version: str
+    action: Action
+    would_be: Action
+    enforced: bool
+    findings: tuple[Finding, ...] = ()
+    reason: Reason | None = None
+    techniques: tuple[str, ...] = ()
+    payload_sha256: str = ""
+    rows: int = 0
+    kept_rows: tuple[int, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing was done, and nothing would be."""
+        return self.action is Action.ALLOW and self.would_be is Action.ALLOW
+
+
+def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: str, payload_sha256: str) -> Event:
+    """The event of one concluded decision."""
+    query, findings = conclusion.decision.query, conclusion.findings
+    rows = len(query.x)
+    kept = _most_suspicious(findings, rows) if rows > MAX_ROWS else ()
+    return Event(
+        time_unix=time_unix,
+        decision_id=query.decision_id,
+        caller=query.caller[:MAX_NAME],
+        model=model[:MAX_NAME],
+        version=version[:MAX_NAME],
+        action=conclusion.action,
+        would_be=conclusion.would_be,
+        enforced=conclusion.decision.enforced,
+        findings=tuple(_cut(finding, rows, kept) for finding in findings) if kept else findings,
+        reason=reason_of(findings),
+        techniques=techniques_of(findings),
+        payload_sha256=payload_sha256,
+        rows=rows,
+        kept_rows=kept,
+    )
+
+
+def _most_suspicious(findings: Iterable[Finding], rows: int) -> tuple[int, ...]:
+    """About MAX_ROWS rows with the smallest p-values, each finding's smallest among them."""
+    scored = [finding.p_values for finding in findings if len(finding.p_values) == rows]
+    least = [min(column) for column in zip(*scored, strict=True)] or [1.0] * rows
+    kept = heapq.nsmallest(MAX_ROWS, range(rows), key=least.__getitem__)
+    return tuple(sorted({*kept, *(p_values.index(min(p_values)) for p_values in scored)}))
+
+
+def _cut(finding: Finding, rows: int, kept: tuple[int, ...]) -> Finding:
+    def some(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(values[row] for row in kept) if len(values) == rows else values
+
+    return replace(finding, scores=some(finding.scores), p_values=some(finding.p_values))
+
+
+def reason_of(findings: Iterable[Finding]) -> Reason | None:
+    """What speaks against the query: enforcing stages before shadow ones, the caller before this input."""
+    findings = tuple(findings)
+    for modes in ({Mode.ENFORCE}, {Mode.SHADOW}):
+        fired = {finding.kind for finding in findings if finding.mode in modes and finding.fired}
+        if "monitor" in fired:
+            return Reason.CALLER
+        if fired:
+            return Reason.INPUT
+    return Reason.ERROR if any(finding.error is not None for finding in findings) else None
+
+
+def techniques_of(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """MITRE ATLAS ids: a fired detector saw an evasion, a fired monitor the queries that optimise one.
+
+    Values out of bounds (the engine's own finding `validation`) are a client's mistake until something says otherwise.
+    """
+    fired = {finding.kind for finding in findings if finding.fired and finding.stage != "validation"}
+    return tuple(
+        technique
+        for kind, technique in (("detector", EVADE_MODEL), ("monitor", BLACK_BOX_OPTIMIZATION))
+        if kind in fired
+    )
+
+
+def error_name(error: str | None) -> str | None:
+    """What of an error's text may be recorded: up to the first colon, plain characters only."""
+    return None if error is None else _UNSAFE.sub("", error.partition(":")[0])[:MAX_NAME] or "error"
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "stage": finding.stage,
+        "kind": finding.kind,
+        "mode": finding.mode.value,
+        "fired": finding.fired,
+        "threshold": _number(finding.threshold),
+        "scores": [_number(score) for score in finding.scores],
+        "p_values": [_number(p) for p in finding.p_values],
+        "error": error_name(finding.error),
+    }
+
+
+def render(event: Event) -> str:
+    """One line of ASCII JSON, without the line's end."""
+    moment = dt.datetime.fromtimestamp(event.time_unix, dt.UTC)
+    document = {
+        "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "event": "guard.decision",
+        "decision_id": event.decision_id,
+        "caller": event.caller,
+        "model": event.model,
+        "version": event.version,
+        "action": event.action.value,
+        "would_be": event.would_be.value,
+        "enforced": event.enforced,
+        "reason": event.reason.value if event.reason else None,
+        "atlas_techniques": list(event.techniques),
+        "atlas_version": ATLAS_VERSION,
+        "payload_sha256": event.payload_sha256,
+        "rows": event.rows,
+        "kept_rows": list(event.kept_rows),
+        "findings": [_finding(finding) for finding in event.findings],
+    }
+    return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
