@@ -17,10 +17,12 @@ from guard.proxy import methods, status
 from guard.proxy.seam import Call, Metadata, Peer, Reply, UpstreamStream
 from guard.proxy.status import Code
 from guard.proxy.tls import server_credentials
-from guard.proxy.upstream import COMPRESSION, limit_options
+from guard.proxy.upstream import limit_options
 from guard.settings import ConfigError, Limits, Listen
 
 _log = logging.getLogger(__name__)
+_LEVELS = {"none": 0, "gzip": 1, "deflate": 3}
+"""Of the algorithms that a caller accepts: none, the first (gzip before deflate), the last."""
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -52,13 +54,13 @@ async def _bodies(context: Any) -> AsyncIterator[bytes]:
         yield message
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] - grpc has no types of its own
+class _Handlers(grpc.GenericRpcHandler):
     """One handler a path."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[bytes, bytes]":
         path = handler_call_details.method
         if path in methods.TABLE and path not in methods.STREAMING:
 
@@ -111,8 +113,8 @@ def make_server(gate: Gate, listen: Listen, limits: Limits) -> tuple[aio.Server,
         options=(
             *limit_options(limits, receive=limits.max_request_bytes, send=-1),
             ("grpc.so_reuseport", 0),  # a second process on the same port is a mistake
+            ("grpc.default_compression_level", _LEVELS[listen.compression]),
         ),
-        compression=COMPRESSION[listen.compression],
     )
     server.add_generic_rpc_handlers((_Handlers(gate),))
     try:
