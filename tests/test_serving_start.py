@@ -58,7 +58,7 @@ def test_starts_without_torch_in_little_time(
         directory.mkdir()
         with guard.start(directory, settings, python=installed.python, env=installed.env) as running:
             spent.append(cpu_seconds(running.process.pid))
-    assert min(spent) < 1.5, spent
+    assert 0.05 < min(spent) < 1.5, spent
 
 
 def cpu_seconds(pid: int) -> float:
