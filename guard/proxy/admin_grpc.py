@@ -17,9 +17,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from guard import audit
-from guard.audit import Broadcast, Event, TooManyReaders
-from guard.metrics import Metrics
-from guard.proxy import admin_messages
+from guard.audit import TooManyReaders
+from guard.proxy import admin_messages, record
 from guard.proxy.admin_http import has_token
 from guard.proxy.admin_messages import Guarded
 from guard.proxy.inspection import Inspection
@@ -41,15 +40,7 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger(__name__)
 
 
-class Records(Protocol):
-    """Where events go; `guard.audit.Audit` is one."""
-
-    def record(self, event: Event) -> None:
-        """Keep the event. Never blocks."""
-        ...
-
-
-class Runtime(Protocol):
+class Runtime(record.Runtime, Protocol):
     """What this API shows and uses."""
 
     @property
@@ -65,21 +56,6 @@ class Runtime(Protocol):
     @property
     def store(self) -> Store:
         """What monitors remember."""
-        ...
-
-    @property
-    def metrics(self) -> Metrics:
-        """What is counted."""
-        ...
-
-    @property
-    def audit(self) -> Records:
-        """Where decisions are recorded."""
-        ...
-
-    @property
-    def watchers(self) -> Broadcast[Event]:
-        """Who watches."""
         ...
 
     @property
@@ -152,15 +128,7 @@ def _record(runtime: Runtime, conclusion: Conclusion, request: pb.InspectRequest
         version="",
         payload_sha256=hashlib.sha256(request.input.raw).hexdigest(),
     )
-    metrics = runtime.metrics
-    metrics.decisions.labels(request.model, event.action, event.would_be).inc()
-    for finding in event.findings:
-        if finding.fired:
-            metrics.findings.labels(request.model, finding.kind, finding.stage, finding.mode).inc()
-        if finding.error is not None:
-            metrics.stage_errors.labels(request.model, finding.stage).inc()
-    runtime.audit.record(event)
-    runtime.watchers.publish(event)
+    record.record(runtime, request.model, event)
 
 
 class _Token(aio.ServerInterceptor):

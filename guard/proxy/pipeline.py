@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from guard import audit
-from guard.proxy import case, methods, status
+from guard.proxy import case, methods, record, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, Plan
 from guard.proxy.models import GuardedModel, Route, ask
@@ -341,13 +341,6 @@ class Pipeline:
 
     def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
         """Count the conclusion, write it down, tell who watches."""
-        metrics, label = self._metrics, opened.label
-        metrics.decisions.labels(label, conclusion.action, conclusion.would_be).inc()
-        for finding in conclusion.findings:
-            if finding.fired:
-                metrics.findings.labels(label, finding.kind, finding.stage, finding.mode).inc()
-            if finding.error is not None:
-                metrics.stage_errors.labels(label, finding.stage).inc()
         event = audit.event_of(
             conclusion,
             time_unix=time.time(),
@@ -355,8 +348,7 @@ class Pipeline:
             version=opened.inference.version,
             payload_sha256=made.sha256,
         )
-        self.runtime.audit.record(event)
-        self.runtime.watchers.publish(event)
+        record.record(self.runtime, opened.label, event)
 
 
 @dataclass(frozen=True, slots=True)
