@@ -166,6 +166,16 @@ async def test_metrics_of_a_running_guard(tmp_path):
         assert "api_key" not in text.replace('source="api_key"', "")
 
 
+async def test_a_failing_stage_is_counted_alike(tmp_path):
+    broken = [{"stage": "test_mean", "options": {"broken": True}}]
+    made = profile(tmp_path / "broken", broken=True)
+    async with guarded_world(tmp_path, detectors=broken, profile=made) as (_, guarded), connected(guarded) as client:
+        await guarded.unary(request(CLEAN))
+        verdict = await client("inspect", "m", CLEAN, remember=True)
+        assert verdict.findings[0].error == "RuntimeError"
+        assert guarded.count("guard_stage_errors_total", model="m", stage="test_mean") == 2.0
+
+
 async def test_without_a_token_the_api_is_not_served(tmp_path):
     async with guarded_world(tmp_path, token=None) as (_, guarded):
         assert set(guarded.app.admin) == {"http"}
