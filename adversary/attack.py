@@ -4,7 +4,7 @@
 
 target:  a torch model that answers with logits (access "gradients"), or an oracle (access "scores", "labels").
 x, y:    (N, ...) float32 in [0, 1] in the model's own layout, and (N,) true labels.
-eps:     the largest perturbation that counts, in the attack's norm.
+eps:     the largest perturbation that counts, in the attack's norm (adversary.sizes).
 budget:  the most a victim may cost: rows sent to the oracle, or gradients taken of the model.
 rng:     the only source of randomness.
 
@@ -18,14 +18,26 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adversary.images import changed
+
 Array = NDArray[Any]
 Access = Literal["gradients", "scores", "labels"]
-Norm = Literal["linf", "l2"]
+LpNorm = Literal["linf", "l2", "l1", "l0"]
+Norm = LpNorm | Literal["patch", "spatial"]
 REFUSED = -1
+_LEAST_PROBABILITY = 1e-30  # its logarithm is finite; the least that ZOO's authors reckon with
 
 
 class BudgetSpent(RuntimeError):
     """The next query would go past the budget; it was not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The endpoint did not answer: denied, throttled, or not recognised."""
+
+    status: str
+    decision_id: str
 
 
 class LabelOracle(Protocol):
@@ -33,6 +45,14 @@ class LabelOracle(Protocol):
 
     def labels(self, x: Array) -> Array:
         """(N, ...) -> (N,) int64."""
+        ...
+
+
+class ScoreOracle(Protocol):
+    """An endpoint that answers with the probabilities of its classes."""
+
+    def probabilities(self, x: Array) -> Array | Refused:
+        """(N, ...) -> (N, C) float64 rows that sum to 1, or one refusal of them all."""
         ...
 
 
@@ -56,10 +76,20 @@ class Attack(Protocol):
         ...
 
 
-def norms(delta: Array, norm: Norm) -> Array:
-    """(N, ...) perturbations -> (N,) sizes."""
-    flat = np.asarray(delta, np.float64).reshape(len(delta), math.prod(delta.shape[1:]))
-    return np.asarray(np.abs(flat).max(axis=1, initial=0.0) if norm == "linf" else np.sqrt((flat**2).sum(axis=1)))
+def norms(delta: Array, norm: LpNorm) -> Array:
+    """(N, ...) perturbations -> (N,) sizes; l0 counts pixels (adversary.images), the others are over all values."""
+    if norm == "l0":
+        return np.asarray(changed(delta).reshape(len(delta), -1).sum(axis=1), np.float64)
+    flat = np.abs(np.asarray(delta, np.float64).reshape(len(delta), math.prod(delta.shape[1:])))
+    if norm == "linf":
+        return np.asarray(flat.max(axis=1, initial=0.0))
+    return np.asarray(flat.sum(axis=1) if norm == "l1" else np.sqrt((flat**2).sum(axis=1)))
+
+
+def _parcels(x: Array, batch: int) -> list[Array]:
+    """(N, ...) -> what travels in one call each: at most `batch` rows."""
+    parts = np.array_split(x, max(1, math.ceil(len(x) / batch)))
+    return [np.ascontiguousarray(rows, np.float32) for rows in parts]
 
 
 class Meter:
@@ -79,8 +109,56 @@ class Meter:
         if len(x) > self.left:
             raise BudgetSpent
         parts = []
-        for rows in np.array_split(x, max(1, math.ceil(len(x) / self._batch))):
+        for rows in _parcels(x, self._batch):
             self.spent += len(rows)
-            parts.append(self._oracle.labels(np.ascontiguousarray(rows, np.float32)))
+            parts.append(self._oracle.labels(rows))
         labels = np.concatenate(parts)
         return np.asarray((labels != self._y) & (labels != REFUSED))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What answers say of one victim: (N,) float64 each, not a number where the query was refused.
+
+    own:     the log-probability of the true label.
+    margin:  the same, less the largest of any other label's.
+    """
+
+    own: Array
+    margin: Array
+
+    @property
+    def won(self) -> Array:
+        """(N,) answered with another label."""
+        return np.asarray(self.margin < 0.0)
+
+
+class ScoreMeter:
+    """One victim's view of a score oracle: how sure it is of the true label, and what is left of its budget."""
+
+    def __init__(self, oracle: ScoreOracle, y: int, budget: int, batch: int) -> None:
+        self._oracle, self._y, self._batch = oracle, y, batch
+        self._budget, self.spent = budget, 0
+
+    @property
+    def left(self) -> int:
+        """Rows that may still be sent."""
+        return self._budget - self.spent
+
+    def scores(self, x: Array) -> Scores:
+        """(N, ...) -> their scores."""
+        if len(x) > self.left:
+            raise BudgetSpent
+        own, margin = [], []
+        for rows in _parcels(x, self._batch):
+            self.spent += len(rows)
+            answer = self._oracle.probabilities(rows)
+            if isinstance(answer, Refused):
+                own.append(np.full(len(rows), np.nan))
+                margin.append(own[-1])
+            else:
+                logs = np.log(np.maximum(np.asarray(answer, np.float64), _LEAST_PROBABILITY))
+                own.append(logs[:, self._y].copy())
+                logs[:, self._y] = -np.inf
+                margin.append(own[-1] - logs.max(axis=1))
+        return Scores(np.concatenate(own), np.concatenate(margin))

@@ -14,6 +14,7 @@ import numpy as np
 from adversary.attack import REFUSED, Array, norms
 from adversary.catalogue import Entry
 from adversary.oracle import Oracle, Record, reply_labels
+from adversary.sizes import sizes
 
 NEVER = -1
 _SLACK = 1e-5  # float32 arithmetic on the edge of the ball
@@ -31,7 +32,8 @@ class Outcome:
     """What an attack achieved, a value a victim: (N,) each.
 
     y, clean, adversarial:  the true label; the endpoint's for x; the endpoint's for x_adv. REFUSED where it was.
-    linf, l2:               sizes of the perturbations as sent.
+    size:                   of the perturbations as sent, in the attack's own norm.
+    linf, l2:               the same in these.
     queries:                what the attack cost, in the unit of its budget.
     detected_at:            rows sent until the first refusal, the judging query included; NEVER without one.
     """
@@ -42,6 +44,7 @@ class Outcome:
     y: Array
     clean: Array
     adversarial: Array
+    size: Array
     linf: Array
     l2: Array
     queries: Array
@@ -56,9 +59,8 @@ class Outcome:
     @property
     def success(self) -> Array:
         """(N,) answered, wrongly, within eps."""
-        size = self.linf if self.norm == "linf" else self.l2
         wrong = (self.adversarial != self.y) & (self.adversarial != REFUSED)
-        return np.asarray(self.attacked & wrong & (size <= self.eps * (1.0 + _SLACK) + _SLACK))
+        return np.asarray(self.attacked & wrong & (self.size <= self.eps * (1.0 + _SLACK) + _SLACK))
 
 
 def ask_singly(oracle: Oracle, x: Array) -> Array:
@@ -141,7 +143,7 @@ def hunt(
             queries[i] = result.queries[0]
             adversarial[i] = oracle.labels(x_adv[one])[0]
             detected[i] = first_refusal(oracle.records[since:])
-            won += int(adversarial[i] not in {REFUSED, y[i]} and norms(x_adv[one] - x[one], entry.norm)[0] <= eps)
+            won += int(adversarial[i] not in {REFUSED, y[i]} and sizes(x[one], x_adv[one], entry.norm)[0] <= eps)
         tell(i + 1, len(x), won)
     return _outcome(
         entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries, detected_at=detected
@@ -155,5 +157,5 @@ def _clipped(x: Array, x_adv: Array) -> Array:
 
 def _outcome(entry: Entry, eps: float, x: Array, x_adv: Array, **values: Array) -> Outcome:
     delta = x_adv.astype(np.float64) - x
-    sizes = {"linf": norms(delta, "linf"), "l2": norms(delta, "l2")}
-    return Outcome(attack=entry.name, eps=eps, norm=entry.norm, x_adv=x_adv, **sizes, **values)
+    size, linf, l2 = sizes(x, x_adv, entry.norm), norms(delta, "linf"), norms(delta, "l2")
+    return Outcome(entry.name, eps, entry.norm, x_adv=x_adv, size=size, linf=linf, l2=l2, **values)

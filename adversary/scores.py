@@ -108,6 +108,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "detected": detection_rate(outcome).plain(),
         "median_queries": finite(median_of(outcome.queries[outcome.attacked])),
         "median_queries_to_detection": finite(queries_to_detection(outcome)),
+        "median_size_of_successes": finite(median_of(outcome.size[won])),
         "median_linf_of_successes": finite(median_of(outcome.linf[won])),
         "median_l2_of_successes": finite(median_of(outcome.l2[won])),
     }

@@ -19,6 +19,9 @@ def test_norms_by_hand():
     delta = np.array([[[3.0, -4.0]], [[0.0, 0.0]]])
     assert norms(delta, "linf").tolist() == [4.0, 0.0]
     assert norms(delta, "l2").tolist() == [5.0, 0.0]
+    assert norms(delta, "l1").tolist() == [7.0, 0.0]
+    assert norms(delta, "l0").tolist() == [2.0, 0.0]
+    assert norms(delta[..., None], "l0").tolist() == [2.0, 0.0]
     assert norms(np.zeros((0, 3)), "l2").tolist() == []
 
 

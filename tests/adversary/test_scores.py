@@ -34,7 +34,7 @@ def outcome(**changed):
     values = {
         "attack": "fake", "eps": 0.3, "norm": "linf",
         "y": np.zeros(5, int), "clean": np.array([0, 0, 0, 1, 0]), "adversarial": np.array([1, REFUSED, 0, 1, 1]),
-        "linf": np.array([0.3, 0.3, 0.3, 0.3, 0.5]), "l2": np.array([1.0, 2.0, 3.0, 4.0, 5.0]),
+        "size": np.array([0.3, 0.3, 0.3, 0.3, 0.5]), "linf": np.full(5, 0.3), "l2": np.ones(5),
         "queries": np.array([10, 20, 30, 0, 50]), "detected_at": np.array([NEVER, 7, 9, NEVER, NEVER]),
         "x_adv": np.zeros((5, 1)),
     }  # fmt: skip
@@ -50,8 +50,9 @@ def test_the_rates_of_an_attack():
     assert scores.queries_to_detection(o) == 8.0
 
 
-def test_the_norm_decides_what_is_too_far():
-    assert scores.success_rate(outcome(norm="l2", eps=5.0)) == Rate(2, 4)
+def test_the_size_in_the_attacks_own_norm_decides_what_is_too_far():
+    assert scores.success_rate(outcome(norm="l0", eps=5.0, size=np.array([5.0, 1.0, 1.0, 1.0, 5.1]))) == Rate(1, 4)
+    assert scores.success_rate(outcome(norm="l0", eps=6.0, size=np.array([5.0, 1.0, 1.0, 1.0, 5.1]))) == Rate(2, 4)
 
 
 def test_the_summary_is_json_without_nan():
