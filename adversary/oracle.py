@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 
 from adversary import codec
-from adversary.attack import REFUSED, Array, BudgetSpent
+from adversary.attack import REFUSED, Array, BudgetSpent, Refused
 from guard.wire import open_inference_pb2 as pb
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -64,14 +64,6 @@ class Answered:
     """What the model said: (N, ...) in its own dtype."""
 
     y: Array
-    decision_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The endpoint did not answer: denied, throttled, or not recognised."""
-
-    status: str
     decision_id: str
 
 
