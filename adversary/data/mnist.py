@@ -50,16 +50,34 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def part(self, rows: slice) -> "Split":
+        """Some of it."""
+        return Split(self.images[rows], self.labels[rows])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mnist:
-    """Both splits, where they came from, and a digest of all of it."""
+    """Both splits, where they came from, and a digest of all of it.
+
+    The training split is divided once more, in its own order: victims learn from `learn` alone, so that `clean` is as
+    new to them as production traffic is. A profile fitted on what a victim has learned expects too much of it.
+    """
 
     train: Split
     test: Split
     source: str
     digest: str
     note: str = ""
+
+    @property
+    def learn(self) -> Split:
+        """The first five sixths of the training split."""
+        return self.train.part(slice(0, len(self.train) * 5 // 6))
+
+    @property
+    def clean(self) -> Split:
+        """The last sixth of the training split: what profiles are fitted on."""
+        return self.train.part(slice(len(self.train) * 5 // 6, None))
 
 
 def unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataUnavailable as error:
         _say(str(error))
         return 1
-    model = train(data.train, seed=options.seed, epochs=options.epochs, say=_say)
+    model = train(data.learn, seed=options.seed, epochs=options.epochs, say=_say)
     write_atomic(options.out, export(model))
     _say(f"{options.out}: test accuracy {accuracy(model, data.test):.4f} on {len(data.test):,} images ({data.source})")
     return 0
