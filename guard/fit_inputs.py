@@ -48,7 +48,7 @@ def pick(arrays: Mapping[str, Array], name: str) -> Array:
             return arrays[key]
     if len(arrays) == 1:
         return next(iter(arrays.values()))
-    raise FitError(f"which array holds the inputs? Call it {name!r} or 'x'; there are {', '.join(arrays) or 'none'}")
+    raise FitError(f"which array holds the inputs? Call it {name!r}; there are {', '.join(arrays) or 'none'}")
 
 
 def others_of(arrays: Mapping[str, Array], metadata: ModelMetadata, spec: TensorSpec, rows: int) -> dict[str, Array]:

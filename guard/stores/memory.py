@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard.calibration import Evidence
-from guard.stores.overlap import OverlapTable, Words, largest_overlaps
+from guard.stores.overlap import Numbers, OverlapTable, Words, largest_overlaps, pairs_within
 from guard.types import Histories, History, Match, Sketch, Sketches
+
+Pairs = tuple[NDArray[np.int64], Numbers]  # a row's place in the request, the number of an earlier row: one a hash
 
 MAX_ENTRIES = 2**30
 _EXPIRED_A_CALL = 1000  # forgetting a day's rows at once would hold up everybody
@@ -132,26 +134,34 @@ class MemoryStore:
         self._on_evict("entries")
 
     def _match(self, key: bytes, rows: tuple[Sketch, ...], now: float, *, remember: bool) -> tuple[Match, ...]:
-        """One match a row: number the new ones, keep them, and look for what came before each."""
-        before, fresh = self._number(key, rows, now, remember=remember)
+        """One match a row: look for what came before each, in the table and in the request, then keep the new ones."""
+        numbers, fresh = self._number(key, rows, now, remember=remember)
         salt = np.uint64(int.from_bytes(key, "little"))
         hashes = [row.hashes ^ salt for row in rows]
-        numbers = np.asarray(before, dtype=np.uint64).astype(np.uint32)
-        kept = [i for i, new in enumerate(fresh) if new and remember]
-        if kept:
-            owners = np.repeat(numbers[kept], [hashes[i].size for i in kept])
-            self._table.add(np.concatenate([hashes[i] for i in kept]), owners)
-        overlaps = [
-            self._overlaps(hashes[start : start + _ROWS_A_LOOK], numbers[start : start + _ROWS_A_LOOK], now)
+        pairs = [
+            self._earlier(hashes[start : start + _ROWS_A_LOOK], start, now)
             for start in range(0, len(rows), _ROWS_A_LOOK)
         ]
-        best = np.concatenate(overlaps).tolist() if overlaps else []
-        return tuple(Match(overlap, not new) for overlap, new in zip(best, fresh, strict=True))
+        kept = [i for i, new in enumerate(fresh) if new and remember]
+        if kept:
+            owners = np.repeat(kept, [hashes[i].size for i in kept])
+            joined = np.concatenate([hashes[i] for i in kept])
+            if len(kept) > 1:
+                later, earlier = pairs_within(joined, owners)
+                pairs.append(self._living(owners[later], numbers[earlier], now))
+            self._table.add(joined, numbers[owners])
+        queries = np.concatenate([np.zeros(0, np.int64), *(some for some, _ in pairs)])
+        found = np.concatenate([np.zeros(0, np.uint32), *(some for _, some in pairs)])
+        best = largest_overlaps(queries, found, len(rows)).tolist()
+        return tuple(
+            Match(overlap) if new else Match(row.hashes.size, duplicate=True)
+            for row, overlap, new in zip(rows, best, fresh, strict=True)
+        )
 
     def _number(
         self, key: bytes, rows: tuple[Sketch, ...], now: float, *, remember: bool
-    ) -> tuple[list[int], list[bool]]:
-        """For each row the number that it has, or would have; and whether it is new."""
+    ) -> tuple[NDArray[np.uint32], list[bool]]:
+        """Number the rows, new ones to keep by a number of their own; and whether each is new."""
         numbers, fresh = [], []
         for row in rows:
             digest = key + row.digest
@@ -164,7 +174,7 @@ class MemoryStore:
                 self._seen[number % self._max_entries] = now
             elif remember:
                 self._keep(digest, now)
-        return numbers, fresh
+        return np.asarray(numbers, dtype=np.uint64).astype(np.uint32), fresh
 
     def _keep(self, digest: bytes, now: float) -> None:
         self._numbers.pop(digest, None)
@@ -174,17 +184,19 @@ class MemoryStore:
         self._seen[self._next % self._max_entries] = now
         self._next += 1
 
-    def _overlaps(self, hashes: list[Words], before: NDArray[np.uint32], now: float) -> NDArray[np.int64]:
-        """For each row the largest overlap with one living row that came before its number."""
-        queries = np.repeat(np.arange(len(hashes)), [row.size for row in hashes])
+    def _earlier(self, hashes: list[Words], first: int, now: float) -> Pairs:
+        """Which rows of the table share a hash with these rows of the request, the first of which is `first`."""
+        queries = first + np.repeat(np.arange(len(hashes)), [row.size for row in hashes])
         positions, found = self._table.candidates(np.concatenate(hashes))
-        queries = queries[positions]
+        return self._living(queries[positions], found, now)
+
+    def _living(self, queries: NDArray[np.int64], found: Numbers, now: float) -> Pairs:
+        """The pairs whose row is not forgotten."""
         newest = np.asarray([self._next], dtype=np.uint64).astype(np.uint32)
         age = newest - found  # modulo 2^32, as the numbers are
         number = self._next - age.astype(np.int64)
-        good = (age <= self._max_entries) & (found - before[queries] > np.uint32(2**31))
-        good &= self._seen[number % self._max_entries] >= now - self._ttl_s
-        return largest_overlaps(queries[good], found[good], len(hashes))
+        good = (age <= self._max_entries) & (self._seen[number % self._max_entries] >= now - self._ttl_s)
+        return queries[good], found[good]
 
 
 @lru_cache(maxsize=1024)

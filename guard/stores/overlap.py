@@ -60,6 +60,20 @@ class OverlapTable:
         return positions, self._rows[buckets[positions], ways]
 
 
+def pairs_within(hashes: Words, queries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(M,) hashes and their queries, upwards -> pairs: the position of a hash, an earlier query that has it.
+
+    Of the earlier queries the 8 latest, as the table has it.
+    """
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    lags = [(lag, np.flatnonzero(ordered[lag:] == ordered[:-lag])) for lag in range(1, min(WAYS, len(order) - 1) + 1)]
+    later = [order[same + lag] for lag, same in lags]
+    earlier = [queries[order[same]] for _, same in lags]
+    nothing = np.zeros(0, dtype=np.int64)
+    return np.concatenate([nothing, *later]), np.concatenate([nothing, *earlier])
+
+
 def largest_overlaps(queries: NDArray[np.int64], rows: Numbers, count: int) -> NDArray[np.int64]:
     """Pairs (query, row), one a shared hash -> for each of `count` queries, the most hashes that one row shares."""
     pairs, shared = np.unique(queries.astype(np.uint64) << _HALF | rows, return_counts=True)

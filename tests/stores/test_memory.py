@@ -156,6 +156,21 @@ async def test_a_hash_that_everybody_has_hides_no_neighbour():
     assert await ask(store, row(0, 1196, 1197, 5)) == [(3, False)]
 
 
+async def test_a_batch_of_rows_that_are_all_alike():
+    """An attacker who batches must gain nothing: each row but the first is as near to an earlier one as can be."""
+    store = MemoryStore()
+    alike = [row(*range(20), 1000 + number) for number in range(500)]
+    assert await ask(store, *alike) == [(0, False)] + [(20, False)] * 499
+    more = [row(*range(20), 2000 + number) for number in range(500)]
+    assert await ask(store, *more) == [(20, False)] * 500
+
+
+async def test_repeats_in_a_batch_hide_no_neighbour():
+    store = MemoryStore()
+    got = await ask(store, row(1, 2, 3), *[row(5, 6)] * 20, *[row(1, 2, 3)] * 20, row(1, 2, 9), row(5, 9))
+    assert got[-2:] == [(2, False), (1, False)]
+
+
 class Plain:
     """The store's rows without any cleverness."""
 
@@ -164,10 +179,11 @@ class Plain:
 
     def ask(self, sketch):
         own = set(sketch.hashes.tolist())
+        if sketch.digest in self.rows:
+            return len(own), True
         overlap = max((len(own & hashes) for hashes in self.rows.values()), default=0)
-        known = sketch.digest in self.rows
-        self.rows.setdefault(sketch.digest, own)
-        return overlap, known
+        self.rows[sketch.digest] = own
+        return overlap, False
 
 
 @settings(max_examples=100, deadline=None)

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from guard.stores.overlap import WAYS, OverlapTable, largest_overlaps
+from guard.stores.overlap import WAYS, OverlapTable, largest_overlaps, pairs_within
 
 
 def words(*values):
@@ -87,3 +87,17 @@ def test_largest_overlaps_by_hand():
     rows = numbers(5, 6, 5, 6, 6, 5)
     assert largest_overlaps(queries, rows, 4).tolist() == [3, 0, 2, 0]
     assert largest_overlaps(queries[:0], rows[:0], 2).tolist() == [0, 0]
+
+
+def test_pairs_within_a_request_by_hand():
+    hashes, queries = words(7, 8, 7, 9, 8, 7), np.array([0, 0, 1, 1, 2, 2])
+    positions, earlier = pairs_within(hashes, queries)
+    assert sorted(zip(positions.tolist(), earlier.tolist(), strict=True)) == [(2, 0), (4, 0), (5, 0), (5, 1)]
+
+
+def test_pairs_within_a_request_are_with_the_latest_before():
+    positions, earlier = pairs_within(np.zeros(30, dtype=np.uint64), np.arange(30))
+    assert sorted(earlier[positions == 20].tolist()) == list(range(20 - WAYS, 20))
+    assert earlier[positions == 0].size == 0
+    for few in (0, 1):
+        assert pairs_within(np.zeros(few, dtype=np.uint64), np.arange(few))[0].size == 0
