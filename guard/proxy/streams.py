@@ -84,7 +84,7 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._end = None if timeout_s is None else self._loop.time() + timeout_s
         self._route = pipeline.runtime.default
-        self._opened: asyncio.Future[UpstreamStream] = self._loop.create_future()
+        self._begun = asyncio.Event()
         self._forward: asyncio.Queue[bytes | None] = asyncio.Queue(1)
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._count = 0
@@ -102,7 +102,7 @@ class Conversation:
             self._outlet.touch()
             opened = await self._judge(self._next_ticket(), body)
             if isinstance(opened, Opened):
-                self._open()
+                self._begun.set()
                 await self._forward.put(self._with_id(opened))
                 continue
             error = messages.stream_error(opened.details, self._route.dialect, messages.request_id(body))
@@ -110,7 +110,7 @@ class Conversation:
                 return opened
             await self._outlet.send(error)
         await self._forward.put(None)
-        return None if self._opened.done() else Reply()
+        return None if self._begun.is_set() else Reply()
 
     def _next_ticket(self) -> Ticket:
         self._count += 1
@@ -124,7 +124,7 @@ class Conversation:
         opened = await self._pipeline.open(ticket, body)
         if isinstance(opened, Reply):
             return opened
-        if not self._opened.done():
+        if not self._begun.is_set():
             self._route = opened.route
         if opened.route is not self._route:
             return status.invalid("the messages of one stream must go to models of one server")
@@ -151,17 +151,14 @@ class Conversation:
         settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)
         return replace(opened, plan=Plan(settled, forward))
 
-    def _open(self) -> None:
-        if self._opened.done():
-            return
-
+    def _open(self) -> UpstreamStream:
         async def forwarded() -> AsyncIterator[bytes]:
             while (body := await self._forward.get()) is not None:
                 yield body
 
         left = None if self._end is None else max(0.0, self._end - self._loop.time())
         upstream, metadata = self._route.upstream, self._ticket.metadata
-        self._opened.set_result(upstream.stream(methods.STREAM_INFER, forwarded(), metadata, left))
+        return upstream.stream(methods.STREAM_INFER, forwarded(), metadata, left)
 
     def _with_id(self, opened: Opened) -> bytes:
         """The message, under an id of Guard's where its answers may have to be recognised."""
@@ -178,7 +175,8 @@ class Conversation:
 
     async def _answer(self) -> Reply | None:
         """Relay the upstream's answers, protected where that is asked for."""
-        stream = await asyncio.shield(self._opened)
+        await self._begun.wait()
+        stream = self._open()
         self._outlet.begin(await stream.initial())
         async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
             async for body in answers:

@@ -187,6 +187,9 @@ class RemoteStream:
             return to_caller(await self._call.initial_metadata() or ())
         except (aio.AioRpcError, aio.UsageError):
             return ()
+        except asyncio.CancelledError:
+            self._call.cancel()
+            raise
 
     async def messages(self) -> AsyncIterator[bytes]:
         """The answers, until the stream ends."""
@@ -206,10 +209,6 @@ class RemoteStream:
         if code == Code.OK:
             return Reply(trailing=to_caller(trailing or ()))
         return self._ended(code, details, (), trailing)
-
-    def cancel(self) -> None:
-        """End it now."""
-        self._call.cancel()
 
 
 def _number(code: grpc.StatusCode) -> int:

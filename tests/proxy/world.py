@@ -192,6 +192,12 @@ class Server:
         async for body in bodies:
             yield messages.wrap_stream(await self.plain(body, context), "triton" if self.wrapped else "mlserver")
 
+    async def lingering(self, bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Stays after its caller has said everything; grpc.aio shows a cancellation as an end of the messages, too."""
+        async for body in self.streamed(bodies, context):
+            yield body
+        await asyncio.sleep(60)
+
 
 def metadata_bytes(metadata: ModelMetadata) -> bytes:
     def tensors(specs: tuple[TensorSpec, ...]) -> list:
@@ -266,11 +272,11 @@ async def serving(**values: Any) -> AsyncIterator[Server]:
         await made.server.stop(None)
 
 
-def settings(address: str, *, compression: str = "none", **changes: Any) -> config.Settings:
+def settings(address: str, *, compression: str = "none", dialect: str = "triton", **changes: Any) -> config.Settings:
     """Guard in front of one upstream: everything on free ports, in shadow, quick to end."""
     tree: dict[str, Any] = {
         "listen": {"address": "127.0.0.1:0"},
-        "upstream": {"address": address, "compression": compression},
+        "upstream": {"address": address, "compression": compression, "dialect": dialect},
         "models": [{"name": "m"}],
         "admin": {"http": None, "grpc": None},
         "audit": {"file": "/dev/null"},
@@ -303,11 +309,12 @@ class Guarded:
     async def stream(self, *bodies: bytes, path: str = STREAM, **options: Any) -> "Ended":
         options.setdefault("timeout", 20)
 
-        async def requests() -> AsyncIterator[bytes]:
+        call = self.channel.stream_stream(path)(**options)
+        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):  # it may end before all is said
             for body in bodies:
-                yield body
-
-        return await ended(self.channel.stream_stream(path)(requests(), **options))
+                await call.write(body)
+            await call.done_writing()
+        return await ended(call)
 
 
 @dataclass
@@ -330,8 +337,8 @@ class Ended:
 async def ended(call: Any) -> Ended:
     bodies: list[bytes] = []
     try:
-        if hasattr(call, "__aiter__"):
-            async for body in call:
+        if hasattr(call, "read"):
+            while (body := await call.read()) is not aio.EOF:
                 bodies.append(body)
         else:
             bodies.append(await call)
