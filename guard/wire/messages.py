@@ -6,7 +6,7 @@ Answers: parser differentials between Guard and the server: a request whose tens
 Errors:  InvalidQuery for what a client sent, InvalidAnswer for what a server sent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError, Message
 
 from guard.types import Array, InvalidQuery, ModelMetadata, TensorSpec
 from guard.wire import tensors
-from guard.wire.contents import decode_contents, encode_contents, is_empty
+from guard.wire.carriers import Tensor, carriers_of, check_names, decode, in_shared_memory, pair, replace
+from guard.wire.contents import encode_contents, is_empty
 from guard.wire.open_inference_pb2 import (
     InferParameter,
     ModelInferRequest,
@@ -36,7 +37,6 @@ HIDDEN_PARAMETERS: Mapping[str, Hidden] = MappingProxyType(
     }
 )
 
-_Tensor = ModelInferRequest.InferInputTensor | ModelInferResponse.InferOutputTensor
 _M = TypeVar("_M", bound=Message)
 
 
@@ -85,61 +85,15 @@ def parse(kind: type[_M], body: bytes, error: type[ValueError]) -> _M:
         raise error(f"the message is not a {kind.DESCRIPTOR.name}") from None
 
 
-def _in_shared_memory(tensor: _Tensor) -> bool:
-    return "shared_memory_region" in tensor.parameters
-
-
-def _carriers(message: ModelInferRequest | ModelInferResponse) -> list[_Tensor]:
-    """The tensors that raw contents belong to, in order: Triton leaves out inputs in shared memory, but no output."""
-    if isinstance(message, ModelInferResponse):
-        return list(message.outputs)
-    return [tensor for tensor in message.inputs if not _in_shared_memory(tensor)]
-
-
-def _check_names(names: list[str], what: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InvalidQuery(f"{what} {tensors.show(name)} is given twice")
-        seen.add(name)
-
-
-def _pairs(carriers: list[_Tensor], raw: list[bytes], what: str) -> list[tuple[_Tensor, bytes | None]]:
-    """Each tensor with its raw contents; None: it is typed."""
-    if raw and len(raw) != len(carriers):
-        raise InvalidQuery(f"{len(raw)} raw contents for {len(carriers)} {what}s")
-    contents: Sequence[bytes | None] = raw or [None] * len(carriers)
-    return list(zip(carriers, contents, strict=True))
-
-
-def _decode(pairs: list[tuple[_Tensor, bytes | None]], what: str, max_elements: int) -> dict[str, Array]:
-    """Tensors by name."""
-    arrays = {}
-    for tensor, raw in pairs:
-        try:
-            arrays[tensor.name] = _decode_one(tensor, raw, max_elements)
-        except InvalidQuery as error:
-            raise InvalidQuery(f"{what} {tensors.show(tensor.name)}: {error}") from None
-    return arrays
-
-
-def _decode_one(tensor: _Tensor, raw: bytes | None, max_elements: int) -> Array:
-    if raw is None:
-        return decode_contents(tensor.datatype, tensor.shape, tensor.contents, max_elements=max_elements)
-    if not is_empty(tensor.contents):
-        raise InvalidQuery("typed contents and raw contents exclude each other")
-    return tensors.decode_array(tensor.datatype, tensor.shape, raw, max_elements=max_elements)
-
-
 def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference:
     """A ModelInferRequest, every tensor decoded and checked. Raises InvalidQuery."""
     check_outline(body)
     message = parse(ModelInferRequest, body, InvalidQuery)
-    _check_names([tensor.name for tensor in message.inputs], "input")
-    pairs = _pairs(_carriers(message), list(message.raw_input_contents), "input")
+    check_names([tensor.name for tensor in message.inputs], "input")
+    pairs = pair(carriers_of(message), list(message.raw_input_contents), "input")
     for tensor in message.inputs:
         _check_input(tensor, max_rows)
-    arrays = _decode(pairs, "input", max_elements)
+    arrays = decode(pairs, "input", max_elements)
     firsts = {array.shape[0] if array.ndim else None for array in arrays.values()}
     return Inference(
         message=message,
@@ -151,11 +105,11 @@ def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference
     )
 
 
-def _check_input(tensor: _Tensor, max_rows: int) -> None:
+def _check_input(tensor: Tensor, max_rows: int) -> None:
     name = tensors.show(tensor.name)
     if tensor.shape and tensor.shape[0] > max_rows:
         raise InvalidQuery(f"input {name} has {tensor.shape[0]} rows, at most {max_rows} are taken")
-    if _in_shared_memory(tensor) and not is_empty(tensor.contents):
+    if in_shared_memory(tensor) and not is_empty(tensor.contents):
         raise InvalidQuery(f"input {name} has contents beside shared memory")
 
 
@@ -202,7 +156,7 @@ def check_against(inference: Inference, metadata: ModelMetadata, *, required: fr
             raise InvalidQuery(f"input {tensors.show(name)} is missing")
 
 
-def _check_spec(tensor: _Tensor, spec: TensorSpec) -> None:
+def _check_spec(tensor: Tensor, spec: TensorSpec) -> None:
     name = tensors.show(tensor.name)
     if tensor.datatype != spec.datatype:
         raise InvalidQuery(f"input {name} is {tensors.show(tensor.datatype)}, the model takes {spec.datatype}")
@@ -216,22 +170,8 @@ def replace_input(inference: Inference, name: str, x: Array) -> bytes:
     """The request with another array for one input, in the same datatype and encoding. Raises ValueError."""
     message = ModelInferRequest()
     message.CopyFrom(inference.message)
-    _replace(message, name, x)
+    replace(message, name, x)
     return message.SerializeToString()
-
-
-def _replace(message: ModelInferRequest | ModelInferResponse, name: str, x: Array) -> None:
-    carriers = _carriers(message)
-    index = next((i for i, tensor in enumerate(carriers) if tensor.name == name), None)
-    if index is None:
-        raise ValueError(f"there is no tensor {tensors.show(name)} with data")
-    raw = message.raw_input_contents if isinstance(message, ModelInferRequest) else message.raw_output_contents
-    tensor = carriers[index]
-    if raw:
-        raw[index] = tensors.encode_array(x, tensor.datatype)
-    else:
-        tensor.contents.CopyFrom(encode_contents(x, tensor.datatype))
-    tensor.shape[:] = x.shape
 
 
 def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
@@ -256,10 +196,10 @@ def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
 def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
     message = parse(ModelInferResponse, body, InvalidAnswer)
     try:
-        _check_names([tensor.name for tensor in message.outputs], "output")
-        pairs = _pairs(_carriers(message), list(message.raw_output_contents), "output")
+        check_names([tensor.name for tensor in message.outputs], "output")
+        pairs = pair(carriers_of(message), list(message.raw_output_contents), "output")
         carried = [(tensor, raw) for tensor, raw in pairs if raw != b"" or 0 in tensor.shape]  # else in shared memory
-        return message, _decode(carried, "output", tensors.ANY_ELEMENTS)
+        return message, decode(carried, "output", tensors.ANY_ELEMENTS)
     except InvalidQuery as error:
         raise InvalidAnswer(str(error)) from None
 
@@ -277,7 +217,7 @@ def replace_output(body: bytes, name: str, y: Array) -> bytes:
     message, outputs = _parse_answer(body)
     if name not in outputs:
         raise ValueError(f"there is no output {tensors.show(name)} with data")
-    _replace(message, name, y.reshape(outputs[name].shape))
+    replace(message, name, y.reshape(outputs[name].shape))
     return message.SerializeToString()
 
 

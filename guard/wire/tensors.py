@@ -140,7 +140,7 @@ def _split(raw: bytes, count: int) -> list[bytes]:
     for _ in range(count):
         start = at + 4
         at = start + int.from_bytes(raw[at:start], "little")
-        if start > len(raw) or at > len(raw):
+        if at > len(raw):
             raise InvalidQuery("a BYTES element ends past the tensor's end")
         values.append(raw[start:at])
     if at != len(raw):

@@ -264,6 +264,13 @@ def test_a_purified_png_is_exact_a_jpeg_close() -> None:
     assert np.abs(again[1].astype(int) - x[1]).max() <= 4
 
 
+def test_a_jpegs_colours_are_not_thinned_out() -> None:
+    red_and_blue = np.zeros((1, 16, 16, 3), np.uint8)
+    red_and_blue[:, :, ::2, 0] = red_and_blue[:, :, 1::2, 2] = 200
+    again, _ = decode_images(encode_images(red_and_blue, ["JPEG"]), (16, 16, 3), 600, 10**6)
+    assert np.abs(again.astype(int) - red_and_blue).mean() < 8
+
+
 def test_grey_stays_grey() -> None:
     (data,) = encode_images(SMOOTH[None, ..., None], ["PNG"])
     assert Image.open(io.BytesIO(data)).mode == "L"

@@ -53,6 +53,10 @@ def test_a_packed_shape_is_bounded() -> None:
         check_outline(blob(5, blob(3, b"\x01" * (scan.MAX_SHAPE_BYTES + 1))))
 
 
+def test_only_inputs_have_shapes() -> None:
+    check_outline(blob(6, blob(3, b"\x01" * 2000)))
+
+
 def test_contents_are_not_entered() -> None:
     check_outline(blob(5, blob(5, b"\x08\x01" * 8000)))
     check_outline(blob(7, b"\xff" * 16000))
