@@ -8,7 +8,7 @@ from rich.table import Table
 
 from guard.fit_measure import Measured, Rate
 from guard.fit_profile import FitResult
-from guard.profile import Profile
+from guard.profile import Profile, stage_key
 
 CALLER_ALARM = 0.001  # the settings' default of `caller_false_alarm_rate`
 
@@ -66,22 +66,26 @@ def warnings(result: FitResult) -> Iterator[str]:
 
 
 def show(result: FitResult, directory: str, digest: str, console: Console) -> None:
-    """The table."""
-    profile, notes = result.profile, result.profile.notes
-    console.print(f"[bold]{profile.metadata.name}[/bold]: {_input_line(profile)}")
-    console.print(
+    """A table and a few lines."""
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    notes = result.profile.notes
+    line(f"{result.profile.metadata.name}: {_input_line(result.profile)}")
+    line(
         f"{notes['clean_count']} distinct clean inputs ({result.duplicates} duplicates dropped), "
         f"{notes['calibration']} for calibration, {notes['held_out']} held out"
     )
     if result.measured:
         console.print(_table(result, result.measured))
         for monitor, p_value in result.measured.caller_p_values.items():
-            console.print(f"{monitor}: one caller who sends all held-out inputs ends at p = {p_value:.3g}")
+            line(_monitor_line(monitor, p_value, result.measured, result.options.false_positive_rate))
     for key, why in result.skipped.items():
-        console.print(f"left out: {key}: {why}", markup=False)
+        line(f"left out: {key}: {why}")
     for warning in warnings(result):
-        console.print(f"[yellow]note:[/yellow] {warning}")
-    console.print(f"profile written to {directory} (digest {digest[:16]})", markup=False)
+        line(f"note: {warning}")
+    line(f"profile written to {directory} (digest {digest[:16]})")
 
 
 def _input_line(profile: Profile) -> str:
@@ -99,10 +103,20 @@ def _table(result: FitResult, measured: Measured) -> Table:
     for heading in ("stage", "flagged", "rate", "95 % interval"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for key, own in measured.stages.items():
-        table.add_row(key, *_cells(own))
+        if key.startswith("detector/"):
+            table.add_row(key, *_cells(own))
     table.add_section()
     table.add_row("detectors together", *_cells(measured.total), style="bold")
     return table
+
+
+def _monitor_line(name: str, p_value: float, measured: Measured, rate: float) -> str:
+    """Monitors flag callers, not rows: what they saw, and how it would end for one caller."""
+    counted, share, interval = _cells(measured.stages[stage_key("monitor", name)])
+    return (
+        f"monitor/{name}: {counted} rows at p <= {rate:g} ({share}; {interval}); "
+        f"one caller who sends them all ends at p = {p_value:.3g}"
+    )
 
 
 def _cells(rate: Rate) -> tuple[str, str, str]:
