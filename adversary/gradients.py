@@ -1,6 +1,7 @@
 """Gradients of a torch model, in and out as numpy arrays: what white-box attacks share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,6 +12,17 @@ from adversary.attack import Array
 
 Model = Callable[[Tensor], Tensor]
 BATCH = 256
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: small networks gain nothing by more, and crawl beside busy neighbours."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def loss_gradient(model: Model, x: Array, y: Array) -> Array:

@@ -83,7 +83,10 @@ def craft(
     entry: Entry, model: Any, x: Array, y: Array, *, eps: float, budget: int, seed: int, **options: Any
 ) -> tuple[Array, Array]:
     """A white-box attack on the model alone -> x_adv, queries."""
-    result = entry.load()(model, x, y, eps=eps, budget=budget, rng=np.random.default_rng(seed), **options)
+    from adversary.gradients import one_thread  # noqa: PLC0415 - torch only where it is needed
+
+    with one_thread():
+        result = entry.load()(model, x, y, eps=eps, budget=budget, rng=np.random.default_rng(seed), **options)
     return _clipped(x, result.x_adv), result.queries
 
 

@@ -5,8 +5,14 @@ import pytest
 
 from adversary.data import mnist
 from adversary.data.cache import DataUnavailable
-from adversary.gradients import predict
+from adversary.gradients import one_thread, predict
 from adversary.victims import mnist as victims
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

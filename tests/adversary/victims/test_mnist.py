@@ -56,6 +56,19 @@ def test_training_learns_and_repeats_itself(split):
     assert not torch.equal(other.fc2.weight, first.fc2.weight)
 
 
+def test_the_number_of_threads_does_not_matter(split):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = victims.train(split, epochs=1)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        one = victims.train(split, epochs=1)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
 def test_export_and_load_give_the_same_network(split, tmp_path):
     model = victims.train(split, epochs=1)
     path = tmp_path / "v.onnx"
