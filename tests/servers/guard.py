@@ -1,6 +1,7 @@
 """`guard serve` as a child process, as an operator starts it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def command(*arguments: str, python: str = sys.executable) -> list[str]:
     return [python, "-m", "guard.cli", *arguments]
 
 
+def _without_settings(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without somebody else's settings for Guard."""
+    return {name: value for name, value in env.items() if not name.startswith("GUARD_")}
+
+
 @contextmanager
 def start(
     directory: Path,
@@ -56,7 +62,8 @@ def start(
     def ready() -> bool:
         return _LISTENING.search(log.read_text(errors="replace")) is not None
 
-    with running(command("serve", "--config", str(file), python=python), log, ready, env) as process:
+    own = _without_settings(os.environ if env is None else env)
+    with running(command("serve", "--config", str(file), python=python), log, ready, own) as process:
         found = _LISTENING.search(log.read_text(errors="replace"))
         assert found is not None
         yield Guarded(found[1], admin, audit, log, process)
@@ -65,7 +72,13 @@ def start(
 def fit(arguments: list[str], directory: Path) -> str:
     """Run `guard fit`; returns what it printed."""
     done = subprocess.run(
-        command("fit", *arguments), cwd=directory, capture_output=True, text=True, timeout=170, check=False
+        command("fit", *arguments),
+        cwd=directory,
+        env=_without_settings(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
