@@ -30,7 +30,11 @@ _WHITE_BOX = (
     Entry("pgd", "white-box", "gradients", "linf", "Madry et al. 2018, arXiv:1706.06083", 0.3, 40),
     Entry("carlini-wagner", "white-box", "gradients", "l2", "Carlini, Wagner 2017, arXiv:1608.04644", 4.0, 1000),
 )
+_SCORE_BASED = (
+    Entry("square", "score-based", "scores", "linf", "Andriushchenko et al. 2020, arXiv:1912.00049", 0.3, 5000),
+    Entry("square-l2", "score-based", "scores", "l2", "Andriushchenko et al. 2020, arXiv:1912.00049", 3.0, 5000),
+)
 _DECISION_BASED = (
     Entry("hop-skip-jump", "decision-based", "labels", "l2", "Chen et al. 2020, arXiv:1904.02144", 3.0, 2000),
 )
-CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in (*_WHITE_BOX, *_DECISION_BASED)}
+CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in (*_WHITE_BOX, *_SCORE_BASED, *_DECISION_BASED)}
