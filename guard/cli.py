@@ -59,14 +59,14 @@ def _shadow(profile: Path | None) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    import guard.proxy.app
     from guard import config
-    from guard.proxy import app
 
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     if args.config and (args.model or args.model_name or args.profile):
         raise ConfigError("--config", "has the models: --model, --model-name and --profile exclude it")
     base = _base(args)
-    return app.run(lambda: config.load(args.config, base=base))
+    return guard.proxy.app.run(lambda: config.load(args.config, base=base))
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:

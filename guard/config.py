@@ -11,7 +11,6 @@ import pydantic
 import yaml
 
 from guard import registry
-from guard.settings import *  # noqa: F403
 from guard.settings import STAGE_LISTS, ConfigError, Settings, build_stage, first_error
 from guard.types import Kind
 

@@ -402,6 +402,8 @@ def first_error(error: pydantic.ValidationError, prefix: str = "") -> ConfigErro
 
 def build_stage(kind: Kind, name: str, options: Mapping[str, Any], path: str = "") -> Any:
     """The stage with these options; raises ConfigError with the option's path."""
+    if name not in registry.names(kind):
+        registry.load()
     try:
         cls = registry.lookup(kind, name)
     except registry.UnknownStage as error:

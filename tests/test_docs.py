@@ -119,7 +119,7 @@ def test_the_made_up_stage(tmp_path: Path) -> None:
     (tmp_path / "total_variation.py").write_text(source)
     check = textwrap.dedent("""
         import numpy as np, total_variation
-        from guard.config import build_stage
+        from guard.settings import build_stage
         stage = build_stage("detector", "total_variation", {})
         x = np.zeros((2, 8, 8, 1), np.float32); x[1, ::2] = 1
         flat, rough = stage.score(x)

@@ -8,8 +8,8 @@ import pydantic
 import pytest
 
 from guard import registry
-from guard.config import build_stage
 from guard.profile import stage_options
+from guard.settings import build_stage
 from guard.types import Detector, History, Match, ViewDetector
 
 registry.load()

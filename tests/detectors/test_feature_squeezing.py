@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from guard.config import ConfigError, build_stage
 from guard.detectors.feature_squeezing import FeatureSqueezing
+from guard.settings import ConfigError, build_stage
 from guard.types import ViewDetector
 
 

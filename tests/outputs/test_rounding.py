@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from guard.config import ConfigError, build_stage
 from guard.outputs.rounding import Rounding
+from guard.settings import ConfigError, build_stage
 
 ALL = np.ones(1, dtype=np.bool_)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from guard.config import ConfigError, build_stage
 from guard.purifiers.bit_depth import BitDepth
+from guard.settings import ConfigError, build_stage
 
 
 def test_small_steps_vanish_and_levels_stay():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from guard.config import ConfigError, build_stage
 from guard.purifiers.jpeg import Jpeg
+from guard.settings import ConfigError, build_stage
 
 
 def test_high_frequencies_go_and_low_ones_stay():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from guard.config import ConfigError, build_stage
 from guard.purifiers.median import Median
+from guard.settings import ConfigError, build_stage
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
