@@ -81,7 +81,7 @@ class App:
             await app._start(settings, token)
         except BaseException:
             await app._stack.aclose()
-            await app.runtime.retire(None, 0.0)
+            await app.runtime.retire(0.0)
             raise
         return app
 
@@ -159,7 +159,7 @@ class App:
         self._show_info()
         metrics.config_reloads.labels("done").inc()
         _log.info("settings reloaded: %s", config.digest(settings))
-        task = asyncio.create_task(former.retire(fresh, limits.drain_s))
+        task = asyncio.create_task(former.retire(limits.drain_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
@@ -180,7 +180,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
-        await self.runtime.retire(None, 0.0)
+        await self.runtime.retire(0.0)
         await shared.store.close()
         shared.metrics.close()
 

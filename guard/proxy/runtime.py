@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,7 +37,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Shared:
-    """What outlives a reload. draining: no new callers are wanted; closing: the listener stops now."""
+    """What outlives a reload.
+
+    holders:   how many runtimes use an upstream or an audit, by id: a retiring one may still answer calls.
+    draining:  no new callers are wanted.
+    closing:   the listener stops now.
+    """
 
     metrics: Metrics
     store: MemoryStore
@@ -45,6 +51,7 @@ class Shared:
     admission: Admission
     background: Background
     started: float = field(default_factory=time.time)
+    holders: Counter[int] = field(default_factory=Counter)
     draining: bool = False
     closing: bool = False
 
@@ -135,18 +142,27 @@ class Runtime:
             return self.models[model].route
         return self.default if self.settings.unlisted_models is OnError.ALLOW else None
 
-    async def retire(self, successor: "Runtime | None", timeout_s: float) -> None:
-        """Release what the successor does not use, once the calls have ended or time is up."""
+    @property
+    def _held(self) -> dict[int, Any]:
+        """What must be closed when no runtime uses it any more."""
+        return {id(thing): thing for thing in (*(route.upstream for route in self.routes.values()), self.audit)}
+
+    def hold(self) -> None:
+        """Claim what this runtime uses."""
+        self.shared.holders.update(self._held.keys())
+
+    async def retire(self, timeout_s: float) -> None:
+        """Let go of it once the calls have ended or time is up; what nobody else uses is closed."""
         end = time.monotonic() + timeout_s
         while self.calls and time.monotonic() < end:
             await asyncio.sleep(0.05)
-        kept = set() if successor is None else {id(route.upstream) for route in successor.routes.values()}
-        for route in self.routes.values():
-            if id(route.upstream) not in kept:
-                await route.upstream.close()
+        for key, thing in self._held.items():
+            self.shared.holders[key] -= 1
+            if self.shared.holders[key]:
+                continue
+            del self.shared.holders[key]
+            await (asyncio.to_thread(thing.close) if thing is self.audit else thing.close())
         self.pool.shutdown(wait=False, cancel_futures=True)
-        if successor is None or successor.audit is not self.audit:
-            await asyncio.to_thread(self.audit.close)
 
 
 async def build(settings: Settings, shared: Shared, former: Runtime | None = None) -> Runtime:
@@ -172,7 +188,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
             await route.upstream.close()
         raise
     pool = ThreadPoolExecutor(settings.limits.inspection_threads, thread_name_prefix="guard-inspection")
-    return Runtime(
+    runtime = Runtime(
         settings=settings,
         shared=shared,
         models=models,
@@ -183,6 +199,8 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         pool=pool,
         server_ready={} if former is None else dict(former.server_ready),
     )
+    runtime.hold()
+    return runtime
 
 
 def _audit(settings: Settings, shared: Shared) -> Audit:

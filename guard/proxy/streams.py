@@ -23,12 +23,16 @@ from guard.proxy.case import Extra, Plan
 from guard.proxy.local_stream import Outlet
 from guard.proxy.pipeline import Opened, Pipeline, Ticket, as_decided
 from guard.proxy.seam import Reply, UpstreamStream
+from guard.proxy.status import Code
 from guard.types import Action, Decision
 from guard.wire import messages
 from guard.wire.messages import InvalidAnswer
 
 MAX_UNANSWERED = 1024
 """Messages whose answers are still recognised; a protected answer to an older one is replaced by an error."""
+
+_ENDING = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
+"""What ends a stream in either dialect: it concerns all of its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,12 @@ class Conversation:
                 self._begun.set()
                 await self._forward.put(self._with_id(opened))
                 continue
-            error = messages.stream_error(opened.details, self._route.dialect, messages.request_id(body))
-            if error is None:
+            if opened.code in _ENDING:
                 return opened
-            await self._outlet.send(error)
+            answer = self._error(opened, messages.request_id(body))
+            if isinstance(answer, Reply):
+                return answer
+            await self._outlet.send(answer)
         await self._forward.put(None)
         return None if self._begun.is_set() else Reply()
 

@@ -89,7 +89,11 @@ async def test_every_refusal_looks_the_same(model: Any) -> None:
     for stages, mean, x in (
         (MEAN, {}, FLAGGED),
         (VIEWS, {}, SQUEEZED),
-        ({"detectors": [{"stage": "test_mean", "on_error": "deny", "options": {"broken": True}}]}, {"broken": True}, CLEAN),
+        (
+            {"detectors": [{"stage": "test_mean", "on_error": "deny", "options": {"broken": True}}]},
+            {"broken": True},
+            CLEAN,
+        ),
     ):
         async with world(**model(stages, mean=mean)) as (_, guarded):
             reply = await guarded.unary(request(x))
@@ -191,7 +195,9 @@ async def test_asking_for_another_output_does_not_blind_view_detectors(model: An
         assert_refused(await guarded.unary(message.SerializeToString()))
 
 
-@pytest.mark.parametrize(("on_error", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)])
+@pytest.mark.parametrize(
+    ("on_error", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)]
+)
 async def test_a_failed_view_call_is_the_stages_error(model: Any, on_error: str, code: grpc.StatusCode) -> None:
     stage = {"detectors": [{"stage": "test_views", "on_error": on_error}]}
     async with world(**model(stage)) as (server, guarded):
@@ -254,7 +260,9 @@ async def garbage(body: bytes, context: Any) -> bytes:
     return b"\xff\xff"
 
 
-@pytest.mark.parametrize(("on_error", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)])
+@pytest.mark.parametrize(
+    ("on_error", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)]
+)
 async def test_garbage_that_must_be_protected_is_the_outputs_error(
     model: Any, on_error: str, code: grpc.StatusCode
 ) -> None:
@@ -349,7 +357,9 @@ async def test_unlisted_models(model: Any, unlisted: str, code: grpc.StatusCode)
         assert guarded.count("guard_uninspected_total", model="unknown", reason="unlisted_model") == len(server.calls())
 
 
-@pytest.mark.parametrize(("on_mismatch", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.UNAVAILABLE)])
+@pytest.mark.parametrize(
+    ("on_mismatch", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.UNAVAILABLE)]
+)
 async def test_a_profile_of_another_model_is_not_used(model: Any, on_mismatch: str, code: grpc.StatusCode) -> None:
     other = ModelMetadata("m", ("1",), "test", METADATA.inputs, (TensorSpec("y", "FP32", (-1, 7)),))
     async with world(**model(MEAN, metadata=other, on_profile_mismatch=on_mismatch)) as (server, guarded):

@@ -13,7 +13,6 @@ from grpc import aio
 from tests.proxy.world import CLEAN, INFER, SERVICE, guarding, request, serving, settings, start_server, world
 
 
-
 async def test_an_inference_travels_as_the_original_bytes() -> None:
     body = request() + b"\xfa\x3e\x03xyz"  # with an unknown field
     async with world() as (server, guarded):
@@ -154,7 +153,9 @@ async def test_compressed_requests_are_taken(algorithm: grpc.Compression) -> Non
         assert reply.body
 
 
-@pytest.mark.parametrize(("accepted", "compressed"), [(b"identity, gzip", True), (b"identity, deflate", True), (b"identity", False)])
+@pytest.mark.parametrize(
+    ("accepted", "compressed"), [(b"identity, gzip", True), (b"identity, deflate", True), (b"identity", False)]
+)
 async def test_answers_are_compressed_for_those_who_accept_it(accepted: bytes, compressed: bool) -> None:
     async with world(listen={"compression": "gzip"}) as (_, guarded):
         answer = await raw_call(guarded.app.address, INFER.encode(), (b"grpc-accept-encoding", accepted))
@@ -186,7 +187,11 @@ async def tapped(address: str) -> AsyncIterator[tuple[str, list[bytes]]]:
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner, outer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(copy(reader, outer, tapes), copy(inner, writer, []), return_exceptions=True)
+        try:
+            await asyncio.gather(copy(reader, outer, tapes), copy(inner, writer, []), return_exceptions=True)
+        finally:
+            outer.close()
+            writer.close()
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     async with server:

@@ -86,11 +86,10 @@ async def test_refused_and_invalid_messages_in_tritons_dialect(model: Any, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("body", "code"), [(request(FLAGGED), grpc.StatusCode.PERMISSION_DENIED), (b"\xff", grpc.StatusCode.INVALID_ARGUMENT)]
+    ("body", "code"),
+    [(request(FLAGGED), grpc.StatusCode.PERMISSION_DENIED), (b"\xff", grpc.StatusCode.INVALID_ARGUMENT)],
 )
-async def test_a_refusal_ends_the_stream_in_mlservers_dialect(
-    model: Any, body: bytes, code: grpc.StatusCode
-) -> None:
+async def test_a_refusal_ends_the_stream_in_mlservers_dialect(model: Any, body: bytes, code: grpc.StatusCode) -> None:
     async with talking("mlserver", **model(MEAN)) as (server, guarded):
         server.stream = server.lingering
         reply = await guarded.stream(request(), body, request())

@@ -16,6 +16,7 @@ from guard.calibration import Calibration
 from guard.metrics import Metrics
 from guard.profile import Profile, Space, StageFit, save_profile, stage_key, stage_options
 from guard.proxy.app import App
+from guard.settings import Settings
 from guard.types import Array, Bools, History, ModelMetadata, Sketch, TensorSpec
 from guard.wire import messages
 from guard.wire import open_inference_pb2 as pb
@@ -272,7 +273,7 @@ async def serving(**values: Any) -> AsyncIterator[Server]:
         await made.server.stop(None)
 
 
-def settings(address: str, *, compression: str = "none", dialect: str = "triton", **changes: Any) -> config.Settings:
+def settings(address: str, *, compression: str = "none", dialect: str = "triton", **changes: Any) -> Settings:
     """Guard in front of one upstream: everything on free ports, in shadow, quick to end."""
     tree: dict[str, Any] = {
         "listen": {"address": "127.0.0.1:0"},
@@ -354,7 +355,7 @@ async def ended(call: Any) -> Ended:
 
 
 @contextlib.asynccontextmanager
-async def guarding(made: config.Settings, *, token: str | None = None, **options: Any) -> AsyncIterator[Guarded]:
+async def guarding(made: Settings, *, token: str | None = None, **options: Any) -> AsyncIterator[Guarded]:
     app = await App.start(made, lambda: made, token)
     channel = aio.insecure_channel(
         app.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)], **options
