@@ -2,6 +2,9 @@
 
 Drain. At SIGTERM Guard says NOT_SERVING and not ready, and goes on taking calls for LINGER_S (less where `drain_s` is
 short), so that load balancers can turn away first. Then the listener stops: calls in flight get the rest of `drain_s`.
+gRPC drops calls that have arrived when it stops, but were not yet taken up. So answers are held for PAUSE_S before that
+moment and after it: callers who wait for an answer send nothing new until they know that the connection ends. What a
+caller sends without waiting, in the very moment of the stop, may still end CANCELLED.
 
 Reload. The file is read and validated, every engine and new upstream is made, and only then everything is swapped at
 once. What is wrong changes nothing; what needs a restart is named and changes nothing either.
@@ -27,6 +30,7 @@ from guard.proxy.server import make_server
 from guard.settings import ConfigError, Settings
 
 LINGER_S = 2.0
+PAUSE_S = 0.2
 _RESTART = (
     "listen",
     "admin",
@@ -40,11 +44,11 @@ _log = logging.getLogger(__name__)
 
 
 def run(load: Callable[[], Settings]) -> int:
-    """Serve until a signal ends it; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
+    """Serve until a signal; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
     return asyncio.run(serve(load))
 
 
-async def serve(load: Callable[[], Settings], *, on_ready: Callable[[str], None] | None = None) -> int:
+async def serve(load: Callable[[], Settings]) -> int:
     """The same inside an event loop. Prints one line to standard error when calls are taken."""
     settings = load()
     token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
@@ -52,9 +56,8 @@ async def serve(load: Callable[[], Settings], *, on_ready: Callable[[str], None]
     try:
         stop = asyncio.Event()
         app.listen_to_signals(stop)
-        print(f"guard: listening on {app.address}", file=sys.stderr, flush=True)
-        if on_ready is not None:
-            on_ready(app.address)
+        sys.stderr.write(f"guard: listening on {app.address}\n")
+        sys.stderr.flush()
         await stop.wait()
     finally:
         await app.drain()
@@ -148,7 +151,7 @@ class App:
             _log.error("settings not reloaded: %s", error)
             metrics.config_reloads.labels("refused").inc()
             return False
-        except Exception:
+        except Exception:  # noqa: BLE001 - what runs must go on running
             _log.exception("settings not reloaded")
             metrics.config_reloads.labels("refused").inc()
             return False
@@ -174,7 +177,7 @@ class App:
         _log.info("draining for at most %g s", drain_s)
         await asyncio.sleep(min(LINGER_S, drain_s / 4))
         shared.closing = True
-        await self._server.stop(max(0.0, end - time.monotonic()))
+        await self._stop_listening(end - time.monotonic())
         await shared.background.drain(end - time.monotonic())
         for task in tuple(self._tasks):
             task.cancel()
@@ -183,6 +186,17 @@ class App:
         await self.runtime.retire(0.0)
         await shared.store.close()
         shared.metrics.close()
+
+    async def _stop_listening(self, grace_s: float) -> None:
+        """Stop the listener between two answers, see above."""
+        answering = self.runtime.shared.answering
+        pause_s = min(PAUSE_S, max(0.0, grace_s) / 8)
+        answering.clear()
+        await asyncio.sleep(pause_s)
+        stopping = asyncio.create_task(self._server.stop(max(0.0, grace_s - pause_s)))
+        await asyncio.sleep(pause_s)
+        answering.set()
+        await stopping
 
 
 def check_reloadable(old: Settings, new: Settings) -> None:

@@ -28,7 +28,7 @@ class Background:
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception:
+        except Exception:  # noqa: BLE001 - nobody else would hear of it
             _log.exception("work in the background failed")
 
     async def drain(self, timeout_s: float) -> None:

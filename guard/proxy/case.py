@@ -5,7 +5,6 @@ standby) are calls of their own beside it, all rows of one view in one call, the
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np

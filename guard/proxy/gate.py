@@ -53,6 +53,7 @@ class Gate:
         runtime.calls += 1
         try:
             reply = await handle(runtime)
+            await runtime.shared.answering.wait()
             code = status.name_of(reply.code)
         except Exception:
             code = Code.INTERNAL.name

@@ -48,7 +48,7 @@ class LocalStream:
     async def _run(self, produce: Callable[[Outlet], Awaitable[Reply]]) -> Reply:
         try:
             reply = await produce(self._outlet)
-        except Exception:
+        except Exception:  # noqa: BLE001 - its text must not reach a caller
             _log.exception("a stream failed")
             reply = status.internal()
         self._outlet.begin()

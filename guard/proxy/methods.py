@@ -26,8 +26,8 @@ class Treatment(Enum):
 
     INSPECT = "inspect"
     INSPECT_STREAM = "inspect_stream"
-    PASS = "pass"
-    PASS_STREAM = "pass_stream"
+    FORWARD = "forward"
+    FORWARD_STREAM = "forward_stream"
     HEALTH = "health"
     DENY = "deny"
 
@@ -53,7 +53,7 @@ TABLE: Mapping[str, Treatment] = MappingProxyType(
         STREAM_INFER: Treatment.INSPECT_STREAM,
         HEALTH_CHECK: Treatment.HEALTH,
         HEALTH_WATCH: Treatment.HEALTH,
-        **{SERVICE + name: Treatment.PASS for name in _PASSED},
+        **{SERVICE + name: Treatment.FORWARD for name in _PASSED},
         **{SERVICE + name: Treatment.DENY for name in _DENIED},
     }
 )
@@ -68,9 +68,9 @@ def treatment(path: str, allowed: tuple[str, ...]) -> Treatment:
     """What is done with this path; `allowed` are bare names of denied methods of the table, or full paths."""
     known = TABLE.get(path)
     if known is None:
-        return Treatment.PASS_STREAM if path in allowed else Treatment.DENY
+        return Treatment.FORWARD_STREAM if path in allowed else Treatment.DENY
     if known is Treatment.DENY and (path in allowed or path.removeprefix(SERVICE) in allowed):
-        return Treatment.PASS
+        return Treatment.FORWARD
     return known
 
 

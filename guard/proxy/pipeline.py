@@ -17,11 +17,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from guard import audit
+from guard.audit import event_of
 from guard.proxy import case, methods, record, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, Plan
+from guard.proxy.further import Further, ask_further
 from guard.proxy.models import GuardedModel, Route, ask
+from guard.proxy.record import as_decided, is_recorded
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
@@ -190,9 +192,11 @@ class Pipeline:
             except (OSError, RuntimeError) as error:  # the monitors' findings carry it
                 _log.warning("the store failed: %s", type(error).__name__)
 
+        audit = self.runtime.settings.audit
+
         def decide() -> Plan:
             decision = engine.decide(looked.query, histories, looked.sketches)
-            return case.plan(opened.inference, profile, looked, decision, digest=self._is_recorded(decision))
+            return case.plan(opened.inference, profile, looked, decision, digest=is_recorded(audit, decision))
 
         made = await opened.budget.run(decide)
         if made.decision.evidence:
@@ -256,17 +260,9 @@ class Pipeline:
         finally:
             further.cancel()
 
-    def _ask_further(self, opened: Opened, made: Plan, timeout_s: float) -> "_Further":
+    def _ask_further(self, opened: Opened, made: Plan, timeout_s: float) -> Further:
         """Begin to ask for views, standby and probe, all at once."""
-
-        def begin(body: bytes, purpose: str) -> asyncio.Task[Reply]:
-            return asyncio.create_task(self.call(opened, body, purpose, timeout_s=timeout_s))
-
-        return _Further(
-            views=tuple(begin(view, "view") for view in made.views),
-            standby=None if made.standby is None else begin(made.standby, "standby"),
-            probe=None if made.probe is None else begin(made.probe, "view"),
-        )
+        return ask_further(made, lambda body, purpose: self.call(opened, body, purpose, timeout_s=timeout_s))
 
     async def _finish(self, opened: Opened, made: Plan, original: Reply, answers: tuple[Reply | None, Extra]) -> Reply:
         """Conclude and protect."""
@@ -333,15 +329,9 @@ class Pipeline:
         body = None if original is None else original.body
         return await self.new_budget().run(case.conclude, model.engine, model.profile, made, body, extra), made
 
-    def _is_recorded(self, decision: Decision) -> bool:
-        """Whether an event will be written of it, as far as can be said before the answer."""
-        share = self.runtime.settings.audit.sample_allowed
-        allowed = decision.would_be is Action.ALLOW and decision.action is Action.ALLOW
-        return not allowed or bool(decision.views) or audit.sampled(decision.query.decision_id, share)
-
     def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
-        """Count the conclusion, write it down, tell who watches."""
-        event = audit.event_of(
+        """Count it, write it down, tell who watches."""
+        event = event_of(
             conclusion,
             time_unix=time.time(),
             model=opened.inference.model,
@@ -349,47 +339,6 @@ class Pipeline:
             payload_sha256=made.sha256,
         )
         record.record(self.runtime, opened.label, event)
-
-
-@dataclass(frozen=True, slots=True)
-class _Further:
-    """The further calls of one request, under way."""
-
-    views: tuple[asyncio.Task[Reply], ...]
-    standby: asyncio.Task[Reply] | None
-    probe: asyncio.Task[Reply] | None
-
-    @property
-    def _tasks(self) -> tuple[asyncio.Task[Reply], ...]:
-        return (*self.views, *(task for task in (self.standby, self.probe) if task is not None))
-
-    async def collect(self, timeout_s: float) -> tuple[Reply | None, Extra]:
-        """The standby's reply, and all bodies; an answer that is not there in time is missing."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        standby, probe = _result(self.standby), _result(self.probe)
-        views = tuple(_body(_result(view)) for view in self.views)
-        return standby, Extra(views, _body(standby), _body(probe))
-
-    def cancel(self) -> None:
-        """End what is still under way."""
-        for task in self._tasks:
-            task.cancel()
-
-
-def _result(task: asyncio.Task[Reply] | None) -> Reply | None:
-    if task is None or not task.done() or task.cancelled() or task.exception() is not None:
-        return None
-    return task.result()
-
-
-def _body(reply: Reply | None) -> bytes | None:
-    return None if reply is None or reply.code != Code.OK else reply.body
-
-
-def as_decided(decision: Decision) -> Conclusion:
-    """The conclusion where the answer adds nothing."""
-    return Conclusion(decision, decision.action, decision.would_be, decision.findings)
 
 
 def _named(reply: Reply, ticket: Ticket) -> Reply:

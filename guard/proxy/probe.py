@@ -31,7 +31,7 @@ class Prober:
         while True:
             try:
                 await self.look()
-            except Exception:
+            except Exception:  # noqa: BLE001 - it must go on looking
                 _log.exception("looking after the upstreams failed")
             await asyncio.sleep(TICK_S)
 

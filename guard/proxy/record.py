@@ -2,8 +2,10 @@
 
 from typing import Protocol
 
-from guard.audit import Broadcast, Event
+from guard.audit import Broadcast, Event, sampled
 from guard.metrics import Metrics
+from guard.settings import Audit
+from guard.types import Action, Conclusion, Decision
 
 
 class Log(Protocol):
@@ -44,3 +46,14 @@ def record(runtime: Runtime, label: str, event: Event) -> None:
             metrics.stage_errors.labels(label, finding.stage).inc()
     runtime.audit.record(event)
     runtime.watchers.publish(event)
+
+
+def is_recorded(settings: Audit, decision: Decision) -> bool:
+    """Whether an event may be written of the decision, as far as can be said before the answer."""
+    plain = decision.would_be is Action.ALLOW and decision.action is Action.ALLOW
+    return not plain or bool(decision.views) or sampled(decision.query.decision_id, settings.sample_allowed)
+
+
+def as_decided(decision: Decision) -> Conclusion:
+    """The conclusion where the answer adds nothing."""
+    return Conclusion(decision, decision.action, decision.would_be, decision.findings)

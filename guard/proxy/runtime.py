@@ -42,6 +42,7 @@ class Shared:
     holders:   how many runtimes use an upstream or an audit, by id: a retiring one may still answer calls.
     draining:  no new callers are wanted.
     closing:   the listener stops now.
+    answering: cleared for the moment in which the listener stops; answers wait for it.
     """
 
     metrics: Metrics
@@ -54,6 +55,10 @@ class Shared:
     holders: Counter[int] = field(default_factory=Counter)
     draining: bool = False
     closing: bool = False
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answering.set()
 
 
 def share(settings: Settings) -> Shared:
@@ -154,7 +159,7 @@ class Runtime:
     async def retire(self, timeout_s: float) -> None:
         """Let go of it once the calls have ended or time is up; what nobody else uses is closed."""
         end = time.monotonic() + timeout_s
-        while self.calls and time.monotonic() < end:
+        while self.calls and time.monotonic() < end:  # noqa: ASYNC110 - once a reload, and nobody waits for it
             await asyncio.sleep(0.05)
         for key, thing in self._held.items():
             self.shared.holders[key] -= 1
@@ -175,10 +180,8 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         for model in settings.models:
             profile, engine = await asyncio.to_thread(_arm, model, shared.secret)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
-        first = routes[_key(settings, settings.models[0])] if settings.models else None
-        default = routes[settings.upstream] if settings.upstream is not None else first
-        if default is None:
-            raise ConfigError("upstream", "nothing to guard: set upstream or models")
+        first = next(iter(routes.values()))  # there is one, or the settings would be invalid
+        default = first if settings.upstream is None else routes[settings.upstream]
         identity = Chain(
             settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc()
         )

@@ -77,7 +77,7 @@ class _Handlers(grpc.GenericRpcHandler):
     async def _unary(self, path: str, body: bytes, context: Any) -> bytes:
         try:
             reply = await self._gate.unary(_call(path, context), body)
-        except Exception:
+        except Exception:  # noqa: BLE001 - its text must not reach a caller
             _log.exception("a call of %s failed", path)
             reply = status.internal()
         if reply.initial:
@@ -99,7 +99,7 @@ class _Handlers(grpc.GenericRpcHandler):
             reply = await stream.status()
         except aio.UsageError:  # the call is over
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 - its text must not reach a caller
             _log.exception("a stream of %s failed", path)
             reply = status.internal()
         if reply.code != Code.OK:

@@ -54,7 +54,8 @@ def _details(code: Code, text: str, reason: str, retry_s: int | None) -> bytes:
         retry.retry_delay.seconds = retry_s
         packed.append(any_pb2.Any())
         packed[1].Pack(retry)
-    return status_pb2.Status(code=code, message=text, details=packed).SerializeToString()
+    encoded: bytes = status_pb2.Status(code=code, message=text, details=packed).SerializeToString()
+    return encoded
 
 
 def _reply(code: Code, text: str, reason: str, retry_s: int | None = None) -> Reply:

@@ -21,7 +21,8 @@ from typing import Any, cast
 from guard.proxy import case, methods, status, stream_ids
 from guard.proxy.case import Extra, Plan
 from guard.proxy.local_stream import Outlet
-from guard.proxy.pipeline import Opened, Pipeline, Ticket, as_decided
+from guard.proxy.pipeline import Opened, Pipeline, Ticket
+from guard.proxy.record import as_decided
 from guard.proxy.seam import Reply, UpstreamStream
 from guard.proxy.status import Code
 from guard.types import Action, Decision
@@ -56,7 +57,7 @@ async def relay(stream: UpstreamStream, outlet: Outlet) -> Reply:
 async def silence(outlet: Outlet, longest_s: float) -> Reply:
     """Waits until nothing has moved for that long."""
     loop = asyncio.get_running_loop()
-    while (left := outlet.touched + longest_s - loop.time()) > 0:
+    while (left := outlet.touched + longest_s - loop.time()) > 0:  # noqa: ASYNC110 - the end moves with each message
         await asyncio.sleep(left)
     return status.upstream_late()
 

@@ -9,7 +9,7 @@ one of gRPC's own.
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -123,9 +123,8 @@ class RemoteUpstream:
         """One unary call."""
         if timeout_s <= 0:
             return status.late()
-        call = self._channel.unary_unary(path)(
-            body, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression
-        )
+        method: Any = self._channel.unary_unary(path)
+        call = method(body, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
         try:
             answer = await call
         except aio.AioRpcError as error:
@@ -163,9 +162,8 @@ class RemoteUpstream:
         self, path: str, bodies: AsyncIterator[bytes], metadata: Metadata, timeout_s: float | None
     ) -> "RemoteStream":
         """One bidirectional stream."""
-        call = self._channel.stream_stream(path)(
-            bodies, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression
-        )
+        method: Any = self._channel.stream_stream(path)
+        call = method(bodies, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
         return RemoteStream(call, self._ended)
 
     async def close(self) -> None:
@@ -178,7 +176,7 @@ class RemoteUpstream:
 class RemoteStream:
     """Implements `seam.UpstreamStream`."""
 
-    def __init__(self, call: Any, ended: Any) -> None:
+    def __init__(self, call: Any, ended: Callable[[int, str, Any, Any], Reply]) -> None:
         self._call, self._ended = call, ended
 
     async def initial(self) -> Metadata:

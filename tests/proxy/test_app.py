@@ -1,4 +1,4 @@
-"""A running `guard serve` as operators see it: start, admin listeners, reload, drain. Mostly as a process of its own."""
+"""A running `guard serve` as operators see it: start, admin listeners, reload, drain. Mostly as a process."""
 
 import asyncio
 import contextlib
@@ -174,11 +174,11 @@ async def test_a_process_from_start_to_drain(tmp_path: Path) -> None:
 
 
 async def test_no_call_is_lost_in_a_drain_under_load(tmp_path: Path) -> None:
-    """Ten callers that never pause. What was accepted is answered; after the end the connection is refused."""
+    """Forty callers that never pause. What was accepted is answered; after the end the connection is refused."""
     async with serving() as server:
 
         async def infer(body: bytes, context: Any) -> bytes:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
             return await server.plain(body, context)
 
         server.infer = infer
@@ -194,7 +194,7 @@ async def test_no_call_is_lost_in_a_drain_under_load(tmp_path: Path) -> None:
                             ends.append(one)
                             return
 
-            callers = [asyncio.create_task(caller()) for _ in range(10)]
+            callers = [asyncio.create_task(caller()) for _ in range(40)]
             await eventually(lambda: len(server.calls()) > 50)
             guard.process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(asyncio.gather(*callers), 30)
@@ -229,9 +229,7 @@ class Reloading:
         self.app, self.channel, self.next = app, channel, next_
 
 
-async def test_a_reload_keeps_upstreams_that_did_not_change_and_calls_in_flight(
-    model: Any, world_stages: None
-) -> None:
+async def test_a_reload_keeps_upstreams_that_did_not_change_and_calls_in_flight(model: Any, world_stages: None) -> None:
     held, begun = asyncio.Event(), asyncio.Event()
     async with serving() as first, serving() as second:
         current = settings(first.address, limits={"drain_s": 5})

@@ -68,7 +68,7 @@ async def test_the_bare_server_would_have_taken_it(path: str) -> None:
 
 @pytest.mark.parametrize("allowed", ["RepositoryIndex", SERVICE + "RepositoryIndex"])
 async def test_denied_methods_pass_where_allowed(allowed: str) -> None:
-    async with world(methods={"allow": [allowed]}) as (server, guarded):
+    async with world(methods={"allow": [allowed]}) as (_, guarded):
         assert (await guarded.unary(b"\x0a\x01m", SERVICE + "RepositoryIndex")).body == b"\x0a\x05other\x0a\x01m"
         denied = await guarded.unary(b"", SERVICE + "RepositoryModelLoad")
         assert denied.code is grpc.StatusCode.PERMISSION_DENIED
