@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 CORE := engine types settings config calibration profile registry
 CORE_TESTS := tests/core tests/wire
 
-say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
+say = @printf '\n== %s\n' "$(1)"
 
 .PHONY: help
 help: ## what there is

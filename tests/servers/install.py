@@ -34,16 +34,17 @@ def environment(name: str, requirements: Sequence[str], python: str = sys.execut
             sys.stderr.write(f"making {directory} with {', '.join(requirements)}\n")
             sys.stderr.flush()
             shutil.rmtree(directory, ignore_errors=True)
-            subprocess.run([python, "-I", "-m", "venv", str(directory)], check=True)
+            subprocess.run([python, "-I", "-m", "venv", "--without-pip", str(directory)], check=True)
             install(directory, requirements)
             stamp.touch()
     return directory
 
 
 def install(directory: Path, requirements: Sequence[str], *options: str) -> None:
-    """pip install into an environment, with pip's own words on the console."""
-    pip = [str(directory / "bin" / "python"), "-I", "-m", "pip", "install", *options, *requirements]
-    subprocess.run(pip, check=True, stdout=sys.stderr)
+    """Install with this interpreter's pip: Debian's Python may have none of its own. Its words go to the console."""
+    python = str(directory / "bin" / "python")
+    pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--python", python]
+    subprocess.run([*pip, "install", *options, *requirements], check=True, stdout=sys.stderr)
 
 
 def triton() -> Path:
