@@ -69,6 +69,10 @@ test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
 reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the settings
 	$(BIN)/python docs/make_reference.py
 
+.PHONY: results
+results: demo ## the demo, and its table in docs/results.md
+	$(BIN)/python docs/make_results.py
+
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
