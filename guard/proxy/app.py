@@ -31,6 +31,7 @@ from guard.settings import ConfigError, Settings
 
 LINGER_S = 2.0
 PAUSE_S = 0.2
+FIRST_LOOK_S = 1.0
 _RESTART = (
     "listen",
     "admin",
@@ -98,7 +99,8 @@ class App:
         self._server, self.address = make_server(self._gate, settings.listen, settings.limits)
         self._show_info()
         await self._start_admin(settings, token)
-        await prober.look()
+        with contextlib.suppress(TimeoutError):  # an upstream that hangs does not hold up the start
+            await asyncio.wait_for(prober.look(), FIRST_LOOK_S)
         await self._server.start()
         task = asyncio.create_task(prober.run())
         self._tasks.add(task)

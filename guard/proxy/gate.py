@@ -1,14 +1,14 @@
 """The gate: every call, by the method table, to where it belongs. The listener calls nothing else.
 
 Order: the table (what is denied costs nothing), metadata, the caller's identity, a place among the calls; then the
-pipeline, the upstream, or Guard's own health. Probes (health, ServerLive, ServerReady) need no identity and no place.
+pipeline, the upstream, or Guard's own health. Only then the request is read, and the place is kept until the answer
+was. Probes (health, ServerLive, ServerReady) need no identity and have places of their own.
 """
 
 import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 
 from guard.proxy import methods, status
 from guard.proxy.admission import Overloaded
@@ -20,6 +20,7 @@ from guard.proxy.models import ask
 from guard.proxy.pipeline import UNLISTED, Pipeline, Ticket
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Call, Reply
+from guard.proxy.server import Exchange
 from guard.proxy.status import Code
 from guard.proxy.streams import Conversation, first_end, relay, silence
 from guard.types import InvalidQuery
@@ -35,9 +36,28 @@ class Gate:
         self.runtime = runtime
         self._health = Health(lambda: self.runtime)
 
-    async def unary(self, call: Call, body: bytes) -> Reply:
+    async def unary(self, call: Call, exchange: Exchange) -> None:
         """One unary call."""
-        return await self._counted(call, lambda runtime: self._unary(runtime, call, body))
+
+        async def answer(reply: Reply) -> Reply:
+            await self.runtime.shared.answering.wait()
+            await exchange.send(reply)
+            return reply
+
+        async def handle(runtime: Runtime) -> Reply:
+            treatment = methods.treatment(call.path, runtime.settings.methods.allow)
+            if treatment is Treatment.DENY:
+                return await answer(self._denied(runtime, call))
+
+            async def read(ticket: Ticket) -> Reply:
+                body = await asyncio.wait_for(exchange.receive(), max(0.0, ticket.left_s))
+                if body is None:
+                    return status.incomplete()
+                return await self._unary(runtime, call, treatment, body, ticket)
+
+            return await self._admitted(runtime, call, read, answer)
+
+        await self._counted(call, handle)
 
     def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> LocalStream:
         """One bidirectional stream."""
@@ -53,7 +73,6 @@ class Gate:
         runtime.calls += 1
         try:
             reply = await handle(runtime)
-            await runtime.shared.answering.wait()
             code = status.name_of(reply.code)
         except Exception:
             code = Code.INTERNAL.name
@@ -66,17 +85,11 @@ class Gate:
 
     # --- unary
 
-    async def _unary(self, runtime: Runtime, call: Call, body: bytes) -> Reply:
-        treatment = methods.treatment(call.path, runtime.settings.methods.allow)
+    async def _unary(self, runtime: Runtime, call: Call, treatment: Treatment, body: bytes, ticket: Ticket) -> Reply:
         if treatment is Treatment.HEALTH:
             return self._health.check(body)
-        if treatment is Treatment.DENY:
-            return self._denied(runtime, call)
         if treatment is Treatment.INSPECT:
-            return await self._admitted(runtime, call, lambda ticket: Pipeline(runtime).infer(ticket, body))
-        return await self._admitted(runtime, call, lambda ticket: self._pass(runtime, call, body, ticket))
-
-    async def _pass(self, runtime: Runtime, call: Call, body: bytes, ticket: Ticket) -> Reply:
+            return await Pipeline(runtime).infer(ticket, body)
         if call.path == methods.SERVER_READY and runtime.shared.draining:
             return Reply(ServerReadyResponse(ready=False).SerializeToString())
         label, route = UNLISTED, runtime.default
@@ -96,28 +109,47 @@ class Gate:
 
     # --- what every call goes through
 
-    async def _admitted(self, runtime: Runtime, call: Call, handle: Callable[[Ticket], Awaitable[Reply]]) -> Reply:
+    async def _admitted(
+        self,
+        runtime: Runtime,
+        call: Call,
+        handle: Callable[[Ticket], Awaitable[Reply]],
+        answer: Callable[[Reply], Awaitable[Reply]],
+    ) -> Reply:
+        """Handle and answer the call in a place of its own, or answer why there is none."""
+        longest = runtime.longest_s if call.timeout_s is None else min(call.timeout_s, runtime.longest_s)
+        deadline = asyncio.get_running_loop().time() + longest
+        caller = self._caller(runtime, call)
+        if isinstance(caller, Reply):
+            return await answer(caller)
         try:
             metadata = to_upstream(call.metadata)
         except InvalidQuery as error:
-            return self._rejected(runtime, "metadata", status.invalid(str(error)))
-        longest = runtime.longest_s if call.timeout_s is None else min(call.timeout_s, runtime.longest_s)
-        ticket = Ticket(ANONYMOUS, secrets.token_hex(16), metadata, asyncio.get_running_loop().time() + longest)
+            return await answer(self._rejected(runtime, "metadata", status.invalid(str(error))))
+        admission = runtime.shared.probes if call.path in methods.URGENT else runtime.shared.admission
+        try:
+            await admission.enter(longest)
+        except Overloaded:
+            return await answer(self._rejected(runtime, "overloaded", status.overloaded()))
+        except TimeoutError:
+            return await answer(self._rejected(runtime, "queued_too_long", status.late()))
+        try:
+            try:
+                reply = await handle(Ticket(caller, secrets.token_hex(16), metadata, deadline))
+            except TimeoutError:
+                reply = status.late()
+            return await answer(reply)
+        finally:
+            admission.leave()
+
+    def _caller(self, runtime: Runtime, call: Call) -> str | Reply:
+        """Who calls; a reply where that must be known and is not."""
         if call.path in methods.URGENT:
-            return await handle(ticket)
+            return ANONYMOUS
         known = runtime.identity.caller(call)
         if known is None and runtime.settings.identity.required:
             return self._rejected(runtime, "unauthenticated", status.unauthenticated())
-        try:
-            await runtime.shared.admission.enter(longest)
-        except Overloaded:
-            return self._rejected(runtime, "overloaded", status.overloaded())
-        except TimeoutError:
-            return self._rejected(runtime, "queued_too_long", status.late())
-        try:
-            return await handle(ticket if known is None else replace(ticket, caller=known.id))
-        finally:
-            runtime.shared.admission.leave()
+        return ANONYMOUS if known is None else known.id
 
     def _rejected(self, runtime: Runtime, reason: str, reply: Reply) -> Reply:
         runtime.metrics.rejected.labels(reason).inc()
@@ -129,7 +161,7 @@ class Gate:
         arrived = time.monotonic()
         treatment = methods.treatment(call.path, runtime.settings.methods.allow)
         if treatment is Treatment.HEALTH:
-            first = await anext(bodies, None)
+            first = await asyncio.wait_for(anext(bodies, None), runtime.longest_s)
             return status.incomplete() if first is None else await self._health.watch(first, outlet)
         if treatment is Treatment.DENY:
             return self._denied(runtime, call)
@@ -140,7 +172,11 @@ class Gate:
                 return await Conversation(Pipeline(runtime), ticket, timeout_s, outlet).run(bodies)
             return await self._relay(runtime, call, bodies, ticket, timeout_s, outlet)
 
-        return await self._admitted(runtime, call, handle)
+        async def answer(reply: Reply) -> Reply:
+            await runtime.shared.answering.wait()
+            return reply
+
+        return await self._admitted(runtime, call, handle, answer)
 
     async def _relay(
         self,

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from guard.engine import Engine
 from guard.metrics import Metrics
@@ -26,18 +25,7 @@ from guard.wire.open_inference_pb2 import ModelMetadataRequest, ModelReadyReques
 REFRESH_S = 30.0
 PROBE_TIMEOUT_S = 5.0
 UNDESCRIBED = ModelMetadata("", (), "", (), ())
-_PASSING = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.RESOURCE_EXHAUSTED})
 _log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Reconnecting(Protocol):
-    """An upstream that can lose its connection."""
-
-    @property
-    def connection(self) -> int | None:
-        """Which connection this is, counted from the first; None while there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +38,9 @@ class Route:
 
     @property
     def connection(self) -> int | None:
-        """Which connection this is; always the same without a network."""
-        return self.upstream.connection if isinstance(self.upstream, Reconnecting) else 0
+        """Which connection to the upstream this is, None while there is none; always the same without a network."""
+        connection: int | None = getattr(self.upstream, "connection", 0)
+        return connection
 
 
 async def ask(
@@ -144,7 +133,7 @@ class GuardedModel:
         return self.metadata is not None and connection is not None and connection == self._connection
 
     async def ensure_current(self) -> Reply | None:
-        """Know what is served, asking where the connection is new; a reply where the upstream is away."""
+        """Know what is served, asking where the connection is new; the upstream's reply where it does not say."""
         return None if self.is_current else await self._ask_once()
 
     async def _ask_once(self) -> Reply | None:
@@ -160,11 +149,11 @@ class GuardedModel:
         ready, reason = _read_ready(reply)
         if ready and (not self.ready or not self.is_current or time.monotonic() - self._asked_at > REFRESH_S):
             away = await self._ask_once()
-            ready, reason = (False, away.details) if away else (True, self.mismatch or "")
+            ready, reason = (False, away.details or "no metadata") if away else (True, self.mismatch or "")
         elif ready:
             reason = self.mismatch or ""
         if (ready, reason) != (self.ready, self.reason):
-            _log.log(logging.INFO if ready else logging.WARNING, "model %s: %s", self.name, reason or "ready")
+            _log.log(logging.INFO if ready else logging.WARNING, "model %s: %r", self.name, reason or "ready")
         self.ready, self.reason = ready, reason
         self._show()
 
@@ -172,11 +161,12 @@ class GuardedModel:
         return await ask(self.route, self._metrics, self.name, purpose, path, body, (), PROBE_TIMEOUT_S)
 
     async def _ask_metadata(self) -> Reply | None:
+        """Learn what is served; the upstream's reply where it does not say."""
         before = self.route.connection
-        reply = await self._ask(
-            "metadata", methods.MODEL_METADATA, ModelMetadataRequest(name=self.name).SerializeToString()
-        )
-        if reply.code in _PASSING:
+        body = ModelMetadataRequest(name=self.name).SerializeToString()
+        reply = await self._ask("metadata", methods.MODEL_METADATA, body)
+        if reply.code not in {Code.OK, Code.UNIMPLEMENTED}:
+            self._connection = None
             return reply
         self.metadata = _read_metadata(reply)
         self._connection = before if before == self.route.connection else None  # else: nobody knows whose answer it is
@@ -195,7 +185,7 @@ class GuardedModel:
             except ProfileError as error:
                 self.mismatch = str(error)
         if self.mismatch and self.mismatch != former:
-            _log.error("model %s: %s", self.name, self.mismatch)
+            _log.error("model %s: %r", self.name, self.mismatch)
 
     def _show(self) -> None:
         self._metrics.model_ready.labels(self.name).set(self.ready)

@@ -136,9 +136,10 @@ class Pipeline:
         opened = Opened(ticket, inference, route, model, self.new_budget())
         if model is None:
             return self._uninspected(opened, "unlisted_model")
-        away = await asyncio.wait_for(model.ensure_current(), max(0.0, ticket.left_s))
-        if away is not None:
-            return away
+        if not model.is_current:
+            away = await asyncio.wait_for(model.ensure_current(), max(0.0, ticket.left_s))
+            if away is not None and model.profile is not None:  # it must be known to be the model that was fitted
+                return away
         if model.mismatch or not model.fits(inference.version):
             return self._not_fitted(opened, model)
         if model.metadata is not None and model.describes(inference.version):

@@ -66,7 +66,7 @@ class Prober:
         if ready != runtime.server_ready.get(route):
             _log.log(
                 logging.INFO if ready else logging.WARNING,
-                "upstream %s: %s",
+                "upstream %s: %r",
                 route.upstream.name,
                 "ready" if ready else reply.details or "not ready",
             )

@@ -31,6 +31,7 @@ from guard.stores.memory import MemoryStore
 from guard.types import OnError, Store
 
 MIN_SECRET_BYTES = 16
+MAX_PROBES = 64
 EMBEDDED_TIMEOUT_S = 30.0
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Shared:
     watchers: Broadcast[Event]
     secret: bytes
     admission: Admission
+    probes: Admission
     background: Background
     started: float = field(default_factory=time.time)
     holders: Counter[int] = field(default_factory=Counter)
@@ -76,6 +78,7 @@ def share(settings: Settings) -> Shared:
         watchers=Broadcast(metrics),
         secret=_secret(settings),
         admission=Admission(limits.max_concurrent_calls, limits.max_queued_calls, metrics),
+        probes=Admission(MAX_PROBES, 0, metrics),
         background=Background(limits.max_concurrent_calls),
     )
 

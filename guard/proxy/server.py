@@ -1,10 +1,14 @@
 """The listener: grpc.aio calls become `seam.Call`, a `seam.Reply` becomes the end of the call. Nothing else is here.
 
-Every path gets a handler, without serialisers: unary ones by the method table, everything else bidirectional streams,
-which are byte-transparent to unary calls, too. grpcio 1.84 and 1.85 are refused by the package's requirements: one
-request whose path is not UTF-8 ends their asyncio server.
+Every path gets a bidirectional stream without serialisers, which is byte-transparent to unary calls, too. So a message
+is read only when the gate asks for it: what is denied or finds no place costs no more than its head.
+Known bypass: gRPC gives no way to end a call whose caller does not read its answer; past UNREAD_S the call loses its
+place, but its answer stays in memory until the caller leaves.
+grpcio 1.84 and 1.85 are refused by the package's requirements: one request whose path is not UTF-8 ends their asyncio
+server.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -26,11 +30,26 @@ _LEVELS = {"none": 0, "gzip": 1, "deflate": 3}
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
+UNREAD_S = 30.0
+
+
+class Exchange(Protocol):
+    """One unary call's messages."""
+
+    async def receive(self) -> bytes | None:
+        """The request; None where the caller ended without one."""
+        ...
+
+    async def send(self, reply: Reply) -> None:
+        """The answer, or how the call ends instead."""
+        ...
+
+
 class Gate(Protocol):
     """What answers calls."""
 
-    async def unary(self, call: Call, body: bytes) -> Reply:
-        """One unary call."""
+    async def unary(self, call: Call, exchange: Exchange) -> None:
+        """One unary call, answered through its exchange."""
         ...
 
     def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> UpstreamStream:
@@ -44,14 +63,35 @@ def _call(path: str, context: Any) -> Call:
     return Call(path, metadata, context.time_remaining(), Peer(context.peer(), auth))
 
 
-async def _end(context: Any, reply: Reply) -> None:
-    """Finish a call that did not end well; raises what grpc.aio uses to leave the handler."""
-    await context.abort(_STATUS.get(reply.code, grpc.StatusCode.UNKNOWN), reply.details, tuple(reply.trailing))
+def _end(context: Any, reply: Reply) -> None:
+    """What the call ends with when its handler returns."""
+    context.set_trailing_metadata(reply.trailing)
+    if reply.code != Code.OK:
+        context.set_code(_STATUS.get(reply.code, grpc.StatusCode.UNKNOWN))
+        context.set_details(reply.details)
 
 
 async def _bodies(context: Any) -> AsyncIterator[bytes]:
     while (message := await context.read()) is not aio.EOF:
         yield message
+
+
+class _Exchange:
+    """Implements `Exchange`."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    async def receive(self) -> bytes | None:
+        message = await self._context.read()
+        return None if message is aio.EOF else cast("bytes", message)
+
+    async def send(self, reply: Reply) -> None:
+        if reply.initial:
+            await self._context.send_initial_metadata(reply.initial)
+        if reply.code == Code.OK:
+            await asyncio.wait_for(self._context.write(reply.body), UNREAD_S)
+        _end(self._context, reply)
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -62,49 +102,36 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[bytes, bytes]":
         path = handler_call_details.method
-        if path in methods.TABLE and path not in methods.STREAMING:
+        is_unary = path in methods.TABLE and path not in methods.STREAMING
 
-            async def unary(body: bytes, context: Any) -> bytes:
-                return await self._unary(path, body, context)
+        async def handle(_: Any, context: Any) -> None:
+            try:
+                await (self._unary if is_unary else self._stream)(path, context)
+            except (aio.UsageError, TimeoutError):  # the call is over, or its answer is not read
+                return
+            except Exception:  # noqa: BLE001 - its text must not reach a caller
+                _log.exception("a call of %r failed", path)
+                _end(context, status.internal())
 
-            return grpc.unary_unary_rpc_method_handler(unary)
+        return grpc.stream_stream_rpc_method_handler(handle)
 
-        async def stream(_: Any, context: Any) -> None:
-            await self._stream(path, context)
-
-        return grpc.stream_stream_rpc_method_handler(stream)
-
-    async def _unary(self, path: str, body: bytes, context: Any) -> bytes:
-        try:
-            reply = await self._gate.unary(_call(path, context), body)
-        except Exception:  # noqa: BLE001 - its text must not reach a caller
-            _log.exception("a call of %s failed", path)
-            reply = status.internal()
-        if reply.initial:
-            await context.send_initial_metadata(reply.initial)
-        if reply.code != Code.OK:
-            await _end(context, reply)
-        context.set_trailing_metadata(reply.trailing)
-        return reply.body
+    async def _unary(self, path: str, context: Any) -> None:
+        await self._gate.unary(_call(path, context), _Exchange(context))
 
     async def _stream(self, path: str, context: Any) -> None:
-        try:
-            stream = self._gate.stream(_call(path, context), _bodies(context))
-            initial = await stream.initial()
-            if initial:
-                await context.send_initial_metadata(initial)
-            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
-                async for message in answers:
-                    await context.write(message)
-            reply = await stream.status()
-        except aio.UsageError:  # the call is over
-            return
-        except Exception:  # noqa: BLE001 - its text must not reach a caller
-            _log.exception("a stream of %s failed", path)
-            reply = status.internal()
-        if reply.code != Code.OK:
-            await _end(context, reply)
-        context.set_trailing_metadata(reply.trailing)
+        stream = self._gate.stream(_call(path, context), _bodies(context))
+        initial = await stream.initial()
+        if initial:
+            await context.send_initial_metadata(initial)
+        async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
+            async for message in answers:
+                await context.write(message)
+        _end(context, await stream.status())
+
+
+def _streams(limits: Limits) -> int:
+    """Calls of one connection; well above what is admitted, so that whoever is too many is told."""
+    return max(1000, 2 * (limits.max_concurrent_calls + limits.max_queued_calls))
 
 
 def make_server(gate: Gate, listen: Listen, limits: Limits) -> tuple[aio.Server, str]:
@@ -113,6 +140,7 @@ def make_server(gate: Gate, listen: Listen, limits: Limits) -> tuple[aio.Server,
         options=(
             *limit_options(limits, receive=limits.max_request_bytes, send=-1),
             ("grpc.so_reuseport", 0),  # a second process on the same port is a mistake
+            ("grpc.max_concurrent_streams", _streams(limits)),
             ("grpc.default_compression_level", _LEVELS[listen.compression]),
         ),
     )
