@@ -11,7 +11,6 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from guard.proxy import methods, probe
 from guard.proxy.methods import Treatment
 from guard.wire import open_inference_pb2 as pb
-from tests.proxy.test_passing import tapped
 from tests.proxy.world import (
     INFER,
     SERVICE,
@@ -22,6 +21,7 @@ from tests.proxy.world import (
     serving,
     settings,
     start_server,
+    tapped,
     world,
 )
 

@@ -1,8 +1,6 @@
 """What is not touched travels as it came: bytes, metadata, status, deadline, cancellation, compression."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -10,7 +8,19 @@ import numpy as np
 import pytest
 from grpc import aio
 
-from tests.proxy.world import CLEAN, INFER, SERVICE, guarding, request, serving, settings, start_server, world
+from tests.proxy.world import (
+    CLEAN,
+    INFER,
+    SERVICE,
+    guarding,
+    raw_call,
+    request,
+    serving,
+    settings,
+    start_server,
+    tapped,
+    world,
+)
 
 
 async def test_an_inference_travels_as_the_original_bytes() -> None:
@@ -39,44 +49,6 @@ async def test_metadata_travels_both_ways() -> None:
         assert reply.trailing["x-trailing"] == "b"
         assert reply.trailing["ce-id"] == "7"
         assert "guard-decision-id" not in reply.trailing
-
-
-async def test_metadata_that_cannot_travel_is_refused_and_the_server_lives() -> None:
-    async with world() as (server, guarded):
-        reply = await raw_call(guarded.app.address, INFER.encode(), (b"x-key", b"\xff\xfe"))
-        assert b"ASCII" in reply
-        assert not server.calls()
-        assert (await guarded.unary(request())).body
-
-
-async def test_a_path_that_is_no_text_does_not_end_the_server() -> None:
-    async with world() as (_, guarded):
-        await raw_call(guarded.app.address, b"/a/\xff\xfe")
-        assert (await guarded.unary(request())).body
-
-
-async def raw_call(address: str, path: bytes, *headers: tuple[bytes, bytes]) -> bytes:
-    """One call in hand-made HTTP/2 frames; what comes back within a moment."""
-
-    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-    host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    known = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x"))
-    known += ((b"te", b"trailers"), (b"content-type", b"application/grpc"), *headers)
-    block = b"".join(b"\x00" + bytes([len(k)]) + k + bytes([len(v)]) + v for k, v in known)
-    body = request()
-    message = b"\0" + len(body).to_bytes(4, "big") + body
-    writer.write(
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block) + frame(0, 1, 1, message)
-    )
-    answer = b""
-    async with asyncio.timeout(10):
-        while b"grpc-status" not in answer:
-            answer += await reader.read(4096)
-    writer.close()
-    return answer
 
 
 async def test_an_error_keeps_code_text_and_details() -> None:
@@ -171,31 +143,6 @@ async def test_requests_are_compressed_where_the_hop_says_so(algorithm: str) -> 
             await guarded.unary(body, compression=grpc.Compression.Deflate)
             assert server.calls()[0].bodies == [body]
             assert (b"\x04gzip" in b"".join(tapes)) == (algorithm == "gzip")
-
-
-@contextlib.asynccontextmanager
-async def tapped(address: str) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A relay before a server that keeps what goes towards it."""
-    tapes: list[bytes] = []
-    host, _, port = address.rpartition(":")
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tape: list[bytes]) -> None:
-        while data := await reader.read(65536):
-            tape.append(data)
-            writer.write(data)
-        writer.close()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner, outer = await asyncio.open_connection(host, int(port))
-        try:
-            await asyncio.gather(copy(reader, outer, tapes), copy(inner, writer, []), return_exceptions=True)
-        finally:
-            outer.close()
-            writer.close()
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", tapes
 
 
 async def test_large_messages_travel_and_limits_end_them() -> None:

@@ -273,11 +273,13 @@ async def serving(**values: Any) -> AsyncIterator[Server]:
         await made.server.stop(None)
 
 
-def settings(address: str, *, compression: str = "none", dialect: str = "triton", **changes: Any) -> Settings:
+def settings(
+    address: str, *, compression: str = "none", dialect: str = "triton", timeout_s: float = 30.0, **changes: Any
+) -> Settings:
     """Guard in front of one upstream: everything on free ports, in shadow, quick to end."""
     tree: dict[str, Any] = {
         "listen": {"address": "127.0.0.1:0"},
-        "upstream": {"address": address, "compression": compression, "dialect": dialect},
+        "upstream": {"address": address, "compression": compression, "dialect": dialect, "timeout_s": timeout_s},
         "models": [{"name": "m"}],
         "admin": {"http": None, "grpc": None},
         "audit": {"file": "/dev/null"},
@@ -378,3 +380,52 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> N
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def raw_call(address: str, path: bytes, *headers: tuple[bytes, bytes]) -> bytes:
+    """One call in hand-made HTTP/2 frames; what comes back within a moment."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    known = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x"))
+    known += ((b"te", b"trailers"), (b"content-type", b"application/grpc"), *headers)
+    block = b"".join(b"\x00" + bytes([len(k)]) + k + bytes([len(v)]) + v for k, v in known)
+    body = request()
+    message = b"\0" + len(body).to_bytes(4, "big") + body
+    writer.write(
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block) + frame(0, 1, 1, message)
+    )
+    answer = b""
+    async with asyncio.timeout(10):
+        while b"grpc-status" not in answer:
+            answer += await reader.read(4096)
+    writer.close()
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def tapped(address: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A relay before a server that keeps what goes towards it."""
+    tapes: list[bytes] = []
+    host, _, port = address.rpartition(":")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tape: list[bytes]) -> None:
+        while data := await reader.read(65536):
+            tape.append(data)
+            writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection(host, int(port))
+        try:
+            await asyncio.gather(copy(reader, outer, tapes), copy(inner, writer, []), return_exceptions=True)
+        finally:
+            outer.close()
+            writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", tapes

@@ -1,0 +1,150 @@
+"""The listener against callers that keep no rules, and a gate that fails."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+
+from guard.metrics import Metrics
+from guard.proxy import server as listener
+from guard.proxy.admission import Admission
+from guard.proxy.seam import Call, Reply
+from guard.settings import Limits, Listen
+from tests.proxy.world import INFER, STREAM, ended, eventually, raw_call, request, world
+
+
+async def test_metadata_that_cannot_travel_is_refused_and_the_server_lives() -> None:
+    async with world() as (server, guarded):
+        reply = await raw_call(guarded.app.address, INFER.encode(), (b"x-key", b"\xff\xfe"))
+        assert b"ASCII" in reply
+        assert not server.calls()
+        assert (await guarded.unary(request())).body
+
+
+async def test_a_path_that_is_no_text_does_not_end_the_server() -> None:
+    async with world() as (_, guarded):
+        await raw_call(guarded.app.address, b"/a/\xff\xfe")
+        assert (await guarded.unary(request())).body
+
+
+async def test_a_call_without_a_message_is_answered() -> None:
+    async with world() as (server, guarded):
+        reply = await guarded.stream(path=INFER)
+        assert (reply.code, reply.details) == (grpc.StatusCode.INVALID_ARGUMENT, "the call carries no message")
+        assert not server.calls()
+
+
+async def test_a_call_that_never_sends_its_message_loses_its_place() -> None:
+    limits = {"max_concurrent_calls": 1, "max_queued_calls": 0, "drain_s": 0}
+    async with world(limits=limits, timeout_s=0.4) as (_, guarded):
+        call = guarded.channel.stream_stream(INFER)()
+        await eventually(lambda: guarded.count("guard_calls_in_flight") == 1)
+        assert (await guarded.unary(request())).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await ended(call)).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await guarded.unary(request())).body
+
+
+async def test_what_finds_no_place_is_never_read() -> None:
+    """A caller's megabytes stay with the caller: the flow-control window is all that arrives."""
+    limits = {"max_concurrent_calls": 1, "max_queued_calls": 1, "drain_s": 0}
+    async with world(limits=limits) as (server, guarded):
+        go = asyncio.Event()
+
+        async def infer(body: bytes, context: Any) -> bytes:
+            await go.wait()
+            return b""
+
+        server.infer = infer
+        first = asyncio.create_task(guarded.unary(request()))
+        await eventually(server.calls)
+        waiting = guarded.channel.stream_stream(INFER)()
+        sending = asyncio.create_task(waiting.write(b"x" * 20_000_000))
+        await eventually(lambda: guarded.count("guard_calls_queued") == 1)
+        await asyncio.sleep(0.2)
+        assert not sending.done()
+        go.set()
+        await sending
+        assert (await first).code is grpc.StatusCode.OK
+        assert (await ended(waiting)).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_answer_that_is_not_read_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "UNREAD_S", 0.3)
+    async with world() as (server, guarded):
+
+        async def infer(body: bytes, context: Any) -> bytes:
+            return b"x" * 30_000_000
+
+        server.infer = infer
+        call = guarded.channel.stream_stream(INFER)()
+        await call.write(request())
+        await eventually(lambda: server.calls())
+        await eventually(lambda: guarded.count("guard_calls_in_flight") == 0)
+        call.cancel()
+
+
+class Failing:
+    """A gate with a fault."""
+
+    async def unary(self, call: Call, exchange: listener.Exchange) -> None:
+        raise RuntimeError("secret detail")
+
+    def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> Any:
+        raise RuntimeError("secret detail")
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM])
+async def test_a_fault_of_guards_own_says_nothing(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    made, address = listener.make_server(Failing(), Listen(address="127.0.0.1:0"), Limits())
+    await made.start()
+    async with aio.insecure_channel(address) as channel:
+        reply = await ended(channel.stream_stream(path)(timeout=10))
+    await made.stop(None)
+    assert (reply.code, reply.details) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert "secret detail" in caplog.text
+
+
+class Codes:
+    """A gate that answers with any number."""
+
+    async def unary(self, call: Call, exchange: listener.Exchange) -> None:
+        await exchange.send(Reply(code=int((await exchange.receive()) or b""), details="d"))
+
+    def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> Any:
+        raise NotImplementedError
+
+
+async def test_every_code_travels_and_others_are_unknown() -> None:
+    made, address = listener.make_server(Codes(), Listen(address="127.0.0.1:0"), Limits())
+    await made.start()
+    async with aio.insecure_channel(address) as channel:
+        for code in [*range(1, 17), 17, 99]:
+            reply = await ended(channel.unary_unary(INFER)(str(code).encode(), timeout=10))
+            assert reply.code.value[0] == (code if code <= 16 else 2)
+            assert reply.details == "d"
+    await made.stop(None)
+
+
+async def test_a_place_that_comes_as_the_caller_leaves_is_handed_on() -> None:
+    admission = Admission(1, 2, Metrics())
+    await admission.enter(1)
+    second, third = (asyncio.create_task(admission.enter(10)) for _ in range(2))
+    await asyncio.sleep(0)
+    admission.leave()  # the place is second's
+    second.cancel()  # which leaves before it knows
+    await asyncio.gather(second, return_exceptions=True)
+    await asyncio.wait_for(third, 5)
+    admission.leave()
+    await admission.enter(0)
+
+
+async def test_more_places_let_those_in_who_wait() -> None:
+    admission = Admission(1, 2, Metrics())
+    await admission.enter(1)
+    waiting = asyncio.create_task(admission.enter(10))
+    await asyncio.sleep(0)
+    admission.resize(2, 2)
+    await asyncio.wait_for(waiting, 5)
