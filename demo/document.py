@@ -65,7 +65,7 @@ def attack_part(duel: Duel, verdicts: Verdicts) -> dict[str, Any]:
         "victims": int(guarded.attacked.sum()),
         "bare_success": scores.success_rate(bare).plain(),
         "guarded_success": scores.success_rate(guarded).plain(),
-        "detected": scores.detection_rate(guarded).plain(),
+        "detected": rate((guarded.detected_at != NEVER)[won]).plain(),
         "queries_to_detection": finite(scores.queries_to_detection(guarded)),
         "queries_to_flagged_caller": _until_flagged(duel.guarded, verdicts),
         "median_queries": finite(scores.median_of(guarded.queries[guarded.attacked])),
@@ -102,7 +102,7 @@ def paper_part(clean: Clean, duels: Sequence[Duel], verdicts: Verdicts) -> dict[
         "detected": {title: found.plain() for title, found in detected.items()},
         "mean": finite(float(np.mean([found.value for found in detected.values()]))),
         "paper": PAPER_DETECTION,
-        "source": "Xu, Evans, Qi 2018, arXiv:1704.01155: its own model, and eleven attacks where three are shown here",
+        "source": "Xu, Evans, Qi 2018, arXiv:1704.01155",
     }
 
 
@@ -143,4 +143,4 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 def crafted_access(attack: Crafted) -> str:
     """How a crafted attack reaches the endpoint."""
-    return f"crafted on the victim ({attack.entry.family}), sent once"
+    return f"{attack.entry.family}, crafted on the victim"

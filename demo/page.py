@@ -26,13 +26,15 @@ body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: var(--ground
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 p { max-width: 44rem; } .dim, figcaption { color: var(--dim); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 10rem; }
+th, td { text-align: right; vertical-align: top; padding: .35rem .5rem; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td { white-space: nowrap; } td:first-child { white-space: normal; min-width: 7rem; }
+small { display: block; color: var(--dim); font-size: .8rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: .8rem; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem;
         display: flex; gap: .7rem; break-inside: avoid; }
 figure { margin: 0; flex: 1 1 0; min-width: 0; }
-figure img { width: 100%; max-width: 8rem; image-rendering: pixelated; background: #000; display: block; }
+figure img { width: 100%; max-width: 8rem; height: auto; aspect-ratio: 1; image-rendering: pixelated; display: block; }
 figcaption { font-size: .8rem; line-height: 1.3; margin-top: .3rem; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem; overflow-x: auto;
@@ -44,8 +46,8 @@ _INTRO = """<p>A small convolutional network for handwritten digits ({source}) w
 with every stage enforced. Both got the same clean traffic and the same attacks, over gRPC. Rates come with their 95 %
 Wilson intervals.</p>"""
 _LEGEND = """<p class="dim">Success: answered, wrongly, within the perturbation that counts; a refusal is no success.
-Detected: at least one query of the attack was refused. Purified: the successful inputs, through the median filter and
-one bit per pixel, sent to the bare model.</p>"""
+Detected: of the attacks that fool the bare model, those of which Guard refused a query. Purified: what fools the bare
+model, through the median filter and one bit per pixel, sent to it again.</p>"""
 _CAVEAT = """<p>None of these attackers knows of Guard or adapts to it. Feature squeezing alone falls to a white-box
 attacker who does (He et al. 2017, arXiv:1706.04701), and fingerprints to one who tunes his steps to what is accepted
 (OARS, arXiv:2303.06280).</p>"""
@@ -85,9 +87,16 @@ def _gallery(title: str, cards: Sequence[Card]) -> str:
     return f'<h3>{escape(title)}</h3><div class="cards">{inside}</div>'
 
 
+def _cell(text: str) -> str:
+    """What stands in brackets at the end goes below, small."""
+    main, bracket, rest = text.partition(" (")
+    below = f"<small>{escape(rest.removesuffix(')'))}</small>" if bracket else ""
+    return escape(main) + below
+
+
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -96,19 +105,18 @@ def _clean(clean: Mapping[str, Any]) -> str:
         ("answered rightly", per_cent(clean["bare_accuracy"]), per_cent(clean["guarded_accuracy"])),
         (f"refused (budget {100 * clean['budget']:g} %)", "-", per_cent(clean["refused"])),
         ("answered otherwise than bare", "-", per_cent(clean["changed_answers"])),
-        ("benign callers ever flagged", "-", per_cent(clean["callers_flagged"])),
+        ("benign callers flagged", "-", per_cent(clean["callers_flagged"])),
     )
-    return _table((f"{clean['images']:,} clean test images", "bare", "guarded"), rows)
+    return _table((f"{clean['images']:,} clean test images, per cent", "bare", "guarded"), rows)
 
 
 def _attacks(attacks: Sequence[Mapping[str, Any]]) -> str:
     headings = (
-        "attack", "success, bare", "success, guarded", "detected", "queries to detection", "queries to flagged caller",
-        "right if purified",
+        "success, per cent", "bare", "guarded", "detected", "refused at query", "caller flagged at", "purified: right",
     )  # fmt: skip
     rows = [
         (
-            f"{row['title']} ({row['victims']} inputs, {row['norm']} \u2264 {row['eps']:g}; {row['access']})",
+            f"{row['title']} ({row['victims']} inputs, {row['norm']} \u2264 {row['eps']:g}, {row['access']})",
             per_cent(row["bare_success"]), per_cent(row["guarded_success"]), per_cent(row["detected"]),
             count(row["queries_to_detection"]), count(row["queries_to_flagged_caller"]),
             per_cent(row["right_when_purified"]),
@@ -120,10 +128,11 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> str:
 
 def _paper(paper: Mapping[str, Any]) -> str:
     rows = [(title, per_cent(found)) for title, found in paper["detected"].items()]
-    mean = "-" if paper["mean"] is None else f"{100 * paper['mean']:.1f} %"
-    rows += [("mean", mean), ("the paper, all its attacks", f"{100 * paper['paper']:.1f} %")]
+    mean = "-" if paper["mean"] is None else f"{100 * paper['mean']:.1f}"
+    rows += [("mean", mean), ("the paper (its own model, all its attacks)", f"{100 * paper['paper']:.1f}")]
     measured = per_cent(paper["false_positive_rate"]["measured"])
-    return _table((f"found at p \u2264 0.04; measured on clean images: {measured}", "detected"), rows)
+    rows = [("clean images", measured), *rows]
+    return _table(("found at p \u2264 0.04, per cent", "detected"), rows)
 
 
 def render(document: Mapping[str, Any], galleries: Mapping[str, Sequence[Card]], settings: str) -> str:

@@ -43,8 +43,13 @@ def cost(latency: Mapping[str, Any]) -> str:
 def render(document: Mapping[str, Any], console: Console) -> None:
     """The table and the two lines below it."""
     clean = document["clean"]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="One model, bare and behind Guard: per cent, 95 % intervals")
-    table.add_column("")
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title="One model, bare and behind Guard: per cent, 95 % intervals",
+    )
+    table.add_column("", no_wrap=True)
     for heading in ("bare", "guarded", "detected", "at*"):
         table.add_column(heading, no_wrap=True, justify="right")
     accuracies = briefly(clean["bare_accuracy"]), briefly(clean["guarded_accuracy"])
@@ -65,7 +70,7 @@ def _lines(document: Mapping[str, Any], console: Console) -> None:
     measured = briefly(paper["false_positive_rate"]["measured"])
     singly = ", ".join(f"{title} {briefly(found)}" for title, found in paper["detected"].items())
     for text in (
-        "Attacks: success; detected: a query was refused. *the median query of the first refusal.",
+        "Attacks: success; detected, of those that fool the bare model: a query was refused, *at this one (median).",
         f"Clean: {clean['images']:,} images; detected are false positives, {100 * clean['budget']:g} asked for.",
         f"Feature squeezing at a false-positive rate of {measured}: {singly}; mean {_share(paper['mean'])}.",
         f"Its paper, on its own model, all its attacks: {_share(paper['paper'])} at about 4.",

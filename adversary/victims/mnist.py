@@ -1,6 +1,6 @@
-"""The MNIST victim: two convolutions and a small MLP, 207 thousand parameters, about 99 % on the test set.
+"""The MNIST victim: two convolutions and a small MLP, 207 thousand parameters, 99.3 % on the test set.
 
-`python -m adversary.victims.mnist --out FILE.onnx` trains it (seeded, half a minute on one core) and writes the
+`python -m adversary.victims.mnist --out FILE.onnx` trains it (seeded, about two minutes on one core) and writes the
 checkpoint that lies beside this file. The ONNX file takes `image`, FP32 [-1, 1, 28, 28] in [0, 1], and answers
 `logits`, FP32 [-1, 10]. `load` rebuilds the torch module from its initialisers: white-box attacks see what is served.
 """
@@ -26,10 +26,11 @@ from adversary.data.cache import DataUnavailable, write_atomic
 from adversary.gradients import one_thread
 
 CHECKPOINT = Path(__file__).with_name("mnist_cnn.onnx")
-EPOCHS = 4
+EPOCHS = 12
 SEED = 7
 BATCH = 128
 LEARNING_RATE = 2e-3
+SHIFT = 2  # pixels that a batch moves at most, up or down and sideways; digits have a wider border
 
 
 class Victim(nn.Module):
@@ -60,16 +61,16 @@ def train(
 
 def _train(split: mnist.Split, *, seed: int, epochs: int, say: Callable[[str], None]) -> Victim:
     torch.manual_seed(seed)
-    order = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     model = Victim()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     steps = epochs * (len(split) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=max(1, steps))
     for epoch in range(epochs):
-        shuffled = order.permutation(len(split))[: len(split) // BATCH * BATCH].reshape(-1, BATCH)
+        shuffled = rng.permutation(len(split))[: len(split) // BATCH * BATCH].reshape(-1, BATCH)
         for rows in shuffled:
-            x, y = torch.from_numpy(mnist.unit(split.images[rows])), torch.from_numpy(split.labels[rows])
-            loss = functional.cross_entropy(model(x), y)
+            x = np.roll(mnist.unit(split.images[rows]), tuple(rng.integers(-SHIFT, SHIFT + 1, 2)), (2, 3))
+            loss = functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(split.labels[rows]))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
