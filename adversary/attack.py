@@ -52,7 +52,10 @@ class ScoreOracle(Protocol):
     """An endpoint that answers with the probabilities of its classes."""
 
     def probabilities(self, x: Array) -> Array | Refused:
-        """(N, ...) -> (N, C) float64 rows that sum to 1, or one refusal of them all."""
+        """(N, ...) -> (N, C) float64 rows that sum to 1, or one refusal of them all.
+
+        An oracle that spreads one call over several has rows of not-a-number where only these were refused.
+        """
         ...
 
 
@@ -106,6 +109,10 @@ class Meter:
 
     def adversarial(self, x: Array) -> Array:
         """(N, ...) -> (N,) whether each row is answered with another label; a refusal is no success."""
+        return self.verdicts(x)[0]
+
+    def verdicts(self, x: Array) -> tuple[Array, Array]:
+        """(N, ...) -> (N,) whether each row is answered with another label, (N,) whether it is refused."""
         if len(x) > self.left:
             raise BudgetSpent
         parts = []
@@ -113,7 +120,8 @@ class Meter:
             self.spent += len(rows)
             parts.append(self._oracle.labels(rows))
         labels = np.concatenate(parts)
-        return np.asarray((labels != self._y) & (labels != REFUSED))
+        refused = np.asarray(labels == REFUSED)
+        return np.asarray((labels != self._y) & ~refused), refused
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,13 +2,19 @@
 
 import importlib
 from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
 
 from adversary.attack import Access, Attack, Norm
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One attack. `eps` and `budget` are defaults for images in [0, 1]; their units are in adversary.attack."""
+    """One attack. `eps` and `budget` are defaults for images in [0, 1]; their units are in adversary.attack.
+
+    module:  where its function is, by default the module of its name in adversary.evasion.
+    base:    of a wrapper, the name of the attack that it runs.
+    """
 
     name: str
     family: str
@@ -17,10 +23,14 @@ class Entry:
     source: str
     eps: float
     budget: int
+    module: str = ""
+    base: str = ""
 
     def load(self) -> Attack:
-        """The attack's function, from the module of its name; white-box attacks import torch here."""
-        attack: Attack = importlib.import_module(f"adversary.evasion.{self.name.replace('-', '_')}").attack
+        """The attack's function; white-box attacks import torch here."""
+        module = importlib.import_module(self.module or f"adversary.evasion.{self.name.replace('-', '_')}")
+        function: Any = module.attack
+        attack: Attack = wraps(function)(partial(function, base=self.base)) if self.base else function
         return attack
 
 

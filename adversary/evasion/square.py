@@ -77,7 +77,7 @@ def attack(
 
         def propose(best: Array, step: int) -> Array:
             size = round(math.sqrt(share(step, budget, initial) * height * width))
-            return _with_square(image, best, eps, min(max(size, 1), height, width), rng)
+            return with_square(image, best, eps, min(max(size, 1), height, width), rng)
 
         stripes = np.clip(image + rng.choice((-eps, eps), size=(channels, 1, width)), 0.0, 1.0)
         for best in search(asking(meter, x), stripes, propose):
@@ -86,7 +86,7 @@ def attack(
     return descend(target, x, y, budget=budget, batch=1, walk=walk)
 
 
-def _with_square(image: Array, best: Array, eps: float, size: int, rng: np.random.Generator) -> Array:
+def with_square(image: Array, best: Array, eps: float, size: int, rng: np.random.Generator) -> Array:
     """The best so far with one square set anew, so that it differs (where it can)."""
     window = place(rng, image.shape, size)
     candidate = best.copy()

@@ -35,7 +35,7 @@ def test_squares_shrink_on_the_authors_schedule_whatever_the_budget():
 def test_linf_moves_stay_at_the_edge_of_the_ball_and_change_one_square(prey):
     image = np.full((1, 12, 12), 0.5)
     rng = np.random.default_rng(0)
-    candidate = square._with_square(image, np.full((1, 12, 12), 0.8), 0.3, 4, rng)
+    candidate = square.with_square(image, np.full((1, 12, 12), 0.8), 0.3, 4, rng)
     changed = np.argwhere(candidate[0] != 0.8)
     assert len(changed) == 16
     assert np.ptp(changed, axis=0).tolist() == [3, 3]
