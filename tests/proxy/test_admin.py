@@ -151,7 +151,7 @@ async def test_readiness_follows_the_upstream(tmp_path):
         assert await page(guarded, "/healthz") == (200, b"ok\n")
         upstream.ready = True
         async with asyncio.timeout(20):
-            while (await page(guarded, "/readyz"))[0] != 200:  # noqa: ASYNC110 - seen from outside
+            while (await page(guarded, "/readyz"))[0] != 200:
                 await asyncio.sleep(0.1)
 
 
