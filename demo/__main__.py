@@ -14,9 +14,9 @@ from rich.console import Console
 
 from adversary.data.cache import DataUnavailable
 from adversary.oracle import OracleError
+from adversary.processes import ChildFailed
 from demo import table
 from demo.plan import Plan
-from demo.processes import ChildFailed
 from demo.run import Options, run
 from demo.screen import Screen
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from adversary import runner
+from adversary import processes, runner
 from adversary.attack import Array
 from adversary.data import mnist
 from adversary.data.cache import write_atomic
 from adversary.victims.mnist import CHECKPOINT
-from demo import caching, processes
+from demo import caching
 from demo.plan import MODEL, Crafted, Plan
 from demo.screen import Tell
 

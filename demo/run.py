@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from adversary import processes
 from adversary.attack import Array
 from adversary.data import mnist
 from adversary.data.cache import write_atomic
-from demo import caching, document, gallery, measure, page, prepare, processes, verdicts
+from demo import caching, document, gallery, measure, page, prepare, verdicts
+from demo import processes as guards
 from demo.document import Duel
 from demo.measure import Attacked
 from demo.plan import CRAFTED, WALK, Plan
@@ -75,7 +77,7 @@ def run(options: Options, screen: Screen) -> Mapping[str, Any]:
 
 
 def _settings(path: Path, file: Path, profile: Path | None, audit: Path) -> Path:
-    text = yaml.safe_dump(processes.settings(file, profile, audit), sort_keys=False)
+    text = yaml.safe_dump(guards.settings(file, profile, audit), sort_keys=False)
     write_atomic(path, text.encode())
     return path
 
