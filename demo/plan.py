@@ -55,8 +55,8 @@ class Plan:
 
     seed: int = 0
     fit: int = 10_000
-    clean: int = 2_000
-    callers: int = 20
+    clean: int = 5_000
+    callers: int = 50
     victims: int = 100
     walkers: int = 8
     walk_budget: int = 2_500

