@@ -21,6 +21,7 @@ def test_clean_traffic():
 def test_an_attack():
     part = document.attack_part(samples.duel(), samples.VERDICTS)
     assert (part["bare_success"]["hits"], part["guarded_success"]["hits"], part["detected"]["hits"]) == (3, 1, 2)
+    assert part["detected"]["n"] == 3  # of what fools the bare model
     assert part["queries_to_detection"] == 2.0
     assert part["queries_to_flagged_caller"] is None
     assert part["right_when_purified"] == {**part["right_when_purified"], "hits": 2, "n": 3}

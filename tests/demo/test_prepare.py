@@ -37,7 +37,7 @@ def test_the_parts_repeat_themselves_by_seed():
 
 
 def test_a_plan_fits_the_images_there_are():
-    small = Plan(fit=100, clean=100, victims=6, walkers=3).scaled_to(20, 50)
+    small = Plan(fit=100, clean=100, victims=6, walkers=3, callers=5).scaled_to(20, 50)
     assert (small.fit, small.clean, small.pairs) == (20, 41, 41)
     with pytest.raises(ValueError, match="too few"):
         Plan(victims=40).scaled_to(20, 50)
