@@ -43,8 +43,21 @@ _WHITE_BOX = (
 _SCORE_BASED = (
     Entry("square", "score-based", "scores", "linf", "Andriushchenko et al. 2020, arXiv:1912.00049", 0.3, 5000),
     Entry("square-l2", "score-based", "scores", "l2", "Andriushchenko et al. 2020, arXiv:1912.00049", 3.0, 5000),
+    Entry("simba", "score-based", "scores", "l2", "Guo et al. 2019, arXiv:1905.07121", 4.0, 5000),
+    Entry("simba-dct", "score-based", "scores", "l2", "Guo et al. 2019, arXiv:1905.07121", 3.0, 5000),
+    Entry("nes", "score-based", "scores", "linf", "Ilyas et al. 2018, arXiv:1804.08598", 0.3, 5000),
+    Entry("spsa", "score-based", "scores", "linf", "Uesato et al. 2018, arXiv:1802.05666", 0.3, 20_000),
+    Entry("bandits", "score-based", "scores", "linf", "Ilyas et al. 2019, arXiv:1807.07978", 0.3, 5000),
+    Entry("zoo", "score-based", "scores", "l2", "Chen et al. 2017, arXiv:1708.03999", 4.0, 20_000),
 )
 _DECISION_BASED = (
+    Entry("boundary", "decision-based", "labels", "l2", "Brendel et al. 2018, arXiv:1712.04248", 3.0, 10_000),
     Entry("hop-skip-jump", "decision-based", "labels", "l2", "Chen et al. 2020, arXiv:1904.02144", 3.0, 2000),
+    Entry("qeba", "decision-based", "labels", "l2", "Li et al. 2020, arXiv:2005.14137", 3.0, 2000),
+    Entry("qeba-dct", "decision-based", "labels", "l2", "Li et al. 2020, arXiv:2005.14137", 3.0, 2000),
+    Entry("sign-opt", "decision-based", "labels", "l2", "Cheng et al. 2020, arXiv:1909.10773", 3.0, 4000),
+    Entry("geoda", "decision-based", "labels", "l2", "Rahmati et al. 2020, arXiv:2003.06468", 3.0, 2000),
+    Entry("surfree", "decision-based", "labels", "l2", "Maho et al. 2021, arXiv:2011.12807", 3.0, 2000),
+    Entry("rays", "decision-based", "labels", "linf", "Chen, Gu 2020, arXiv:2006.12792", 0.3, 2000),
 )
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in (*_WHITE_BOX, *_SCORE_BASED, *_DECISION_BASED)}

@@ -60,3 +60,11 @@ def approach(
             pass
         queries[i] = meter.spent
     return Result(x_adv, queries)
+
+
+def pairs_left(meter: ScoreMeter, samples: int) -> int:
+    """How many pairs of probes the budget allows beside one check, at most half of the samples."""
+    pairs = min(samples // 2, (meter.left - 1) // 2)
+    if pairs < 1:
+        raise BudgetSpent
+    return pairs
