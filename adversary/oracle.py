@@ -10,7 +10,7 @@ x travels as [0, 1] float32 in the model's own layout here, and as the model's d
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -88,6 +88,10 @@ class Record:
         return self.status != "OK"
 
 
+Listener = Callable[[Array, Reply, Record], None]
+"""Told of every call that was answered or refused: what was sent, what came back, the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Tensors:
     """What the model's metadata says of the tensors in use."""
@@ -107,6 +111,7 @@ class AsyncOracle:
     records: list[Record] = field(default_factory=list)
     spent: int = 0
     identity: int = 0
+    listeners: list[Listener] = field(default_factory=list)
     _channel: grpc.aio.Channel | None = None
     _tensors: _Tensors | None = None
     _opened: float = 0.0
@@ -148,12 +153,15 @@ class AsyncOracle:
         decision_id = next((str(value) for key, value in trailers if key == DECISION_ID), "")
         seconds = time.monotonic() - started
         since = started - self._opened
-        self.records.append(Record(len(x), digest, since, seconds, code.name, decision_id, identity))
-        if code in _REFUSALS:
-            return Refused(code.name, decision_id)
-        if code is not grpc.StatusCode.OK:
+        record = Record(len(x), digest, since, seconds, code.name, decision_id, identity)
+        self.records.append(record)
+        if code is not grpc.StatusCode.OK and code not in _REFUSALS:
             raise OracleError(f"{self.endpoint.target} answered {code.name}: {await call.details()}")
-        return Answered(self._answer(await call, len(x)), decision_id)
+        refused = code is not grpc.StatusCode.OK
+        reply = Refused(code.name, decision_id) if refused else Answered(self._answer(await call, len(x)), decision_id)
+        for listener in self.listeners:
+            listener(x, reply, record)
+        return reply
 
     async def replies(
         self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
@@ -242,11 +250,15 @@ def _choose(metadata: pb.ModelMetadataResponse, endpoint: Endpoint) -> _Tensors:
 
 
 class Oracle:
-    """The same for synchronous code: an event loop of its own. Use as `with Oracle(endpoint, budget) as oracle`."""
+    """The same for synchronous code: an event loop of its own. Use as `with Oracle(endpoint, budget) as oracle`.
+
+    pause:  called between calls, with the rows that were just sent: others may have their turn at the endpoint.
+    """
 
     def __init__(self, endpoint: Endpoint, budget: int) -> None:
         self._oracle = AsyncOracle(endpoint, budget)
         self._runner = asyncio.Runner()
+        self.pause: Callable[[int], None] = lambda _: None
 
     def __enter__(self) -> Self:
         try:
@@ -270,6 +282,11 @@ class Oracle:
         return self._oracle.records
 
     @property
+    def listeners(self) -> list[Listener]:
+        """Told of every call."""
+        return self._oracle.listeners
+
+    @property
     def spent(self) -> int:
         """Rows sent so far."""
         return self._oracle.spent
@@ -285,13 +302,17 @@ class Oracle:
 
     def query(self, x: Array) -> Reply:
         """(N, ...) in one call."""
-        return self._runner.run(self._oracle.query(x))
+        reply = self._runner.run(self._oracle.query(x))
+        self.pause(len(x))
+        return reply
 
     def replies(
         self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
     ) -> list[Reply]:
         """One call a batch, several at once, in order; each as its own identity if told so."""
-        return self._runner.run(self._oracle.replies(batches, concurrency, identities))
+        replies = self._runner.run(self._oracle.replies(batches, concurrency, identities))
+        self.pause(sum(map(len, batches)))
+        return replies
 
     def labels(self, x: Array) -> Array:
         """(N, ...) in one call -> (N,) labels, REFUSED in every row where the call was."""

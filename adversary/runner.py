@@ -5,15 +5,16 @@ one input. A black-box attack goes victim by victim, each with its own random st
 its own identity: the outcome of a victim does not depend on which others are attacked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from adversary.attack import REFUSED, Array, norms
+from adversary.attack import REFUSED, Array, Norm, Refused, norms
 from adversary.catalogue import Entry
-from adversary.oracle import Oracle, Record, reply_labels
+from adversary.oracle import Oracle, Record, Reply, reply_labels
 from adversary.sizes import sizes
 
 NEVER = -1
@@ -36,6 +37,8 @@ class Outcome:
     linf, l2:               the same in these.
     queries:                what the attack cost, in the unit of its budget.
     detected_at:            rows sent until the first refusal, the judging query included; NEVER without one.
+    reached_at:             rows sent until the endpoint first answered wrongly within eps, whatever came of it; NEVER.
+    trails:                 every call of the attack and the judging one, a tuple a victim.
     """
 
     attack: str
@@ -49,7 +52,9 @@ class Outcome:
     l2: Array
     queries: Array
     detected_at: Array
+    reached_at: Array
     x_adv: Array = field(repr=False)
+    trails: tuple[tuple[Record, ...], ...] = field(repr=False, default=())
 
     @property
     def attacked(self) -> Array:
@@ -60,12 +65,16 @@ class Outcome:
     def success(self) -> Array:
         """(N,) answered, wrongly, within eps."""
         wrong = (self.adversarial != self.y) & (self.adversarial != REFUSED)
-        return np.asarray(self.attacked & wrong & (self.size <= self.eps * (1.0 + _SLACK) + _SLACK))
+        return np.asarray(self.attacked & wrong & (self.size <= _allowed(self.eps)))
+
+
+def _allowed(eps: float) -> float:
+    return eps * (1.0 + _SLACK) + _SLACK
 
 
 def ask_singly(oracle: Oracle, x: Array) -> Array:
-    """(N, ...) in a call each, row i as identity i -> (N,) labels."""
-    replies = oracle.replies([row[None] for row in x], identities=range(len(x)))
+    """(N, ...) in a call each, one after the other, row i as identity i -> (N,) labels."""
+    replies = oracle.replies([row[None] for row in x], concurrency=1, identities=range(len(x)))
     return np.array([reply_labels(reply, 1)[0] for reply in replies], np.int64)
 
 
@@ -107,11 +116,14 @@ def judge(
     """
     x_adv = _clipped(x, x_adv)
     clean = ask_singly(oracle, x) if clean is None else clean
+    since = len(oracle.records)
     adversarial = ask_singly(oracle, x_adv)
-    detected = np.where(adversarial == REFUSED, 1, NEVER)
-    return _outcome(
-        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries, detected_at=detected
-    )
+    trails = tuple((record,) for record in oracle.records[since:])
+    outcome = _outcome(
+        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries,
+        detected_at=np.where(adversarial == REFUSED, 1, NEVER), reached_at=np.full(len(x), NEVER), trails=trails,
+    )  # fmt: skip
+    return replace(outcome, reached_at=np.where(outcome.success, 1, NEVER))
 
 
 def hunt(
@@ -123,34 +135,75 @@ def hunt(
     eps: float,
     budget: int,
     seed: int,
+    clean: Array | None = None,
+    first: int = 0,
     per_victim: Mapping[str, Array] | None = None,
     tell: Tell = _silent,
     **options: Any,
 ) -> Outcome:
-    """A black-box attack through the wire, victim by victim. per_victim: options with a row a victim (starts)."""
+    """A black-box attack through the wire, victim by victim.
+
+    clean:       the labels of x, where they are known; by default each victim's is asked for before its attack.
+    first:       the number of the first victim, where these are some of many: it picks the random stream.
+    per_victim:  options with a row a victim (starts).
+    """
     attack = entry.load()
     x_adv, queries = np.array(x, np.float32), np.zeros(len(x), np.int64)
-    clean, adversarial = np.full((2, len(x)), REFUSED, np.int64)
-    detected = np.full(len(x), NEVER, np.int64)
+    known, adversarial = np.full((2, len(x)), REFUSED, np.int64)
+    reached = np.full(len(x), NEVER, np.int64)
+    trails = []
     won = 0
     for i in range(len(x)):
         one = slice(i, i + 1)
         oracle.use(i)
-        clean[i] = oracle.labels(x[one])[0]
-        if clean[i] == y[i]:
-            since = len(oracle.records)
+        known[i] = oracle.labels(x[one])[0] if clean is None else clean[i]
+        since = len(oracle.records)
+        if known[i] == y[i]:
             rows = {name: values[one] for name, values in (per_victim or {}).items()}
-            rng = np.random.default_rng([seed, i])
-            result = attack(oracle, x[one], y[one], eps=eps, budget=budget, rng=rng, **rows, **options)
-            x_adv[one] = _clipped(x[one], result.x_adv)
-            queries[i] = result.queries[0]
-            adversarial[i] = oracle.labels(x_adv[one])[0]
-            detected[i] = first_refusal(oracle.records[since:])
+            rng = np.random.default_rng([seed, first + i])
+            with _watching(oracle, entry, x[one], int(y[i]), eps) as watch:
+                result = attack(oracle, x[one], y[one], eps=eps, budget=budget, rng=rng, **rows, **options)
+                x_adv[one] = _clipped(x[one], result.x_adv)
+                queries[i] = result.queries[0]
+                adversarial[i] = oracle.labels(x_adv[one])[0]
+            reached[i] = watch.reached_at
             won += int(adversarial[i] not in {REFUSED, y[i]} and sizes(x[one], x_adv[one], entry.norm)[0] <= eps)
+        trails.append(tuple(oracle.records[since:]))
         tell(i + 1, len(x), won)
     return _outcome(
-        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries, detected_at=detected
-    )
+        entry, eps, x, x_adv, y=y, clean=known, adversarial=adversarial, queries=queries, reached_at=reached,
+        detected_at=np.array([first_refusal(trail) for trail in trails], np.int64), trails=tuple(trails),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Sees one victim's queries go by, and when the first was answered wrongly within eps."""
+
+    x: Array
+    y: int
+    norm: Norm
+    allowed: float
+    rows: int = 0
+    reached_at: int = NEVER
+
+    def __call__(self, x: Array, reply: Reply, _record: Record) -> None:
+        if self.reached_at == NEVER and not isinstance(reply, Refused):
+            wrong = np.flatnonzero(reply_labels(reply, len(x)) != self.y)
+            near = sizes(np.repeat(self.x, len(wrong), axis=0), x[wrong], self.norm) <= self.allowed
+            if near.any():
+                self.reached_at = self.rows + int(wrong[near][0]) + 1
+        self.rows += len(x)
+
+
+@contextmanager
+def _watching(oracle: Oracle, entry: Entry, x: Array, y: int, eps: float) -> Iterator[_Watch]:
+    watch = _Watch(x, y, entry.norm, _allowed(eps))
+    oracle.listeners.append(watch)
+    try:
+        yield watch
+    finally:
+        oracle.listeners.remove(watch)
 
 
 def _clipped(x: Array, x_adv: Array) -> Array:
@@ -158,7 +211,7 @@ def _clipped(x: Array, x_adv: Array) -> Array:
     return np.clip(np.nan_to_num(np.asarray(x_adv, np.float32).reshape(x.shape)), 0.0, 1.0)
 
 
-def _outcome(entry: Entry, eps: float, x: Array, x_adv: Array, **values: Array) -> Outcome:
+def _outcome(entry: Entry, eps: float, x: Array, x_adv: Array, **values: Any) -> Outcome:
     delta = x_adv.astype(np.float64) - x
     size, linf, l2 = sizes(x, x_adv, entry.norm), norms(delta, "linf"), norms(delta, "l2")
     return Outcome(entry.name, eps, entry.norm, x_adv=x_adv, size=size, linf=linf, l2=l2, **values)

@@ -19,14 +19,19 @@ def brightness(x):
     return np.stack([1.0 - high, high], axis=1)
 
 
+def of(entry, attack):
+    """The entry with another function."""
+
+    class Other(type(entry)):
+        def load(self):
+            return attack
+
+    return Other(**{name: getattr(entry, name) for name in entry.__dataclass_fields__})
+
+
 def fake(entry, x_adv):
     """An entry whose attack always claims x_adv."""
-
-    class Fake(type(entry)):
-        def load(self):
-            return lambda target, x, y, **_: Result(np.broadcast_to(x_adv, x.shape), np.full(len(x), 5))
-
-    return Fake(**{name: getattr(entry, name) for name in entry.__dataclass_fields__})
+    return of(entry, lambda target, x, y, **_: Result(np.broadcast_to(x_adv, x.shape), np.full(len(x), 5)))
 
 
 @pytest.fixture
@@ -149,3 +154,41 @@ def test_craft_repeats_itself_by_seed(victim, prey):
     assert np.array_equal(craft(1)[0], craft(1)[0])
     assert not np.array_equal(craft(1)[0], craft(2)[0])
     assert attack.norms(craft(1)[0] - x, "linf").max() <= 0.3 + 1e-6
+
+
+def test_what_was_answered_wrongly_within_eps_is_seen_even_where_the_end_fails():
+    """Answers twelve rows, then refuses: the walk had its input by then, the judging query is refused."""
+
+    def walk(target, x, y, *, eps, budget, rng):
+        for value in (0.9, 0.45, 0.55, 0.3):
+            target.labels(np.full((3, *x.shape[1:]), value, np.float32))
+        return Result(np.full(x.shape, 0.55, np.float32), np.array([12]))
+
+    refuse = lambda x, n: grpc.StatusCode.PERMISSION_DENIED if n > 5 else None
+    with serving(Tiny(brightness, refuse)) as tiny, oracle(tiny) as o:
+        outcome = runner.hunt(of(ENTRY, walk), o, X[:1], Y[:1], eps=0.2, budget=12, seed=0)
+    assert outcome.reached_at.tolist() == [7]
+    assert not outcome.success.any()
+    assert outcome.detected_at.tolist() == [13]
+    assert [record.rows for record in outcome.trails[0]] == [3, 3, 3, 3, 1]
+
+
+def test_known_clean_labels_and_the_number_of_the_first_victim(tiny):
+    def noisy(target, x, y, *, eps, budget, rng):
+        return Result((x + rng.uniform(0, 0.2, x.shape)).astype(np.float32), np.array([0]))
+
+    def hunt(x, y, clean, first):
+        with oracle(tiny) as o:
+            return runner.hunt(
+                of(ENTRY, noisy), o, x, y, eps=0.2, budget=1, seed=3, clean=np.array(clean), first=first
+            ).x_adv
+
+    whole = hunt(X, Y, [0, 0], 0)
+    assert np.array_equal(hunt(X[1:], Y[1:], [0], 1), whole[1:])
+    assert np.array_equal(hunt(X, Y, [0, 9], 0)[1], X[1])
+
+
+def test_a_send_reaches_at_its_first_query(tiny):
+    outcome = judge(tiny, [[0.55] * 4, [0.45] * 4])
+    assert outcome.reached_at.tolist() == [1, runner.NEVER]
+    assert [len(trail) for trail in outcome.trails] == [1, 1]
