@@ -7,7 +7,8 @@ moment and after it: callers who wait for an answer send nothing new until they 
 caller sends without waiting, in the very moment of the stop, may still end CANCELLED.
 
 Reload. The file is read and validated, every engine and new upstream is made, and only then everything is swapped at
-once. What is wrong changes nothing; what needs a restart is named and changes nothing either.
+once. What is wrong changes nothing; what needs a restart is named and changes nothing either. Calls that have begun end
+with the settings that they began with, long streams, too.
 """
 
 import asyncio
@@ -71,6 +72,7 @@ class App:
     def __init__(self, gate: Gate, load: Callable[[], Settings]) -> None:
         self._gate, self._load = gate, load
         self._tasks: set[asyncio.Task[None]] = set()
+        self._former: list[Runtime] = []
         self._stack = contextlib.AsyncExitStack()
         self._reloading = asyncio.Lock()
         self.address = ""
@@ -85,7 +87,7 @@ class App:
             await app._start(settings, token)
         except BaseException:
             await app._stack.aclose()
-            await app.runtime.retire(0.0)
+            await app.runtime.retire()
             raise
         return app
 
@@ -164,10 +166,17 @@ class App:
         self._show_info()
         metrics.config_reloads.labels("done").inc()
         _log.info("settings reloaded: %s", config.digest(settings))
-        task = asyncio.create_task(former.retire(limits.drain_s))
+        task = asyncio.create_task(self._retire(former))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
+
+    async def _retire(self, former: Runtime) -> None:
+        """A stream may go on for long: what it began with stays."""
+        self._former.append(former)
+        await former.idle()
+        self._former.remove(former)
+        await former.retire()
 
     # --- the end
 
@@ -185,7 +194,8 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
-        await self.runtime.retire(0.0)
+        for runtime in (*self._former, self.runtime):
+            await runtime.retire()
         await shared.store.close()
         shared.metrics.close()
 

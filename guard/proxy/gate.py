@@ -90,8 +90,8 @@ class Gate:
             return self._health.check(body)
         if treatment is Treatment.INSPECT:
             return await Pipeline(runtime).infer(ticket, body)
-        if call.path == methods.SERVER_READY and runtime.shared.draining:
-            return Reply(ServerReadyResponse(ready=False).SerializeToString())
+        if call.path == methods.SERVER_READY and (runtime.shared.draining or len(set(runtime.routes.values())) > 1):
+            return Reply(ServerReadyResponse(ready=runtime.upstreams_ready).SerializeToString())
         label, route = UNLISTED, runtime.default
         if call.path in methods.NAMES_MODEL:
             name = _model_named(body)

@@ -1,6 +1,6 @@
 """A stream that is answered here: the producing coroutine and the reading handler, with a bounded queue between them.
 
-The handler reads it like an upstream's stream. When the reader is cancelled, so is the producer.
+The handler reads it like an upstream's stream, and cancels it when it stops reading, for whatever reason.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from guard.proxy import status
 from guard.proxy.seam import Metadata, Reply
 
 MAX_QUEUED = 4
+_running: set[asyncio.Task[Reply]] = set()
+"""An event loop holds its tasks weakly: a producer that ends after its reader would be collected half-way."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,8 @@ class LocalStream:
     def __init__(self, produce: Callable[[Outlet], Awaitable[Reply]]) -> None:
         self._outlet = Outlet()
         self._task = asyncio.create_task(self._run(produce))
+        _running.add(self._task)
+        self._task.add_done_callback(_running.discard)
 
     async def _run(self, produce: Callable[[Outlet], Awaitable[Reply]]) -> Reply:
         try:
@@ -55,24 +59,18 @@ class LocalStream:
         await self._outlet.queue.put(None)
         return reply
 
+    def cancel(self) -> None:
+        """End it, if it has not ended: nobody reads it any more."""
+        self._task.cancel()
+
     async def initial(self) -> Metadata:
         """The initial metadata, once there."""
-        try:
-            return await asyncio.shield(self._outlet.begun)
-        except asyncio.CancelledError:
-            self._task.cancel()
-            raise
+        return await asyncio.shield(self._outlet.begun)
 
     async def messages(self) -> AsyncGenerator[bytes]:
         """The answers, until the stream ends."""
-        ended = False
-        try:
-            while (body := await self._outlet.queue.get()) is not None:
-                yield body
-            ended = True
-        finally:
-            if not ended:
-                self._task.cancel()
+        while (body := await self._outlet.queue.get()) is not None:
+            yield body
 
     async def status(self) -> Reply:
         """How it ended."""

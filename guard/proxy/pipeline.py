@@ -301,7 +301,9 @@ class Pipeline:
         failed = original is not None and original.code != Code.OK
         if failed or model.engine is None or not model.engine.reads_answers:
             self.record(opened, made, as_decided(made.decision))
-        elif not self.runtime.shared.background.spawn(self._conclude_later(opened, made, original)):
+        elif self.runtime.shared.background.spawn(self._conclude_later(opened, made, original)):
+            self.runtime.calls += 1  # it is not retired before
+        else:
             self._metrics.uninspected.labels(opened.label, "background_full").inc()
             self.record(opened, made, as_decided(made.decision))
 
@@ -311,7 +313,9 @@ class Pipeline:
             conclusion, _ = await self.conclude(opened, made, original, opened.route.timeout_s)
         except TimeoutError:
             self._metrics.uninspected.labels(opened.label, "inspection_timeout").inc()
-        self.record(opened, made, conclusion)
+        finally:
+            self.runtime.calls -= 1
+            self.record(opened, made, conclusion)
 
     async def conclude(
         self, opened: Opened, made: Plan, original: Reply | None, timeout_s: float

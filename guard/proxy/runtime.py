@@ -134,10 +134,14 @@ class Runtime:
         return self.shared.started
 
     @property
+    def upstreams_ready(self) -> bool:
+        """Whether calls are welcome, as far as servers are concerned."""
+        return not self.shared.draining and all(self.server_ready.get(route) for route in self.routes.values())
+
+    @property
     def ready(self) -> bool:
         """Whether calls are welcome: not draining, every upstream and every model ready."""
-        upstreams = all(self.server_ready.get(route, False) for route in self.routes.values())
-        return not self.shared.draining and upstreams and all(model.ready for model in self.models.values())
+        return self.upstreams_ready and all(model.ready for model in self.models.values())
 
     @property
     def longest_s(self) -> float:
@@ -159,11 +163,13 @@ class Runtime:
         """Claim what this runtime uses."""
         self.shared.holders.update(self._held.keys())
 
-    async def retire(self, timeout_s: float) -> None:
-        """Let go of it once the calls have ended or time is up; what nobody else uses is closed."""
-        end = time.monotonic() + timeout_s
-        while self.calls and time.monotonic() < end:  # noqa: ASYNC110 - once a reload, and nobody waits for it
+    async def idle(self) -> None:
+        """Wait until no call is handled with this runtime any more."""
+        while self.calls:  # noqa: ASYNC110 - once a reload, and nobody waits for it
             await asyncio.sleep(0.05)
+
+    async def retire(self) -> None:
+        """Let go of what it uses; what nobody else uses is closed."""
         for key, thing in self._held.items():
             self.shared.holders[key] -= 1
             if self.shared.holders[key]:

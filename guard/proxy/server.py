@@ -9,16 +9,16 @@ server.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any, Protocol, cast
 
 import grpc
 from grpc import aio
 
 from guard.proxy import methods, status
-from guard.proxy.seam import Call, Metadata, Peer, Reply, UpstreamStream
+from guard.proxy.local_stream import LocalStream
+from guard.proxy.seam import Call, Metadata, Peer, Reply
 from guard.proxy.status import Code
 from guard.proxy.tls import server_credentials
 from guard.proxy.upstream import limit_options
@@ -31,6 +31,14 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
 UNREAD_S = 30.0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """grpc.aio logs a traceback where a caller leaves in the moment of its answer: nothing that anybody could act on."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], aio.InternalError)
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 
 class Exchange(Protocol):
@@ -52,7 +60,7 @@ class Gate(Protocol):
         """One unary call, answered through its exchange."""
         ...
 
-    def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> UpstreamStream:
+    def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> LocalStream:
         """One bidirectional stream."""
         ...
 
@@ -71,8 +79,20 @@ def _end(context: Any, reply: Reply) -> None:
         context.set_details(reply.details)
 
 
+async def _read(context: Any) -> bytes | None:
+    """The next message; None where there is none.
+
+    grpc.aio answers a read of a cancelled call with an end, and a cancellation of the reading task gets lost in it.
+    """
+    message = await context.read()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return None if message is aio.EOF else cast("bytes", message)
+
+
 async def _bodies(context: Any) -> AsyncIterator[bytes]:
-    while (message := await context.read()) is not aio.EOF:
+    while (message := await _read(context)) is not None:
         yield message
 
 
@@ -83,8 +103,7 @@ class _Exchange:
         self._context = context
 
     async def receive(self) -> bytes | None:
-        message = await self._context.read()
-        return None if message is aio.EOF else cast("bytes", message)
+        return await _read(self._context)
 
     async def send(self, reply: Reply) -> None:
         if reply.initial:
@@ -107,7 +126,7 @@ class _Handlers(grpc.GenericRpcHandler):
         async def handle(_: Any, context: Any) -> None:
             try:
                 await (self._unary if is_unary else self._stream)(path, context)
-            except (aio.UsageError, TimeoutError):  # the call is over, or its answer is not read
+            except (aio.UsageError, aio.InternalError, TimeoutError):  # the call is over, or its answer is not read
                 return
             except Exception:  # noqa: BLE001 - its text must not reach a caller
                 _log.exception("a call of %r failed", path)
@@ -120,13 +139,15 @@ class _Handlers(grpc.GenericRpcHandler):
 
     async def _stream(self, path: str, context: Any) -> None:
         stream = self._gate.stream(_call(path, context), _bodies(context))
-        initial = await stream.initial()
-        if initial:
-            await context.send_initial_metadata(initial)
-        async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
-            async for message in answers:
+        try:
+            initial = await stream.initial()
+            if initial:
+                await context.send_initial_metadata(initial)
+            async for message in stream.messages():
                 await context.write(message)
-        _end(context, await stream.status())
+            _end(context, await stream.status())
+        finally:
+            stream.cancel()
 
 
 def _streams(limits: Limits) -> int:

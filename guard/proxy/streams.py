@@ -25,7 +25,7 @@ from guard.proxy.pipeline import Opened, Pipeline, Ticket
 from guard.proxy.record import as_decided
 from guard.proxy.seam import Reply, UpstreamStream
 from guard.proxy.status import Code
-from guard.types import Action, Decision
+from guard.types import Action, Conclusion, Decision
 from guard.wire import messages
 from guard.wire.messages import InvalidAnswer
 
@@ -96,7 +96,12 @@ class Conversation:
 
     async def run(self, bodies: AsyncIterator[bytes]) -> Reply:
         """The whole stream."""
-        reply = await first_end(self._answer(), self._listen(bodies), silence(self._outlet, self._route.timeout_s))
+        try:
+            reply = await first_end(self._answer(), self._listen(bodies), silence(self._outlet, self._route.timeout_s))
+        finally:  # whoever waits for what is forwarded goes on to its end
+            with contextlib.suppress(asyncio.QueueEmpty):
+                self._forward.get_nowait()
+            self._forward.put_nowait(None)
         return status.with_trailer(reply, ((status.DECISION_KEY, self._ticket.decision_id),))
 
     # --- towards the upstream
@@ -216,20 +221,22 @@ class Conversation:
         engine, profile = (None, None) if model is None else (model.engine, model.profile)
         if engine is None or profile is None:  # the upstream was swapped under the stream
             return status.upstream_away()
+        made = Plan(decision, b"")
 
-        def protect() -> bytes | Reply:
-            conclusion = case.conclude(engine, profile, Plan(decision, b""), body, Extra())
-            if conclusion.action is Action.DENY:
-                return status.refused()
-            return case.protect(body, conclusion.y, profile)
+        def protect() -> tuple[Conclusion, bytes]:
+            conclusion = case.conclude(engine, profile, made, body, Extra())
+            return conclusion, case.protect(body, conclusion.y, profile)
 
         try:
-            return await self._pipeline.new_budget().run(protect)
+            conclusion, protected = await self._pipeline.new_budget().run(protect)
         except case.UnknownForm:
             return status.upstream_unknown_form()
         except TimeoutError as error:
             stuck = self._pipeline.stuck(entry.opened, error)
             return stuck if isinstance(stuck, Reply) else body
+        if len(conclusion.findings) > len(decision.findings):  # an output stage failed on this answer
+            self._pipeline.record(entry.opened, made, conclusion)
+        return status.refused() if conclusion.action is Action.DENY else protected
 
     def _error(self, reply: Reply, request_id: str) -> bytes | Reply:
         """The reply as a message, where the dialect has one."""

@@ -274,7 +274,8 @@ async def test_an_upstream_that_accepts_and_says_nothing_is_no_hang() -> None:
             assert reply.code in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 
 
-async def test_models_have_upstreams_of_their_own() -> None:
+async def test_models_have_upstreams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "READY_EVERY_S", 0.1)
     async with serving() as first, serving() as second:
         models = [{"name": "m"}, {"name": "n", "upstream": {"address": second.address}}]
         async with guarding(settings(first.address, models=models)) as guarded:
@@ -282,4 +283,7 @@ async def test_models_have_upstreams_of_their_own() -> None:
             await guarded.unary(pb.ModelMetadataRequest(name="n").SerializeToString(), SERVICE + "ModelConfig")
             assert len(second.calls()) == len(second.calls(SERVICE + "ModelConfig")) == 1
             assert not first.calls()
-            await eventually(lambda: not guarded.app.runtime.models["n"].is_current or True)
+            assert pb.ServerReadyResponse.FromString((await guarded.unary(b"", SERVICE + "ServerReady")).body).ready
+            await second.server.stop(None)
+            await eventually(lambda: not guarded.app.runtime.upstreams_ready)
+            assert not pb.ServerReadyResponse.FromString((await guarded.unary(b"", SERVICE + "ServerReady")).body).ready

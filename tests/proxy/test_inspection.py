@@ -1,6 +1,7 @@
 """The inspected path of a unary request: what is refused, replaced, held, and left alone."""
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
 
+from guard.profile import Space
+from guard.proxy import case
+from guard.stores.memory import MemoryStore
 from guard.types import ModelMetadata, TensorSpec
 from guard.wire import messages
 from guard.wire import open_inference_pb2 as pb
@@ -18,6 +23,7 @@ from tests.proxy.world import (
     FLAGGED,
     METADATA,
     SQUEEZED,
+    VECTOR,
     Guarded,
     answer,
     eventually,
@@ -32,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("world_stages")
 MEAN = {"detectors": [{"stage": "test_mean"}]}
 VIEWS = {"detectors": [{"stage": "test_views"}]}
 UNIFORM = {"outputs": [{"stage": "test_uniform"}]}
+OUTCOMES = [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)]
 ZERO = {"purifiers": [{"stage": "test_zero"}]}
 
 
@@ -39,8 +46,14 @@ ZERO = {"purifiers": [{"stage": "test_zero"}]}
 def model(tmp_path: Path) -> Any:
     """Settings of the guarded model, enforcing."""
 
-    def make(*stages: dict, mean: dict | None = None, metadata: ModelMetadata = METADATA, **values: Any) -> dict:
-        path = profile(tmp_path / "profile", metadata, **(mean or {}))
+    def make(
+        *stages: dict,
+        mean: dict | None = None,
+        metadata: ModelMetadata = METADATA,
+        space: Space = VECTOR,
+        **values: Any,
+    ) -> dict:
+        path = profile(tmp_path / "profile", metadata, space, **(mean or {}))
         merged: dict[str, Any] = {"name": "m", "profile": path, "mode": "enforce", **values}
         for stage in stages:
             for key, value in stage.items():
@@ -195,9 +208,7 @@ async def test_asking_for_another_output_does_not_blind_view_detectors(model: An
         assert_refused(await guarded.unary(message.SerializeToString()))
 
 
-@pytest.mark.parametrize(
-    ("on_error", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)]
-)
+@pytest.mark.parametrize(("on_error", "code"), OUTCOMES)
 async def test_a_failed_view_call_is_the_stages_error(model: Any, on_error: str, code: grpc.StatusCode) -> None:
     stage = {"detectors": [{"stage": "test_views", "on_error": on_error}]}
     async with world(**model(stage)) as (server, guarded):
@@ -260,9 +271,7 @@ async def garbage(body: bytes, context: Any) -> bytes:
     return b"\xff\xff"
 
 
-@pytest.mark.parametrize(
-    ("on_error", "code"), [("allow", grpc.StatusCode.OK), ("deny", grpc.StatusCode.PERMISSION_DENIED)]
-)
+@pytest.mark.parametrize(("on_error", "code"), OUTCOMES)
 async def test_garbage_that_must_be_protected_is_the_outputs_error(
     model: Any, on_error: str, code: grpc.StatusCode
 ) -> None:
@@ -464,3 +473,131 @@ async def test_large_requests_are_read_in_a_thread(model: Any) -> None:
         server.infer = garbage
         assert (await guarded.unary(body)).body == b"\xff\xff"
         assert (await guarded.unary(body[:-1])).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+# --- encoded images
+
+PICTURES = ModelMetadata("m", ("1",), "test", (TensorSpec("x", "BYTES", (-1, 1)),), METADATA.outputs)
+ENCODED = Space("encoded", (0.0,), (255.0,), certain=True, image_shape=(6, 5, 3))
+
+
+def picture(value: int, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 6), (value, value, value)).save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def pictures(*encoded: bytes) -> bytes:
+    rows = np.array(encoded, dtype=object).reshape(-1, 1)
+    return messages.build_request("m", {"x": rows})
+
+
+async def empty(body: bytes, context: Any) -> bytes:
+    return b""
+
+
+async def test_encoded_images_are_inspected_and_travel_as_they_are(model: Any) -> None:
+    async with world({"metadata": PICTURES}, **model(MEAN, metadata=PICTURES, space=ENCODED)) as (server, guarded):
+        server.infer = empty
+        clean = pictures(picture(20), picture(30, "JPEG"))
+        assert (await guarded.unary(clean)).body == b""
+        assert server.calls()[0].bodies == [clean]
+        assert_refused(await guarded.unary(pictures(picture(20), picture(250))))
+        broken = await guarded.unary(pictures(picture(20)[:-20]))
+        assert broken.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert broken.details.startswith("image 0")
+        assert len(server.calls()) == 1
+
+
+async def test_purified_images_are_encoded_again_each_in_its_own_format(model: Any) -> None:
+    stages = model(MEAN, ZERO, metadata=PICTURES, space=ENCODED, policy={"on_input": "purify"})
+    async with world({"metadata": PICTURES}, **stages) as (server, guarded):
+        server.infer = empty
+        await guarded.unary(pictures(picture(20), picture(250), picture(250, "JPEG")))
+        sent = messages.parse_request(server.calls()[0].bodies[0], max_rows=9, max_elements=99).tensors["x"]
+        shown = [Image.open(io.BytesIO(data)) for data in sent.ravel()]
+        assert [image.format for image in shown] == ["PNG", "PNG", "JPEG"]
+        assert [int(np.asarray(image).max()) for image in shown] == [20, 0, 0]
+
+
+async def test_a_row_without_an_array_to_inspect_is_invalid(model: Any) -> None:
+    """The profile was made for numbers; the server says BYTES by now, and its operator says to go on."""
+    scalar = ModelMetadata("m", ("1",), "test", (TensorSpec("x", "FP32", ()),), METADATA.outputs)
+    async with world({"metadata": scalar}, **model(MEAN, metadata=scalar)) as (server, guarded):
+        reply = await guarded.unary(messages.build_request("m", {"x": np.array(0.5, np.float32)}))
+        assert reply.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert not server.calls()
+
+
+# --- what fails inside
+
+
+@pytest.mark.parametrize(("on_error", "code"), OUTCOMES)
+async def test_a_store_that_fails_is_the_monitors_error(
+    model: Any, on_error: str, code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no route to the store")
+
+    monkeypatch.setattr(MemoryStore, "exchange", fail)
+    async with world(**model({"monitors": [{"stage": "test_repeats", "on_error": on_error}]})) as (_, guarded):
+        assert (await guarded.unary(request())).code is code
+        assert guarded.count("guard_stage_errors_total", model="m", stage="test_repeats") == 1
+
+
+@pytest.mark.parametrize(("step", "stages"), [("look", MEAN), ("plan", MEAN), ("conclude", VIEWS)])
+@pytest.mark.parametrize(("policy", "code"), OUTCOMES)
+async def test_a_fault_in_the_inspection_follows_the_settings(
+    model: Any,
+    step: str,
+    stages: dict,
+    policy: str,
+    code: grpc.StatusCode,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(case, step, fail)
+    limits = {"on_inspection_timeout": policy, "drain_s": 0}
+    async with world(**model(stages), limits=limits) as (_, guarded):
+        reply = await guarded.unary(request())
+        assert reply.code is code
+        assert "secret" not in reply.details
+        counted = guarded.count("guard_uninspected_total", model="m", reason="inspection_error")
+        assert counted == (policy == "allow")
+    if policy == "deny":
+        assert events(tmp_path)[-1]["findings"][0]["error"] == "error"
+
+
+async def test_an_upstreams_error_under_an_enforcing_model_passes(model: Any) -> None:
+    async with world(**model(VIEWS)) as (server, guarded):
+
+        async def infer(body: bytes, context: Any) -> bytes:
+            await context.abort(grpc.StatusCode.INTERNAL, "out of memory")
+
+        server.infer = infer
+        reply = await guarded.unary(request(SQUEEZED))
+        assert (reply.code, reply.details) == (grpc.StatusCode.INTERNAL, "out of memory")
+        assert guarded.count("guard_decisions_total", model="m", action="allow", would_be="allow") == 1
+
+
+async def test_a_shadow_conclusion_outlives_a_reload(model: Any) -> None:
+    held = asyncio.Event()
+    async with world(**model(VIEWS, mode="shadow")) as (server, guarded):
+
+        async def infer(body: bytes, context: Any) -> bytes:
+            if body != request(SQUEEZED):
+                await held.wait()
+            return await server.plain(body, context)
+
+        server.infer = infer
+        assert (await guarded.unary(request(SQUEEZED))).body
+        former = guarded.app.runtime
+        assert await guarded.app.reload()
+        assert guarded.app.runtime is not former
+        await asyncio.sleep(0.2)
+        held.set()
+        await eventually(lambda: guarded.count("guard_decisions_total", model="m", action="allow", would_be="deny"))
+        await eventually(lambda: former.calls == 0)

@@ -1,7 +1,10 @@
 """The listener against callers that keep no rules, and a gate that fails."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
@@ -13,7 +16,19 @@ from guard.proxy import server as listener
 from guard.proxy.admission import Admission
 from guard.proxy.seam import Call, Reply
 from guard.settings import Limits, Listen
-from tests.proxy.world import INFER, STREAM, ended, eventually, raw_call, request, world
+from tests.proxy.world import (
+    CLEAN,
+    FLAGGED,
+    INFER,
+    SQUEEZED,
+    STREAM,
+    ended,
+    eventually,
+    profile,
+    raw_call,
+    request,
+    world,
+)
 
 
 async def test_metadata_that_cannot_travel_is_refused_and_the_server_lives() -> None:
@@ -148,3 +163,43 @@ async def test_more_places_let_those_in_who_wait() -> None:
     await asyncio.sleep(0)
     admission.resize(2, 2)
     await asyncio.wait_for(waiting, 5)
+
+
+@pytest.mark.usefixtures("world_stages")
+async def test_callers_that_come_and_go_leave_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Unary calls and streams, cancelled, timed out, refused and answered in random order."""
+    random = Random(3)
+    stages: dict[str, Any] = {"detectors": [{"stage": "test_mean"}, {"stage": "test_views"}], "monitors": []}
+    guarded_model = {"name": "m", "profile": profile(tmp_path / "p"), "mode": "enforce", **stages}
+    limits = {"max_concurrent_calls": 8, "max_queued_calls": 8, "drain_s": 0}
+    async with world(models=[guarded_model], limits=limits) as (server, guarded):
+
+        async def infer(body: bytes, context: Any) -> bytes:
+            await asyncio.sleep(random.random() / 50)
+            return await server.plain(body, context)
+
+        server.infer = infer
+        before = len(asyncio.all_tasks())
+
+        async def caller() -> None:
+            for _ in range(15):
+                body = request(random.choice((CLEAN, FLAGGED, SQUEEZED)))
+                call: Any = guarded.channel.unary_unary(INFER)(body, timeout=random.choice((0.01, 0.03, 5)))
+                if random.random() < 0.5:
+                    call = guarded.channel.stream_stream(STREAM)(timeout=random.choice((0.01, 0.05, 5)))
+                    with contextlib.suppress(aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):
+                        await call.write(body)
+                        await call.write(body)
+                        await call.done_writing()
+                if random.random() < 0.3:
+                    await asyncio.sleep(random.random() / 50)
+                    call.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ended(call)
+
+        await asyncio.gather(*(caller() for _ in range(12)))
+        await eventually(lambda: guarded.app.runtime.calls == 0)
+        await eventually(lambda: len(asyncio.all_tasks()) <= before)
+        assert guarded.count("guard_calls_in_flight") == guarded.count("guard_calls_queued") == 0
+        assert (await guarded.unary(request())).body
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -212,6 +212,28 @@ async def test_garbage_that_must_be_protected_does_not_leave(model: Any) -> None
         assert outputs((await guarded.stream(request())).bodies, "triton") == ["upstream answered in an unknown form"]
 
 
+@pytest.mark.parametrize("on_error", ["allow", "deny"])
+async def test_an_answer_of_another_form_is_the_outputs_error(model: Any, dialect: str, on_error: str) -> None:
+    always = {"outputs": [{"stage": "test_uniform", "when": "always", "on_error": on_error}]}
+    async with talking(dialect, **model(always)) as (server, guarded):
+
+        async def stream(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            async for body in bodies:
+                inner = pb.ModelInferResponse(model_name="m", id=pb.ModelInferRequest.FromString(body).id)
+                yield messages.wrap_stream(inner.SerializeToString(), dialect)
+
+        server.stream = stream
+        reply = await guarded.stream(request(request_id="mine"))
+        assert guarded.count("guard_stage_errors_total", model="m", stage="test_uniform") == 1
+        if on_error == "allow":
+            inner = messages.unwrap_stream(reply.bodies[0], dialect) or b""
+            assert pb.ModelInferResponse.FromString(inner).id == "mine"
+        elif dialect == "triton":
+            assert pb.ModelStreamInferResponse.FromString(reply.bodies[0]).error_message == REFUSED
+        else:
+            assert (reply.code, reply.bodies) == (grpc.StatusCode.PERMISSION_DENIED, [])
+
+
 async def test_the_end_of_the_upstreams_stream_is_kept(model: Any, dialect: str) -> None:
     async with talking(dialect, **model(MEAN)) as (server, guarded):
 

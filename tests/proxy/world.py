@@ -44,7 +44,7 @@ class Mean:
             import time
 
             time.sleep(self.slow_s)
-        return x.mean(axis=1)
+        return x.reshape(len(x), -1).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ STAGES: dict[tuple[Any, str], type] = {
 }
 
 
-def profile(path: Path, metadata: ModelMetadata = METADATA, **mean: Any) -> str:
+VECTOR = Space("vector", (0.0,), (1.0,), certain=True)
+
+
+def profile(path: Path, metadata: ModelMetadata = METADATA, space: Space = VECTOR, **mean: Any) -> str:
     """A profile for the model below: 1000 clean scores each; rows of mean above 0.5 fire, view gaps above 1 too."""
     stages = {
         stage_key("detector", "test_mean"): (Mean(**mean), np.linspace(0, 0.5, 1000)),
@@ -108,8 +111,8 @@ def profile(path: Path, metadata: ModelMetadata = METADATA, **mean: Any) -> str:
     made = Profile(
         metadata=metadata,
         input_name="x",
-        datatype="FP32",
-        space=Space("vector", (0.0,), (1.0,), certain=True),
+        datatype=metadata.inputs[0].datatype,
+        space=space,
         output_name="y",
         meaning="probabilities",
         classes=3,
@@ -313,7 +316,7 @@ class Guarded:
         options.setdefault("timeout", 20)
 
         call = self.channel.stream_stream(path)(**options)
-        with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):  # it may end before all is said
+        with contextlib.suppress(aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):  # it may end before all is said
             for body in bodies:
                 await call.write(body)
             await call.done_writing()
