@@ -1,4 +1,4 @@
-"""The command line: `adversary list`, `adversary attack NAME`."""
+"""The command line: `adversary list`, `attack NAME`; further commands are in files of their own."""
 
 import argparse
 import json
@@ -14,15 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adversary import runner, scores
+from adversary import runner, scores, trace, trace_cli
 from adversary.catalogue import CATALOGUE, Entry
 from adversary.data import mnist
 from adversary.data.cache import DataUnavailable
-from adversary.oracle import Endpoint, Headers, Oracle, OracleError
-
-
-class UsageError(ValueError):
-    """Options that do not go together."""
+from adversary.oracle import Oracle, OracleError
+from adversary.targets import UsageError, add_target, endpoint_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         code: int = options.run(options)
-    except (UsageError, OracleError, DataUnavailable, ValueError) as error:
+    except (OracleError, DataUnavailable, ValueError, OSError) as error:
         print(f"adversary: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
     except KeyboardInterrupt:
@@ -46,18 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
     attack = commands.add_parser("attack", help="run one attack on MNIST test images against an endpoint")
     attack.add_argument("name", choices=sorted(CATALOGUE), metavar="NAME")
-    attack.add_argument("--target", required=True, help="HOST:PORT of a server that speaks the Open Inference Protocol")
-    attack.add_argument("--model-name", required=True, help="as the endpoint calls it")
+    add_target(attack)
     attack.add_argument("--onnx", type=Path, help="the victim's ONNX file; white-box attacks need it")
     attack.add_argument("--data", type=Path, help="directory of IDX files (default: MNIST, fetched and cached)")
     attack.add_argument("--n", type=int, default=20, help="how many test images to attack (default 20)")
     attack.add_argument("--eps", type=float, help="the largest perturbation that counts (default: the attack's)")
     attack.add_argument("--budget", type=int, help="queries or gradients a victim (default: the attack's)")
     attack.add_argument("--seed", type=int, default=0)
-    attack.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="sent with every call")
-    attack.add_argument("--encoding", choices=("raw", "typed"), default="raw", help="how tensors travel")
+    attack.add_argument(
+        "--record", type=Path, metavar="FILE.jsonl", help="keep what was sent; `adversary trace` replays"
+    )
     attack.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     attack.set_defaults(run=_attack)
+    trace_cli.add(commands)
     return parser
 
 
@@ -77,16 +75,6 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _headers(given: Sequence[str]) -> Headers:
-    pairs = []
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--header {item}: write NAME=VALUE")
-        pairs.append((name.lower(), value))
-    return tuple(pairs)
-
-
 def _entry(options: argparse.Namespace) -> Entry:
     entry = CATALOGUE[options.name]
     if entry.access == "gradients" and options.onnx is None:
@@ -103,14 +91,15 @@ def _entry(options: argparse.Namespace) -> Entry:
 
 def _attack(options: argparse.Namespace) -> int:
     entry = _entry(options)
-    endpoint = Endpoint(
-        options.target, options.model_name, encoding=options.encoding, identities=(_headers(options.header),)
-    )
+    endpoint = endpoint_of(options)
     console = Console(stderr=True)
     data = mnist.load(options.data, console.print)
     x, y = mnist.unit(data.test.images[: options.n]), data.test.labels[: options.n]
     rows = len(x) * (2 if entry.access == "gradients" else entry.budget + 2)
+    recorder = trace.Recorder()
     with Oracle(endpoint, rows) as oracle, _progress(console) as bar:
+        if options.record is not None:
+            oracle.listeners.append(recorder)
         task = bar.add_task(entry.name, total=len(x), won=0)
 
         def tell(done: int, of: int, won: int) -> None:
@@ -127,7 +116,10 @@ def _attack(options: argparse.Namespace) -> int:
             "budget": entry.budget,
             "rows_sent": oracle.spent,
             "calls": len(oracle.records),
+            "calls_not_recorded": recorder.lost,
         }
+    if options.record is not None:
+        trace.save(recorder.trace(), options.record)
     _report(told, outcome, as_json=options.json)
     return 0
 

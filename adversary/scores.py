@@ -1,6 +1,7 @@
 """The judge's arithmetic: rates with intervals, robust accuracy, TPR at a fixed FPR, queries to detection, norms."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Rate:
         return f"{100 * self.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def rate(flags: Array) -> Rate:
+def rate(flags: Array | Sequence[bool]) -> Rate:
     """(N,) truths -> their rate."""
     flags = np.asarray(flags, bool)
     return Rate(int(flags.sum()), flags.size)
