@@ -4,6 +4,7 @@ Whether anything got through is read from the server behind: Triton's own statis
 """
 
 import queue
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
