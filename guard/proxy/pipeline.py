@@ -169,8 +169,6 @@ class Pipeline:
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
             return self.stuck(opened, error)
-        finally:
-            self._metrics.inspection_seconds.labels(model.name).observe(opened.budget.spent_s)
         opened = replace(opened, plan=made)
         if made.decision.action is Action.DENY:
             self.record(opened, made, as_decided(made.decision))
@@ -215,6 +213,7 @@ class Pipeline:
             _log.error("model %s: the inspection failed", opened.label, exc_info=error)
         enforces = opened.model is not None and opened.model.settings.mode is Mode.ENFORCE
         if not enforces or self._limits.on_inspection_timeout is OnError.ALLOW:
+            self._metrics.inspection_seconds.labels(opened.label).observe(opened.budget.spent_s)
             return self._uninspected(opened, f"inspection_{reason}")
         self._metrics.rejected.labels(f"inspection_{reason}").inc()
         query = Query(np.zeros(0), opened.ticket.caller, opened.label, opened.ticket.decision_id)
@@ -331,11 +330,15 @@ class Pipeline:
             further.cancel()
         if model is None or model.engine is None or model.profile is None:
             return as_decided(made.decision), made
-        body = None if original is None else original.body
-        return await self.new_budget().run(case.conclude, model.engine, model.profile, made, body, extra), made
+        body, budget = None if original is None else original.body, self.new_budget()
+        try:
+            return await budget.run(case.conclude, model.engine, model.profile, made, body, extra), made
+        finally:
+            opened.budget.spent_s += budget.spent_s
 
     def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
         """Count it, write it down, tell who watches."""
+        self._metrics.inspection_seconds.labels(opened.label).observe(opened.budget.spent_s)
         event = event_of(
             conclusion,
             time_unix=time.time(),

@@ -34,7 +34,7 @@ UNREAD_S = 30.0
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """grpc.aio logs a traceback where a caller leaves in the moment of its answer: nothing that anybody could act on."""
+    """grpc.aio logs a traceback where a caller leaves in the moment of its answer: nothing to act on."""
     return record.exc_info is None or not isinstance(record.exc_info[1], aio.InternalError)
 
 

@@ -73,6 +73,7 @@ async def test_a_clean_query_goes_through_untouched(model: Any) -> None:
         assert request() in [call.bodies[0] for call in server.calls()]
         assert reply.body == await server.plain(request(), None)
         assert guarded.count("guard_decisions_total", model="m", action="allow", would_be="allow") == 1
+        assert guarded.count("guard_inspection_seconds_count", model="m") == 1
 
 
 async def test_a_flagged_query_is_refused_and_never_forwarded(model: Any, tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ class Guarded:
         options.setdefault("timeout", 20)
 
         call = self.channel.stream_stream(path)(**options)
-        with contextlib.suppress(aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):  # it may end before all is said
+        with contextlib.suppress(aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):  # ended early
             for body in bodies:
                 await call.write(body)
             await call.done_writing()
