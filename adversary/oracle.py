@@ -296,6 +296,11 @@ class Oracle:
         """Rows that may still be sent."""
         return self._oracle.left
 
+    @property
+    def identity(self) -> int:
+        """Who calls."""
+        return self._oracle.identity
+
     def use(self, identity: int) -> None:
         """Call as another of the endpoint's identities from now on; their number wraps around."""
         self._oracle.identity = identity

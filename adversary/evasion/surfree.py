@@ -52,23 +52,15 @@ def attack(
     gamma, searches:   the angle's search ends when its cosine is known to gamma, or after as many halvings.
     share:             of the frequencies of a block.
     """
-    images = planes(np.asarray(x, np.float64))
-    rows, columns = _blocks(images.shape[2]), _blocks(images.shape[3])
-    low = _low(share, images.shape[2:])
 
     def walk(i: int, meter: Meter) -> Iterator[Array]:
         x0 = np.asarray(x[i], np.float64)
         point = boundary.start(meter, x0, rng, None if starts is None else starts[i])
         yield point
-        present = low * (np.abs(rows.T @ images[i] @ columns) > _TINY)
-        used = np.zeros((remembered, x0.size))
+        turn = turning(x0, rng, remembered=remembered, share=share)
         widest = theta_max
-        for count in itertools.count():
-            weights = rng.integers(-1, 2, present.shape) * present
-            drawn = like((rows @ weights @ columns.T)[None], x)[0]
-            direction = _orthogonal(drawn, used, point - x0, rng)
-            used[count % remembered] = direction.ravel()
-            path = _circle(x0, point, direction)
+        while True:
+            path = turn(point)
             angle = _first_angle(meter, path, widest, tries)
             if angle == 0.0:
                 widest *= rho
@@ -80,6 +72,25 @@ def attack(
                 yield point
 
     return approach(target, x, y, eps=eps, norm="l2", budget=budget, batch=1, walk=walk)
+
+
+def turning(
+    x: Array, rng: np.random.Generator, *, remembered: int, share: float
+) -> Callable[[Array], Callable[[float], Array]]:
+    """One victim -> a function from the current point to a circle through it, in a plane that is new each time."""
+    image = planes(x[None])[0]
+    rows, columns = _blocks(image.shape[1]), _blocks(image.shape[2])
+    present = _low(share, image.shape[1:]) * (np.abs(rows.T @ image @ columns) > _TINY)
+    used, count = np.zeros((remembered, x.size)), itertools.count()
+
+    def turn(point: Array) -> Callable[[float], Array]:
+        weights = rng.integers(-1, 2, present.shape) * present
+        drawn = like((rows @ weights @ columns.T)[None], x[None])[0]
+        direction = _orthogonal(drawn, used, point - x, rng)
+        used[next(count) % remembered] = direction.ravel()
+        return _circle(x, point, direction)
+
+    return turn
 
 
 def _blocks(side: int) -> Array:
