@@ -68,3 +68,9 @@ def linear(w, b, refuse=lambda sent, x: False) -> InMemory:
 def launch(module, oracle, x, y, *, seed=0, **options):
     """Run an attack's module."""
     return module.attack(oracle, x, y, rng=np.random.default_rng(seed), **options)
+
+
+def fooled(model, x, y) -> np.ndarray:
+    """(N,) whether the model, asked for one row at a time as a judge asks, answers with another label."""
+    oracle = over(model)
+    return np.array([oracle.labels(row[None])[0] for row in x]) != y
