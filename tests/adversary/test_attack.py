@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from adversary.attack import REFUSED, BudgetSpent, Meter, norms
+from adversary.attack import REFUSED, BudgetSpent, Meter, Refused, ScoreMeter, norms
 
 
 class Threshold:
@@ -43,4 +43,41 @@ def test_nothing_is_sent_past_the_budget():
     meter = Meter(oracle, 0, 2, 3)
     with pytest.raises(BudgetSpent):
         meter.adversarial(np.zeros((3, 1)))
+    assert oracle.calls == []
+
+
+class Thirds:
+    """Probabilities by hand: as they are told; the whole call is refused where a row's first value passes 0.9."""
+
+    def __init__(self, *rows):
+        self.rows, self.calls = rows, []
+
+    def probabilities(self, x):
+        self.calls.append(len(x))
+        if (x[:, 0] > 0.9).any():
+            return Refused("PERMISSION_DENIED", "")
+        return np.array([self.rows[round(float(row[0]) * 10)] for row in x])
+
+
+def test_scores_by_hand():
+    meter = ScoreMeter(Thirds((0.5, 0.25, 0.25), (0.2, 0.5, 0.3), (1.0, 0.0, 0.0)), 0, 10, 10)
+    scores = meter.scores(np.array([[0.0], [0.1], [0.2]]))
+    assert scores.own.tolist() == pytest.approx([np.log(0.5), np.log(0.2), 0.0])
+    assert scores.margin.tolist() == pytest.approx([np.log(2.0), np.log(0.4), -np.log(1e-30)])
+    assert scores.won.tolist() == [False, True, False]
+
+
+def test_refused_scores_are_no_numbers_and_no_success():
+    oracle = Thirds((0.2, 0.8))
+    meter = ScoreMeter(oracle, 0, 10, 2)
+    scores = meter.scores(np.array([[0.0], [0.0], [0.95], [0.0]]))
+    assert np.isnan(scores.own).tolist() == np.isnan(scores.margin).tolist() == [False, False, True, True]
+    assert scores.won.tolist() == [True, True, False, False]
+    assert (oracle.calls, meter.spent, meter.left) == ([2, 2], 4, 6)
+
+
+def test_no_score_is_asked_past_the_budget():
+    oracle = Thirds((0.5, 0.5))
+    with pytest.raises(BudgetSpent):
+        ScoreMeter(oracle, 0, 2, 3).scores(np.zeros((3, 1)))
     assert oracle.calls == []
