@@ -12,7 +12,7 @@ from adversary.attack import Access, Attack, Norm
 class Entry:
     """One attack. `eps` and `budget` are defaults for images in [0, 1]; their units are in adversary.attack.
 
-    module:  where its function is, by default the module of its name in adversary.evasion.
+    module:  where its function is, inside adversary; by default the module of its name in evasion.
     base:    of a wrapper, the name of the attack that it runs.
     """
 
@@ -28,7 +28,7 @@ class Entry:
 
     def load(self) -> Attack:
         """The attack's function; white-box attacks import torch here."""
-        module = importlib.import_module(self.module or f"adversary.evasion.{self.name.replace('-', '_')}")
+        module = importlib.import_module(f"adversary.{self.module or 'evasion.' + self.name.replace('-', '_')}")
         function: Any = module.attack
         attack: Attack = wraps(function)(partial(function, base=self.base)) if self.base else function
         return attack
@@ -60,4 +60,46 @@ _DECISION_BASED = (
     Entry("surfree", "decision-based", "labels", "l2", "Maho et al. 2021, arXiv:2011.12807", 3.0, 2000),
     Entry("rays", "decision-based", "labels", "linf", "Chen, Gu 2020, arXiv:2006.12792", 0.3, 2000),
 )
-CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in (*_WHITE_BOX, *_SCORE_BASED, *_DECISION_BASED)}
+_OARS = "Feng et al. 2023, arXiv:2303.06280"
+_ADAPTIVE = (
+    Entry("oars-nes", "adaptive", "scores", "linf", _OARS, 0.3, 5000, "adaptive.oars_nes"),
+    Entry("oars-square", "adaptive", "scores", "linf", _OARS, 0.3, 5000, "adaptive.oars_square"),
+    Entry("oars-boundary", "adaptive", "labels", "l2", _OARS, 3.0, 10_000, "adaptive.oars_boundary"),
+    Entry("oars-hop-skip-jump", "adaptive", "labels", "l2", _OARS, 3.0, 10_000, "adaptive.oars_hop_skip_jump"),
+    Entry("oars-qeba", "adaptive", "labels", "l2", _OARS, 3.0, 10_000, "adaptive.oars_qeba"),
+    Entry("oars-surfree", "adaptive", "labels", "l2", _OARS, 3.0, 10_000, "adaptive.oars_surfree"),
+    Entry(
+        "query-blinding-square", "adaptive", "scores", "linf", "Chen et al. 2019, arXiv:1907.05587", 0.3, 5000,
+        "adaptive.query_blinding", "square",
+    ),
+    Entry(
+        "sybil-square", "adaptive", "scores", "linf", "Chen et al. 2019, arXiv:1907.05587", 0.3, 5000,
+        "adaptive.sybil", "square",
+    ),
+    Entry(
+        "sybil-hop-skip-jump", "adaptive", "labels", "l2", "Chen et al. 2019, arXiv:1907.05587", 3.0, 2000,
+        "adaptive.sybil", "hop-skip-jump",
+    ),
+    Entry(
+        "interleave-square", "adaptive", "scores", "linf", "Li et al. 2024, arXiv:2405.20641", 0.3, 20_000,
+        "adaptive.interleave", "square",
+    ),
+    Entry(
+        "averaging-square", "adaptive", "scores", "linf", "Qin et al. 2021, arXiv:2104.11470", 0.3, 10_000,
+        "adaptive.averaging", "square",
+    ),
+    Entry(
+        "averaging-hop-skip-jump", "adaptive", "labels", "l2", "Qin et al. 2021, arXiv:2104.11470", 3.0, 10_000,
+        "adaptive.averaging", "hop-skip-jump",
+    ),
+    Entry(
+        "eot-pgd", "adaptive", "gradients", "linf", "Athalye et al. 2018, arXiv:1707.07397", 0.3, 400,
+        "adaptive.eot",
+    ),
+    Entry(
+        "bpda-pgd", "adaptive", "gradients", "linf", "Athalye et al. 2018, arXiv:1802.00420", 0.3, 40,
+        "adaptive.bpda",
+    ),
+)  # fmt: skip
+_ALL = (*_WHITE_BOX, *_SCORE_BASED, *_DECISION_BASED, *_ADAPTIVE)
+CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ALL}
