@@ -40,6 +40,28 @@ _WHITE_BOX = (
     Entry("pgd", "white-box", "gradients", "linf", "Madry et al. 2018, arXiv:1706.06083", 0.3, 40),
     Entry("carlini-wagner", "white-box", "gradients", "l2", "Carlini, Wagner 2017, arXiv:1608.04644", 4.0, 1000),
 )
+_CLOSEST_AND_ENSEMBLE = (
+    Entry("lbfgs", "white-box", "gradients", "l2", "Szegedy et al. 2014, arXiv:1312.6199", 4.0, 400),
+    Entry("jsma", "white-box", "gradients", "l0", "Papernot et al. 2016, arXiv:1511.07528", 112.0, 112),
+    Entry("deepfool", "white-box", "gradients", "l2", "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599", 4.0, 500),
+    Entry("ead", "white-box", "gradients", "l1", "Chen et al. 2018, arXiv:1709.04114", 30.0, 1000),
+    Entry("universal", "white-box", "gradients", "linf", "Moosavi-Dezfooli et al. 2017, arXiv:1610.08401", 0.3, 1000),
+    Entry("apgd", "white-box", "gradients", "linf", "Croce, Hein 2020, arXiv:2003.01690", 0.3, 101),
+    Entry("apgd-t", "white-box", "gradients", "linf", "Croce, Hein 2020, arXiv:2003.01690", 0.3, 909),
+    Entry("fab", "white-box", "gradients", "linf", "Croce, Hein 2020, arXiv:1907.02044", 0.3, 900),
+    Entry("autoattack", "white-box", "gradients", "linf", "Croce, Hein 2020, arXiv:2003.01690", 0.3, 6910),
+)
+_TRANSFER = (
+    Entry("mi-fgsm", "transfer", "gradients", "linf", "Dong et al. 2018, arXiv:1710.06081", 0.3, 10),
+    Entry("di-fgsm", "transfer", "gradients", "linf", "Xie et al. 2019, arXiv:1803.06978", 0.3, 10),
+    Entry("ti-fgsm", "transfer", "gradients", "linf", "Dong et al. 2019, arXiv:1904.02884", 0.3, 10),
+)
+_SHAPED = (
+    Entry("one-pixel", "sparse", "scores", "l0", "Su et al. 2019, arXiv:1710.08864", 5.0, 8000),
+    Entry("spatial-transform", "spatial", "labels", "spatial", "Engstrom et al. 2019, arXiv:1712.02779", 1.0, 775),
+    Entry("patch", "patch", "gradients", "patch", "Brown et al. 2017, arXiv:1712.09665", 0.25, 50),
+    Entry("advgan", "generative", "gradients", "linf", "Xiao et al. 2018, arXiv:1801.02610", 0.3, 60),
+)
 _SCORE_BASED = (
     Entry("square", "score-based", "scores", "linf", "Andriushchenko et al. 2020, arXiv:1912.00049", 0.3, 5000),
     Entry("square-l2", "score-based", "scores", "l2", "Andriushchenko et al. 2020, arXiv:1912.00049", 3.0, 5000),
@@ -101,5 +123,5 @@ _ADAPTIVE = (
         "adaptive.bpda",
     ),
 )  # fmt: skip
-_ALL = (*_WHITE_BOX, *_SCORE_BASED, *_DECISION_BASED, *_ADAPTIVE)
+_ALL = (*_WHITE_BOX, *_CLOSEST_AND_ENSEMBLE, *_TRANSFER, *_SHAPED, *_SCORE_BASED, *_DECISION_BASED, *_ADAPTIVE)
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ALL}
