@@ -120,7 +120,7 @@ class Pipeline:
         if len(body) <= INLINE_BYTES:
             inference = read()
         else:
-            work = asyncio.get_running_loop().run_in_executor(self.runtime.pool, read)
+            work = asyncio.get_running_loop().run_in_executor(self.runtime.readers, read)
             inference = await asyncio.wait_for(work, max(0.0, ticket.left_s))
         hidden = messages.hidden_parameters(inference) - set(self.runtime.settings.methods.allow_parameters)
         if hidden:

@@ -95,7 +95,11 @@ def _secret(settings: Settings) -> bytes:
 
 @dataclass(eq=False)
 class Runtime:
-    """One version of the settings, at work. calls: how many are being handled with it."""
+    """One version of the settings, at work.
+
+    pool, readers: threads for stages, and for reading messages, so that stages that hang hold up stages only.
+    calls:         how many are being handled with it.
+    """
 
     settings: Settings
     shared: Shared
@@ -105,6 +109,7 @@ class Runtime:
     identity: Chain
     audit: Audit
     pool: ThreadPoolExecutor
+    readers: ThreadPoolExecutor
     calls: int = 0
     server_ready: dict[Route, bool] = field(default_factory=dict)
 
@@ -177,6 +182,7 @@ class Runtime:
             del self.shared.holders[key]
             await (asyncio.to_thread(thing.close) if thing is self.audit else thing.close())
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self.readers.shutdown(wait=False, cancel_futures=True)
 
 
 async def build(settings: Settings, shared: Shared, former: Runtime | None = None) -> Runtime:
@@ -199,7 +205,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         for route in made.values():
             await route.upstream.close()
         raise
-    pool = ThreadPoolExecutor(settings.limits.inspection_threads, thread_name_prefix="guard-inspection")
+    threads = settings.limits.inspection_threads
     runtime = Runtime(
         settings=settings,
         shared=shared,
@@ -208,7 +214,8 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         default=default,
         identity=identity,
         audit=audit,
-        pool=pool,
+        pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
+        readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),
         server_ready={} if former is None else dict(former.server_ready),
     )
     runtime.hold()

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc import aio
 
@@ -16,6 +18,7 @@ from guard.proxy import server as listener
 from guard.proxy.admission import Admission
 from guard.proxy.seam import Call, Reply
 from guard.settings import Limits, Listen
+from tests.proxy import certs
 from tests.proxy.world import (
     CLEAN,
     FLAGGED,
@@ -203,3 +206,51 @@ async def test_callers_that_come_and_go_leave_nothing_behind(tmp_path: Path, cap
         assert guarded.count("guard_calls_in_flight") == guarded.count("guard_calls_queued") == 0
         assert (await guarded.unary(request())).body
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_mutual_tls_makes_the_caller_known_to_the_audit(tmp_path: Path) -> None:
+    ca = certs.Authority()
+    cert, key = ca.leaf("guard", dns=("localhost",)).write(tmp_path, "guard")
+    (tmp_path / "ca.crt").write_bytes(ca.pem)
+    tls: dict[str, Any] = {"cert_file": str(cert), "key_file": str(key), "client_ca_file": str(tmp_path / "ca.crt")}
+    tls |= {"require_client_cert": True}
+    changes = {
+        "listen": {"address": "localhost:0", "tls": tls},
+        "identity": {"chain": [{"kind": "mtls_subject"}], "required": True},
+        "audit": {"file": str(tmp_path / "audit.jsonl"), "sample_allowed": 1.0},
+        "models": [{"name": "m", "profile": profile(tmp_path / "p")}],
+    }
+    alice = ca.leaf("alice")
+    known = grpc.ssl_channel_credentials(ca.pem, alice.key, alice.cert)
+    async with world(**changes) as (server, guarded):
+        for credentials, code in (
+            (known, grpc.StatusCode.OK),
+            (grpc.ssl_channel_credentials(ca.pem), grpc.StatusCode.UNAVAILABLE),
+        ):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with aio.secure_channel(guarded.app.address, credentials, options) as channel:
+                assert (await ended(channel.unary_unary(INFER)(request(), timeout=20))).code is code
+        assert len(server.calls()) == 1
+    assert json.loads((tmp_path / "audit.jsonl").read_text())["caller"] == "cn:alice"
+
+
+@pytest.mark.usefixtures("world_stages")
+async def test_stages_that_hang_do_not_hold_up_reading(tmp_path: Path) -> None:
+    """Every thread for stages is taken; large messages are still read, and forwarded as the settings say."""
+    slow = {"slow_s": 1.0}
+    guarded_model = {
+        "name": "m",
+        "profile": profile(tmp_path / "p", **slow),
+        "detectors": [{"stage": "test_mean", "options": slow}],
+    }
+    limits = {"inspection_timeout_s": 0.2, "inspection_threads": 1, "drain_s": 0}
+    async with world(models=[guarded_model], limits=limits) as (server, guarded):
+
+        async def infer(body: bytes, context: Any) -> bytes:
+            return b""
+
+        server.infer = infer
+        large = request(np.tile(CLEAN, (2000, 1)))
+        replies = await asyncio.gather(*(guarded.unary(large, timeout=10) for _ in range(6)))
+        assert [reply.body for reply in replies] == [b""] * 6
+        assert guarded.count("guard_uninspected_total", model="m", reason="inspection_timeout") == 6
