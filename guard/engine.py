@@ -148,7 +148,7 @@ class Engine:
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
-        enforced = self._in_canary(query.caller)
+        enforced = self.settings.mode is Mode.ENFORCE and self._in_canary(query.caller)
         findings, evidence = self._judge_caller(sketches, histories)
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))

@@ -150,6 +150,7 @@ class Decision:
 
     action:    what is done so far (DENY: nothing is forwarded).
     would_be:  what it would be if every shadow stage enforced, for everyone.
+    enforced:  whether enforcement is real for this caller: the model enforces, and the canary has him.
     x:         what to send instead of the query's input; None: the original bytes.
     standby:   a purified input to send alongside, whose answer is used if a view detector fires; None: none.
     views:     further inputs on which view detectors want the model's answers, in stage order.

@@ -133,6 +133,7 @@ def test_in_shadow_nothing_is_done_and_all_is_told(model: str, stage: str) -> No
     decision = decide(engine, BAD)
     assert decision.action is Action.ALLOW
     assert decision.would_be is Action.DENY
+    assert decision.enforced is (model == "enforce")
     assert decision.x is None
     assert decision.standby is None
     assert not decision.waits
