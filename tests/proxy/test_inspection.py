@@ -132,7 +132,7 @@ async def test_shadow_is_the_identity_and_does_not_wait(model: Any, tmp_path: Pa
         held.set()
         await eventually(lambda: guarded.count("guard_decisions_total", model="m", action="allow", would_be="deny"))
     (event,) = events(tmp_path)
-    assert (event["action"], event["would_be"], event["enforced"]) == ("allow", "deny", True)
+    assert (event["action"], event["would_be"], event["enforced"]) == ("allow", "deny", False)
     assert event["decision_id"] == reply.trailing["guard-decision-id"]
 
 
