@@ -25,6 +25,7 @@ _LOCAL_TOLERANCE = 1 / 500  # of beta
 _NEAR = 0.01  # a step along a ray
 _FARTHEST = 20.0
 _TRIES = 15  # of a step size, growing or shrinking
+_CLEAR = 1e-4  # beyond the boundary: the distance is known so well that another batch's rounding would undo it
 _LEAST_ALPHA, _LEAST_BETA = 1e-4, 1e-8
 
 
@@ -149,13 +150,13 @@ def _descend(
             if here >= distance:
                 break
             theta, distance = candidate, here
-            yield rays.point(theta, distance)
         for _ in range(_TRIES if distance >= before else 0):
             alpha *= 0.25
             candidate, here = tried(alpha)
             if here < distance:
                 theta, distance = candidate, here
-                yield rays.point(theta, distance)
                 break
+        if distance < before and rays.hit(theta, distance + _CLEAR):
+            yield rays.point(theta, distance + _CLEAR)
         if alpha < _LEAST_ALPHA:
             alpha, beta = 1.0, beta * 0.1
