@@ -82,7 +82,8 @@ class Attack(Protocol):
 def norms(delta: Array, norm: LpNorm) -> Array:
     """(N, ...) perturbations -> (N,) sizes; l0 counts pixels (adversary.images), the others are over all values."""
     if norm == "l0":
-        return np.asarray(changed(delta).reshape(len(delta), -1).sum(axis=1), np.float64)
+        touched = changed(delta)
+        return np.asarray(touched.sum(axis=tuple(range(1, touched.ndim))), np.float64)
     flat = np.abs(np.asarray(delta, np.float64).reshape(len(delta), math.prod(delta.shape[1:])))
     if norm == "linf":
         return np.asarray(flat.max(axis=1, initial=0.0))

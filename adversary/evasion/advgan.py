@@ -108,6 +108,8 @@ def attack(
     batch: int = 32,
 ) -> Result:
     """Train a generator on all rows, then perturb each of them by it."""
+    if budget < 1:
+        raise ValueError("AdvGAN needs a budget of one gradient")
     if not len(x):
         return Result(np.array(x, np.float32), np.zeros(0, np.int64))
     made = generator(

@@ -143,7 +143,7 @@ def climb(
 def random_start(x: Array, eps: float, rng: np.random.Generator) -> Tensor:
     """Uniform, scaled so that each row touches the ball's surface."""
     noise = rng.uniform(-1.0, 1.0, x.shape)
-    noise /= np.abs(noise).reshape(len(x), -1).max(axis=1, initial=_TINY).reshape(-1, *([1] * (x.ndim - 1)))
+    noise /= np.abs(noise).max(axis=tuple(range(1, x.ndim)), initial=_TINY, keepdims=True)
     return rows(x + eps * noise).clamp(0.0, 1.0)
 
 

@@ -13,6 +13,7 @@ from adversary.attack import Array, Result, norms
 from adversary.gradients import Model
 from adversary.tensors import CLEAR, batched, each, margin
 
+PAIR = 2
 _TINY = 1e-12
 _BEYOND = 1e-4  # past the plane, as in the authors' code
 
@@ -38,15 +39,17 @@ def _to_nearest_plane(logits: Tensor, gradients: Tensor) -> Tensor:
 
 
 def walk(
-    model: Model, x: Tensor, y: Tensor, *, steps: int, candidates: int = 10, overshoot: float = 0.02
+    model: Model, x: Tensor, y: Tensor, *, budget: int, candidates: int = 10, overshoot: float = 0.02
 ) -> tuple[Tensor, Tensor]:
-    """Every row until it is answered otherwise than y, `steps` at the most -> x_adv, gradients taken a row."""
+    """Every row until it is answered otherwise than y, or `budget` is spent -> x_adv, gradients taken a row."""
     with torch.no_grad():
         logits = model(x)
-    ranked = logits.scatter(1, y[:, None], torch.inf).argsort(dim=1, descending=True, stable=True)[:, :candidates]
+    ranked = logits.scatter(1, y[:, None], torch.inf).argsort(dim=1, descending=True, stable=True)[
+        :, : min(candidates, budget)
+    ]
     total, x_adv, cost = torch.zeros_like(x), x.clone(), torch.zeros(len(x), dtype=torch.int64)
     live = (margin(logits, y) <= CLEAR).nonzero()[:, 0]
-    for _ in range(steps):
+    for _ in range(budget // ranked.shape[1]):
         if not len(live):
             break
         total[live] += _to_nearest_plane(*_logits_and_gradients(model, x_adv[live], ranked[live]))
@@ -70,11 +73,10 @@ def attack(
 ) -> Result:
     """The walk goes where it goes whatever eps is; rows beyond eps stay x."""
     del rng  # nothing is random here
-    if budget < candidates:
-        raise ValueError(f"DeepFool over {candidates} classes needs a budget of at least as many gradients")
-    steps = budget // candidates
+    if budget < PAIR:
+        raise ValueError("DeepFool needs a budget of two gradients, one each side of a boundary")
     x_adv, queries = batched(
-        lambda a, b: walk(target, a, b, steps=steps, candidates=candidates, overshoot=overshoot), x, y
+        lambda a, b: walk(target, a, b, budget=budget, candidates=candidates, overshoot=overshoot), x, y
     )
     far = norms(x_adv - x, "l2") > eps
     x_adv[far] = x[far]

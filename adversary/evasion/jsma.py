@@ -8,6 +8,8 @@ A pair (p, q) maximises -(a_p + a_q)(b_p + b_q) where a > 0 is the target's deri
 together. Both lie on the first two Pareto fronts of (a, -b), so the search is exact without trying every pair.
 """
 
+import math
+
 import numpy as np
 import torch
 
@@ -79,11 +81,13 @@ def attack(
     if budget < _PAIR or eps < _PAIR:
         raise ValueError("JSMA changes pairs: it needs an eps of two pixels and a budget of two gradients")
     goal = np.asarray(runner_up(target, x, y) if targets is None else targets, np.int64)
-    flat, queries = np.array(x, np.float32).reshape(len(x), -1), np.zeros(len(x), np.int64)
-    live = np.arange(len(x))
+    flat = np.array(x, np.float32).reshape(len(x), math.prod(x.shape[1:]))
+    queries, live = np.zeros(len(x), np.int64), np.arange(len(x))
     for _ in range(min(budget, int(eps)) // _PAIR):
+        if not len(live):
+            break
         part = flat[live]
-        moved = _step(target, part, x.shape[1:], goal[live], theta) if len(live) else np.zeros(0, bool)
+        moved = _step(target, part, x.shape[1:], goal[live], theta)
         flat[live] = part
         queries[live] += _PAIR
         live = live[moved & ~_reached(target, part.reshape(-1, *x.shape[1:]), goal[live])]

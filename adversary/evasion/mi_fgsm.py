@@ -23,7 +23,7 @@ def ascend(gradient: Gradient, x: Array, *, eps: float, steps: int, decay: float
     x_adv, momentum = np.array(x, np.float32), np.zeros(x.shape, np.float32)
     for _ in range(steps):
         found = gradient(x_adv)
-        length = np.abs(found).reshape(len(x), -1).sum(axis=1).reshape(-1, *([1] * (x.ndim - 1)))
+        length = np.abs(found).sum(axis=tuple(range(1, x.ndim)), keepdims=True)
         momentum = decay * momentum + found / np.maximum(length, np.finfo(np.float32).tiny)
         x_adv = within_linf(x, x_adv + (eps / steps if step is None else step) * np.sign(momentum), eps)
     return Result(x_adv, np.full(len(x), steps, np.int64))

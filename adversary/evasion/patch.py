@@ -114,6 +114,10 @@ def attack(
     batch: int = 32,
 ) -> Result:
     """One patch trained on all rows, then put on each of them at one random place."""
+    if budget < 1:
+        raise ValueError("a patch needs a budget of one gradient")
+    if not len(x):
+        return Result(np.array(x, np.float32), np.zeros(0, np.int64))
     images = planes(x)
     side = int(math.sqrt(eps * images.shape[2] * images.shape[3]))
     if side < 1:

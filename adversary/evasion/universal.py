@@ -32,12 +32,12 @@ def perturbation(
     best, most = common, 0.0
     for _ in range(passes):
         for i in rng.permutation(len(x)):
-            steps = int((budget - cost[i]) // candidates)
+            left = int(budget - cost[i])
             now = within_linf(x[i], x[i] + common, eps)
-            if steps < 1 or predict(model, now[None])[0] != y[i]:
+            if left < deepfool.PAIR or predict(model, now[None])[0] != y[i]:
                 continue
             moved, took = deepfool.walk(
-                model, rows(now[None]), classes(y[i : i + 1]), steps=steps, candidates=candidates, overshoot=overshoot
+                model, rows(now[None]), classes(y[i : i + 1]), budget=left, candidates=candidates, overshoot=overshoot
             )
             cost[i] += int(took[0])
             common = np.clip(common + moved[0].numpy() - now, -eps, eps)
@@ -63,8 +63,8 @@ def attack(
     overshoot: float = 0.02,
 ) -> Result:
     """One perturbation from all rows, put on each of them."""
-    if budget < candidates:
-        raise ValueError(f"DeepFool over {candidates} classes needs a budget of at least as many gradients")
+    if budget < deepfool.PAIR:
+        raise ValueError("DeepFool needs a budget of two gradients, one each side of a boundary")
     if not len(x):
         return Result(np.array(x, np.float32), np.zeros(0, np.int64))
     common, cost = perturbation(
