@@ -59,6 +59,7 @@ def _shadow(profile: Path | None) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its INFO lines name every connection that ends
     import guard.proxy.app
     from guard import config
 
