@@ -64,12 +64,13 @@ def decisions_of(records: Sequence[Record], x: Array) -> tuple[str, ...]:
 def clean(address: str, images: Images, plan: Plan, tell: Tell) -> Clean:
     """Every clean image in a call of its own, dealt out among the benign callers."""
     x, labels = images.clean_x, np.empty(len(images.clean_x), np.int64)
-    callers_of = np.arange(len(x)) % plan.callers
+    callers_of, refused = np.arange(len(x)) % plan.callers, 0
     with asking(address, "benign", plan.callers, len(x)) as oracle:
         for rows in np.array_split(np.arange(len(x)), 20):
             replies = oracle.replies([x[i : i + 1] for i in rows], identities=callers_of[rows].tolist())
             labels[rows] = [reply_labels(reply, 1)[0] for reply in replies]
-            tell(int(rows[-1]) + 1, f"{sum(isinstance(reply, Refused) for reply in replies)} refused lately")
+            refused += sum(isinstance(reply, Refused) for reply in replies)
+            tell(int(rows[-1]) + 1, f"{refused} refused")
         return Clean(labels, decisions_of(oracle.records, x), callers_of)
 
 

@@ -85,7 +85,7 @@ def _settings(path: Path, file: Path, profile: Path | None, audit: Path) -> Path
 def _prepare(options: Options, env: dict[str, str], screen: Screen) -> _Ready:
     with screen.step("MNIST") as tell:
         data = mnist.load(options.data, screen.say)
-        tell(1, f"{data.source}: {len(data.train):,} + {len(data.test):,} images")
+        tell(1, f"{len(data.train) + len(data.test):,} images ({data.source})")
         if data.note:
             screen.say(f"Note: {data.note}")
     plan = options.plan.scaled_to(len(data.clean), len(data.test))
@@ -93,7 +93,7 @@ def _prepare(options: Options, env: dict[str, str], screen: Screen) -> _Ready:
     with screen.step("the victim") as tell:
         file = prepare.victim(data, plan, train=options.train, say=lambda word: tell(0, word))
         tell(1, file.name)
-    with screen.step(f"guard fit on {plan.fit:,} clean images") as tell:
+    with screen.step(f"guard fit, {plan.fit:,} clean images") as tell:
         profile = prepare.profile(data, plan, file, log=options.out / "fit.log", env=env, tell=tell)
     crafted: list[tuple[Array, Array]] = []
     with screen.step("crafting on the victim", len(CRAFTED)) as tell:
@@ -111,7 +111,7 @@ def _send(bare: str, guarded: str, ready: _Ready, screen: Screen) -> _Sent:
     with screen.step("clean traffic, guarded", n) as tell:
         clean_guarded = measure.clean(guarded, images, plan, tell)
     pairs: list[tuple[Attacked, Attacked]] = []
-    with screen.step("sending what was crafted to both", len(CRAFTED)) as tell:
+    with screen.step("what was crafted, to both", len(CRAFTED)) as tell:
         for attack, made in zip(CRAFTED, ready.crafted, strict=True):
             tell(len(pairs), attack.title)
             control = measure.crafted(bare, attack, images, made, None)

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 
 class Tell(Protocol):
@@ -23,12 +24,12 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = Progress(
-            SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TextColumn("{task.fields[note]}", style="dim"),
-            TimeElapsedColumn(),
+            SpinnerColumn(finished_text="[green]✓", table_column=Column(min_width=1)),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=8, table_column=Column(no_wrap=True, min_width=8)),
+            TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[note]}", style="dim", table_column=Column(overflow="fold")),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             console=console,
             disable=not console.is_terminal,
         )
@@ -55,8 +56,7 @@ class Screen:
         def tell(done: int, note: str = "") -> None:
             nonlocal last
             last = note
-            count = f"{done:,}/{total:,}" if total is not None else ""
-            self._bars.update(task, completed=done, count=count, note=note)
+            self._bars.update(task, completed=done, count=_count(done, total), note=note)
 
         yield tell
         self._finish(task, total)
@@ -65,4 +65,8 @@ class Screen:
 
     def _finish(self, task: TaskID, total: int | None) -> None:
         done = 1 if total is None else total
-        self._bars.update(task, total=done, completed=done)
+        self._bars.update(task, total=done, completed=done, count=_count(done, total))
+
+
+def _count(done: int, total: int | None) -> str:
+    return "" if total is None else f"{done:,}/{total:,}"

@@ -81,7 +81,7 @@ def test_the_control_succeeds_and_guard_notices(first):
 
 def test_says_what_it_does_in_plain_lines(first):
     said = first[2]
-    assert "guard fit on 1,000 clean images" in said
+    assert "guard fit, 1,000 clean images" in said
     assert "HopSkipJump, guarded" in said
     assert "\x1b" not in said
 
