@@ -2,6 +2,7 @@
 
 import secrets
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,11 +30,12 @@ class Site:
     nonce: str
     verdicts: Verdicts | None = None
 
-    def oracle(self, kind: str, callers: int, budget: int, first: int = 0) -> Oracle:
-        """Asks as so many callers of a kind, the first of them being number `first`."""
-        names = [f"{kind}-{i}{self.nonce}" for i in range(first, first + callers)]
+    def oracle(self, kind: str, callers: int, budget: int) -> Oracle:
+        """Asks as so many callers of a kind; keys of a file are dealt out from a place of the kind's own."""
+        names = [f"{kind}-{i}{self.nonce}" for i in range(callers)]
         if self.place.keys:
-            names = [self.place.keys[i % len(self.place.keys)] for i in range(first, first + callers)]
+            first = zlib.crc32(kind.encode())
+            names = [self.place.keys[(first + i) % len(self.place.keys)] for i in range(callers)]
         header = self.identities.header.lower()
         identities = tuple((*self.place.headers, (header, name)) for name in names)
         return Oracle(replace(self.endpoint, identities=identities), budget)

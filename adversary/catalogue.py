@@ -3,7 +3,7 @@
 import importlib
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Literal
 
 from adversary.attack import Access, Attack, Norm
 
@@ -25,6 +25,11 @@ class Entry:
     budget: int
     module: str = ""
     base: str = ""
+
+    @property
+    def origin(self) -> Literal["own", "library"]:
+        """Whether it is written here, or a library's."""
+        return "library" if self.module.startswith("library.") else "own"
 
     def load(self) -> Attack:
         """The attack's function; white-box attacks import torch here."""

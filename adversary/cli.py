@@ -14,12 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adversary import runner, scores, trace, trace_cli
+from adversary import replay_cli, runner, scores, trace, trace_cli
 from adversary.catalogue import CATALOGUE, Entry
 from adversary.data import mnist
 from adversary.data.cache import DataUnavailable
 from adversary.oracle import Oracle, OracleError
+from adversary.pool import RayMissing
+from adversary.processes import ChildFailed
+from adversary.replay import EndpointAway
+from adversary.shelf import Busy
 from adversary.targets import UsageError, add_target, endpoint_of
+
+_FAILURES = (OracleError, DataUnavailable, ChildFailed, EndpointAway, Busy, RayMissing, ValueError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         code: int = options.run(options)
-    except (OracleError, DataUnavailable, ValueError, OSError) as error:
+    except _FAILURES as error:
         print(f"adversary: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
     except KeyboardInterrupt:
@@ -56,21 +62,22 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     attack.set_defaults(run=_attack)
     trace_cli.add(commands)
+    replay_cli.add(commands)
     return parser
 
 
 def _list(options: argparse.Namespace) -> int:
     if options.json:
         rows = [{"name": e.name, "family": e.family, "access": e.access, "norm": e.norm, "source": e.source,
-                 "eps": e.eps, "budget": e.budget} for e in CATALOGUE.values()]  # fmt: skip
+                 "origin": e.origin, "eps": e.eps, "budget": e.budget} for e in CATALOGUE.values()]  # fmt: skip
         print(json.dumps(rows, indent=2))  # noqa: T201 - a command line
         return 0
     table = Table()
-    for heading in ("attack", "family", "sees", "norm", "eps", "budget"):
+    for heading in ("attack", "family", "sees", "norm", "eps", "budget", "code"):
         table.add_column(heading, no_wrap=True)
     table.add_column("source", overflow="fold")
     for e in CATALOGUE.values():
-        table.add_row(e.name, e.family, e.access, e.norm, f"{e.eps:g}", str(e.budget), e.source)
+        table.add_row(e.name, e.family, e.access, e.norm, f"{e.eps:g}", str(e.budget), e.origin, e.source)
     Console().print(table)
     return 0
 

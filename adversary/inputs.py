@@ -16,14 +16,16 @@ _WHITE = 255.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """x: (N, ...) float32 in [0, 1] in the model's layout; y: (N,) labels; clean: unlabelled ones for `guard fit`.
+    """x: (N, ...) float32 in [0, 1] in the model's layout; y: (N,) labels.
 
-    note:  what a reader must know of the data.
+    clean, clean_y:  as many again that the victim did not learn from, for `guard fit` and for surrogates; may be none.
+    note:            what a reader must know of the data.
     """
 
     x: Array
     y: Array
     clean: Array
+    clean_y: Array
     source: str
     digest: str
     note: str = ""
@@ -37,7 +39,9 @@ def load(data: Data, say: Callable[[str], None]) -> Inputs:
 def _mnist(directory: Path | None, say: Callable[[str], None]) -> Inputs:
     read = mnist.load(directory, say)
     test, clean = read.test, mnist.unit(read.clean.images)
-    return Inputs(mnist.unit(test.images), test.labels, clean, read.source, read.digest, read.note)
+    return Inputs(
+        mnist.unit(test.images), test.labels, clean, read.clean.labels, read.source, read.digest, read.note
+    )  # fmt: skip
 
 
 def _npz(path: Path) -> Inputs:
@@ -54,4 +58,5 @@ def _npz(path: Path) -> Inputs:
     if not (np.isfinite(x).all() and x.min(initial=0.0) >= 0.0 and x.max(initial=0.0) <= 1.0):
         raise CampaignError("data.file", "floats in x must lie in [0, 1]")
     x = np.asarray(x, np.float32)
-    return Inputs(x, y.astype(np.int64), x[:0], path.name, sha256(content))
+    y = y.astype(np.int64)
+    return Inputs(x, y, x[:0], y[:0], path.name, sha256(content))

@@ -40,6 +40,7 @@ from adversary.shelf import Arrays, digest, key
 
 Kind = Literal["craft", "clean", "send", "hunt", "benign"]
 BESIDE = 256  # clean rows that a unit of a black-box attack takes along at most
+OWN = 5000  # labelled inputs of the attacker himself, for a surrogate
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,13 @@ class Plan:
         chosen = np.random.default_rng(self.campaign.seeds[0]).choice(len(self.inputs.clean), n, replace=False)
         return np.asarray(self.inputs.clean[chosen])
 
+    def own(self) -> tuple[Array, Array]:
+        """Labelled inputs of the attacker's own, which the victim did not learn from and nobody sends."""
+        if len(self.inputs.clean):
+            return self.inputs.clean[:OWN], self.inputs.clean_y[:OWN]
+        rows = self._spare[:OWN]
+        return self.inputs.x[rows], self.inputs.y[rows]
+
     @property
     def _spare(self) -> Array:
         """Test inputs that are neither attacked, nor sent by honest callers alone, nor fitted on."""
@@ -181,6 +189,7 @@ class Plan:
             attack = self.attack(unit.attack)
             parts["attack"] = attack.model_dump(mode="json", exclude={"title", "expect", "victims"})
             parts["eps"], parts["budget"] = eps_of(attack), budget_of(attack)
+            parts["own"] = [digest(values) for values in self.own()] if attack.entry.family == "transfer" else []
             parts["rows"] = {name: digest(self._rows_for(what, unit)) for name, what in attack.per_victim.items()}
         if unit.kind in {"craft", "send"}:
             parts["model"] = prints.model
@@ -202,11 +211,10 @@ class Plan:
     def task(self, unit: Unit, needed: Sequence[Arrays], place: Place | None) -> Task:
         """All of it.
 
-        arrays: x, y; `clean` labels for send and hunt; x_adv and queries for send; beside_x and beside_y; and
-                `per_victim.NAME` for an attack's options with a row a victim.
+        arrays: x, y; `clean` labels for send and hunt; x_adv and queries for send; beside_x and beside_y; own_x and
+                own_y for a surrogate; and `per_victim.NAME` for an attack's options with a row a victim.
         """
-        rows = self.rows(unit)
-        beside = self._beside(unit)
+        rows, beside = self.rows(unit), self._beside(unit)
         arrays: dict[str, Array] = {
             "x": self.inputs.x[rows], "y": self.inputs.y[rows],
             "beside_x": self.inputs.x[beside], "beside_y": self.inputs.y[beside],
@@ -216,6 +224,8 @@ class Plan:
         if unit.kind == "send":
             arrays |= {name: needed[1][name] for name in ("x_adv", "queries")}
         attack = self.attack(unit.attack) if unit.attack else None
+        if attack is not None and unit.kind == "craft" and attack.entry.family == "transfer":
+            arrays["own_x"], arrays["own_y"] = self.own()
         if attack is not None and unit.kind != "send":
             arrays |= {f"per_victim.{name}": self._rows_for(what, unit) for name, what in attack.per_victim.items()}
         campaign = self.campaign

@@ -39,6 +39,7 @@ class Replayed:
     plan: Plan
     inputs: inputs.Inputs
     targets: Mapping[TargetName, Served]
+    model_sha256: str
     found: Mapping[Unit, Arrays]
     failures: Mapping[Unit, str]
     seconds: float
@@ -74,7 +75,8 @@ def replay(campaign: Campaign, directory: Path, how: How, screen: Screen) -> Rep
         screen.expect({unit: _weight(plan, unit) for unit in (*plan.first(), *plan.second())})
         for phase in (plan.first(), plan.second()):
             run.phase(phase)
-    return Replayed(campaign, plan, read, targets, run.found, run.failures, run.seconds)
+    found = {unit: run.found[unit] for unit in (*plan.first(), *plan.second()) if unit in run.found}
+    return Replayed(campaign, plan, read, targets, _model_sha256(campaign), found, run.failures, run.seconds)
 
 
 @dataclass(slots=True)
@@ -135,7 +137,6 @@ def _prepare(
     campaign: Campaign, read: inputs.Inputs, directory: Path, screen: Screen
 ) -> tuple[Mapping[TargetName, Served], Plan]:
     """The targets' settings and profiles, and the plan, whose keys know both."""
-    model = b"" if campaign.model.onnx is None else _read(campaign.model.onnx)
     drawn = Plan(campaign, read, Fingerprints("", "", dict.fromkeys(TARGETS, "")))
     targets, prints = {}, {}
     for name in TARGETS:
@@ -146,8 +147,12 @@ def _prepare(
         else:
             targets[name], prints[name] = _served(name, campaign, target.serve, drawn, directory, screen)
     code = serving.code_digest("adversary", _AFTERWARDS)
-    print_of = Fingerprints(code, shelf.key(file=sha256(model), torch=campaign.model.torch), prints)
+    print_of = Fingerprints(code, shelf.key(file=_model_sha256(campaign), torch=campaign.model.torch), prints)
     return targets, Plan(campaign, read, print_of)
+
+
+def _model_sha256(campaign: Campaign) -> str:
+    return "" if campaign.model.onnx is None else sha256(_read(campaign.model.onnx))
 
 
 def _served(

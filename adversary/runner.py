@@ -65,10 +65,11 @@ class Outcome:
     def success(self) -> Array:
         """(N,) answered, wrongly, within eps."""
         wrong = (self.adversarial != self.y) & (self.adversarial != REFUSED)
-        return np.asarray(self.attacked & wrong & (self.size <= _allowed(self.eps)))
+        return np.asarray(self.attacked & wrong & (self.size <= allowed(self.eps)))
 
 
-def _allowed(eps: float) -> float:
+def allowed(eps: float) -> float:
+    """The largest size that counts as within eps."""
     return eps * (1.0 + _SLACK) + _SLACK
 
 
@@ -198,7 +199,7 @@ class _Watch:
 
 @contextmanager
 def _watching(oracle: Oracle, entry: Entry, x: Array, y: int, eps: float) -> Iterator[_Watch]:
-    watch = _Watch(x, y, entry.norm, _allowed(eps))
+    watch = _Watch(x, y, entry.norm, allowed(eps))
     oracle.listeners.append(watch)
     try:
         yield watch

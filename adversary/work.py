@@ -4,6 +4,7 @@ A hunt has company: after every so many rows of the attack an honest caller send
 """
 
 import importlib
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ def _craft(task: Task) -> Arrays:
     attack = _attack_of(task)
     x_adv, queries = runner.craft(
         attack.entry,
-        torch_model(task.model),
+        _surrogate(task) if attack.entry.family == "transfer" else torch_model(task.model),
         task.arrays["x"],
         task.arrays["y"],
         eps=eps_of(attack),
@@ -92,6 +93,12 @@ def _craft(task: Task) -> Arrays:
         **_per_victim(task),
     )
     return {"x_adv": x_adv, "queries": queries}
+
+
+def _surrogate(task: Task) -> Any:
+    from adversary import surrogate  # noqa: PLC0415 - torch only where it is needed
+
+    return surrogate.fit(task.arrays["own_x"], task.arrays["own_y"], task.unit.seed)
 
 
 def _clean(task: Task, at: Site, _tell: Tell) -> Later:
@@ -144,8 +151,8 @@ def _hunt(task: Task, at: Site, tell: Tell) -> Later:
     attack, arrays, budget = _attack_of(task), task.arrays, budget_of(_attack_of(task))
     x, beside = arrays["x"], arrays["beside_x"]
     with (
-        at.oracle(_kind(task), _callers(task), len(x) * (budget + 1), task.unit.start) as oracle,
-        at.oracle(f"beside-{_kind(task)}", 1, len(beside), task.unit.start) as honest,
+        at.oracle(_kind(task), _callers(task), len(x) * (budget + 1)) as oracle,
+        at.oracle(f"beside-{_kind(task)}", 1, len(beside)) as honest,
     ):
         company = _Company(honest, beside, task.benign.every)
         oracle.pause = company.turn
@@ -179,11 +186,15 @@ def _hunt(task: Task, at: Site, tell: Tell) -> Later:
 
 
 def _kind(task: Task) -> str:
-    return f"{task.unit.attack}-{task.unit.seed}".replace(" ", "-")
+    unit = task.unit
+    return "".join(c if c.isalnum() else "-" for c in f"{unit.attack}-{unit.seed}-{unit.start}")
 
 
 def _callers(task: Task) -> int:
-    return 1 if task.identities.per == "attack" else len(task.arrays["x"])
+    """One a victim, or one for all; an attack that splits itself over several callers has so many for each."""
+    several = inspect.signature(_attack_of(task).entry.load()).parameters.get("identities")
+    split = 1 if several is None else int(_attack_of(task).options.get("identities", several.default))
+    return split * (1 if task.identities.per == "attack" else len(task.arrays["x"]))
 
 
 @dataclass(slots=True)
