@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from adversary.attack import REFUSED, Array
+from adversary.report_page import Card, Shot
 from adversary.runner import NEVER
 from demo.document import Duel
-from demo.page import Card, Shot
 from demo.verdicts import Verdict
 from guard import registry
 from guard.settings import build_stage
