@@ -7,7 +7,9 @@ Limits: comes no nearer to the boundary than the defence lets it see; where eps 
 
 As the authors' code: one radius for all probes, sought around x with a twentieth of refusals allowed; a gradient of
 the probes that were answered, 20 rounds at most to fill up; a refused step is taken back and its gradient estimated
-anew; the binary search onto the boundary ends at its first refusal.
+anew; the binary search onto the boundary ends at its first refusal. Unlike it, x itself is asked for first, so that the
+search is around a known query as the later probes are, and the radius grows by half after a round of which more than
+half was refused.
 """
 
 import math
@@ -21,6 +23,7 @@ from adversary.walks import approach
 
 _RADIUS = Search(halvings=10, tries=20, rate=0.05)
 _ROUNDS = 20
+_GROWTH = 1.5
 _STEP_LEAST = 1e-6
 _TINY = 1e-12
 
@@ -70,6 +73,7 @@ def hop(
     radii: tuple[float, float],
 ) -> Iterator[Array]:
     """One victim's walk. noise: a direction to probe along, of any length."""
+    meter.verdicts(x[None])  # the centre of the search is known to the defence, as that of later probes will be
     point = start(meter, x, rng, given)
     yield point
 
@@ -81,7 +85,7 @@ def hop(
     t = 0
     while True:
         t += 1
-        direction = _gradient(point, meter, noise, radius, int(evaluations * math.sqrt(t)))
+        direction, radius = _gradient(point, meter, noise, radius, int(evaluations * math.sqrt(t)))
         moved = None if direction is None else _step(x, point, direction, meter, t)
         if moved is not None:
             yield moved
@@ -93,21 +97,26 @@ def _unit(direction: Array) -> Array:
     return np.asarray(direction / max(float(np.linalg.norm(direction)), _TINY))
 
 
-def _gradient(point: Array, meter: Meter, noise: Callable[[], Array], radius: float, n: int) -> Array | None:
-    """The direction away from the boundary, by the labels of n answered probes, or of as many as there are."""
+def _gradient(
+    point: Array, meter: Meter, noise: Callable[[], Array], radius: float, n: int
+) -> tuple[Array | None, float]:
+    """The direction away from the boundary, by the labels of n answered probes or as many as there are; the radius."""
     moves, signs = list[Array](), list[float]()
     for _ in range(_ROUNDS):
-        for _ in range(n - len(moves)):
+        missing = n - len(moves)
+        for _ in range(missing):
             sent = np.clip(point + radius * _unit(noise()), 0.0, 1.0)
             adversarial, refused = meter.verdicts(sent[None])
             if not refused[0]:
                 moves.append((sent - point) / radius)
                 signs.append(1.0 if adversarial[0] else -1.0)
+        if n - len(moves) > missing / 2.0:
+            radius *= _GROWTH
     if not moves:
-        return None
+        return None, radius
     mean = float(np.mean(signs))
     weights = np.array(signs) if abs(mean) == 1.0 else np.array(signs) - mean
-    return _unit(np.tensordot(weights, np.stack(moves), axes=1))
+    return _unit(np.tensordot(weights, np.stack(moves), axes=1)), radius
 
 
 def _step(x: Array, point: Array, direction: Array, meter: Meter, t: int) -> Array | None:

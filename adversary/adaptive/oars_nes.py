@@ -6,9 +6,9 @@ Access: scores. Norm: linf. Cost: up to `budget` queries a victim, one after the
 Limits: a defence that takes as similar what the whole ball holds leaves no step to take. One that does not let its
         refusals show gives it nothing to adapt to.
 
-As the authors' code: noise is sought between 0.001 and 0.5, steps between eps / 1000 and 2 eps; a gradient is made of
-the pairs that were answered, five rounds at most to fill up; a refused step is taken back and its gradient estimated
-anew, without momentum.
+As the authors' code: x itself is asked for first, so that the searches are around a known query; noise is sought
+between 0.001 and 0.5, steps between eps / 1000 and 2 eps; a gradient is made of the pairs that were answered, five
+rounds at most to fill up; a refused step is taken back and its gradient estimated anew, without momentum.
 """
 
 from collections.abc import Iterator
@@ -50,6 +50,7 @@ def attack(
         def stepped(size: float) -> bool:
             return _ask(meter, x0 + size * rng.choice((-1.0, 1.0), x0.shape))[1]
 
+        _ask(meter, x0)
         point = np.clip(x0 + rng.uniform(-eps, eps, x0.shape), 0.0, 1.0)
         sigma = least_accepted(noisy, *noises, _NOISE)
         least = least_accepted(stepped, few, many, _STEP)
