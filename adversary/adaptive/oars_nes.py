@@ -8,7 +8,8 @@ Limits: a defence that takes as similar what the whole ball holds leaves no step
 
 As the authors' code: x itself is asked for first, so that the searches are around a known query; noise is sought
 between 0.001 and 0.5, steps between eps / 1000 and 2 eps; a gradient is made of the pairs that were answered, five
-rounds at most to fill up; a refused step is taken back and its gradient estimated anew, without momentum.
+rounds at most to fill up; a refused step is taken back and its gradient estimated anew, without momentum. Unlike it,
+the least step then grows by a tenth: at the edge of the ball a step is shorter than it was in the search.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ _NOISE = Search(halvings=10, tries=20, rate=0.0)
 _STEP = Search(halvings=10, tries=20, rate=0.005)
 _ROUNDS = 5
 _PLATEAU = 5  # steps
+_GROWTH = 1.1
 
 
 def attack(
@@ -67,7 +69,9 @@ def attack(
             moved = np.clip(point + max(rate, least) * np.sign(gradient), x0 - eps, x0 + eps)
             won, refused = _ask(meter, moved)
             taken = not refused
-            if taken:
+            if refused:
+                least = min(least * _GROWTH, many)
+            else:
                 point = np.clip(moved, 0.0, 1.0)
                 yield point
             if won:
