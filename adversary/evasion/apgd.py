@@ -1,8 +1,7 @@
 """Auto-PGD: PGD with momentum that sets its own step size, by how often the loss rose since the last checkpoint.
 
 Source: Croce, Hein 2020, arXiv:2003.01690 (algorithm 1, linf; APGD-CE, and by `loss` APGD-DLR).
-Access: gradients. Norm: linf. Cost: up to `budget` gradients a victim and restart share, one for the start and one a
-        step; it stops where it has won.
+Access: gradients. Norm: linf. Cost: up to `budget` gradients a victim, one for each start and step; stops where it won.
 Limits: as PGD's: masked gradients mislead it.
 """
 

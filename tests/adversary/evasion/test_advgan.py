@@ -10,7 +10,7 @@ from tests.adversary.evasion.models import run
 
 
 def test_wins_on_the_bare_victim(victim, prey):
-    x, y = prey[0][:48], prey[1][:48]
+    x, y = prey[0][:32], prey[1][:32]
     result = run(advgan, victim, x, y, eps=0.3, budget=40)
     assert (predict(victim, result.x_adv) != y).mean() > 0.8
 
