@@ -6,9 +6,11 @@ Workers die with the run, however that ends.
 import ctypes
 import importlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from typing import Any
 
 from adversary.plan import Task, Unit
@@ -64,10 +66,11 @@ def local(jobs: int) -> Pool:
 def _die_with_parent() -> None:
     """Linux kills a worker whose parent is gone; Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        return
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getppid() != parent.pid:  # it went before it was asked for
+        os._exit(1)
 
 
 def on_ray(address: str) -> Pool:
