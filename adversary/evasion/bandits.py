@@ -5,8 +5,9 @@ Access: scores. Norm: linf. Cost: up to `budget` queries a victim, three a step:
 Limits: images only. Both probes of a step lie about sqrt(2) * eta apart: rounded scores leave the prior unmoved.
 
 The authors do not count the check of the current point; here it is counted, and travels with the next two probes.
-Defaults are theirs for linf: eta 0.1, exploration 1, a prior's rate of 100, steps of eps / 5 (.01 of .05), tiles of
-about a quarter of the side. A step without an answer to both probes moves by the old prior.
+Defaults are theirs for linf: eta 0.1, exploration 1, a prior's rate of 100, steps of 0.01 (of eps / 5 where that is
+less), tiles of about a quarter of the side for ImageNet; small images have two to a tile. A step without an answer to
+both probes moves by the old prior.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from adversary.attack import Array, Result, ScoreMeter, ScoreOracle
 from adversary.images import like, planes
 from adversary.walks import descend
 
+_LARGE = 128  # pixels
+_STEP = 0.01
 _TINY = 1e-8
 _MOST_EXPONENT = 50.0
 
@@ -35,11 +38,11 @@ def attack(
     prior_rate: float = 100.0,
     step: float | None = None,
 ) -> Result:
-    """Stops where the label changes. tile: tiles along a side, by default in proportion to the authors' 50 of 224."""
+    """Stops where the label changes. tile: tiles along a side, by default the authors' 50 of 224, or half a side."""
     images = planes(np.asarray(x, np.float64))
     channels, height, width = images.shape[1:]
-    rate = eps / 5.0 if step is None else step
-    tiles = max(1, round(min(height, width) / 4.5)) if tile is None else tile
+    rate = min(_STEP, eps / 5.0) if step is None else step
+    tiles = _tiles(min(height, width)) if tile is None else tile
     down, across = (np.arange(side) * tiles // side for side in (height, width))
 
     def walk(i: int, meter: ScoreMeter) -> Iterator[Array]:
@@ -60,6 +63,10 @@ def attack(
             yield like(point[None], x)[0]
 
     return descend(target, x, y, budget=budget, batch=3, walk=walk)
+
+
+def _tiles(side: int) -> int:
+    return round(side * 50 / 224) if side >= _LARGE else max(1, side // 2)
 
 
 def _exponentiated(prior: Array, move: Array) -> Array:
