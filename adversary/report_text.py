@@ -119,7 +119,8 @@ def _attacked(document: Document) -> str:
 def _with(document: Document) -> str:
     kinds = ", ".join(f"{len(attacks)} {family}" for family, attacks in families(document))
     victims = sum(attack.guarded.victims for attack in document.attacks)
-    return f"{len(document.attacks)} attacks ({kinds}) on {victims:,} victims in all, from {document.data.source}."
+    attacks = f"{len(document.attacks)} attack{'' if len(document.attacks) == 1 else 's'}"
+    return f"{attacks} ({kinds}) on {victims:,} victims in all, from {document.data.source}."
 
 
 def _through(document: Document) -> str:
