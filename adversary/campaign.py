@@ -8,7 +8,7 @@ import hashlib
 import os
 import string
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -215,10 +215,11 @@ def title(attack: Attack) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A campaign, and the text it was read from."""
+    """A campaign, the text it was read from, and what else was asked for."""
 
     campaign: Campaign
     text: str
+    overrides: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -231,24 +232,60 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def load(source: str, addresses: Mapping[TargetName, str] | None = None, model_name: str = "") -> Written:
-    """A file's path, or the name of a shipped campaign. Raises CampaignError.
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What takes the place of the file's words.
 
-    addresses:  endpoints to attack instead of the file's targets.
+    addresses:  endpoints to attack instead of its targets, and `model_name`, as they call the model.
+    victims:    no attack has more.
     """
+
+    addresses: Mapping[TargetName, str] = field(default_factory=dict)
+    model_name: str = ""
+    victims: int | None = None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """In words, for the report."""
+        said = [f"{name}: {address}" for name, address in sorted(self.addresses.items())]
+        said += [f"model.name: {self.model_name}"] if self.model_name else []
+        return (*said, *([f"at most {self.victims} victims"] if self.victims else []))
+
+    def over(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """A parsed file -> the same with these."""
+        changed = dict(tree)
+        if self.addresses:
+            old = tree.get("targets")
+            given = {name: {"address": address} for name, address in self.addresses.items()}
+            changed["targets"] = {**(old if isinstance(old, dict) else {}), **given}
+        if self.model_name and isinstance(tree.get("model"), dict):
+            changed["model"] = {**tree["model"], "name": self.model_name}
+        return changed
+
+    def fewer(self, campaign: Campaign) -> Campaign:
+        """No attack with more victims than these."""
+        most = self.victims
+        if most is None:
+            return campaign
+        attacks = tuple(
+            attack if attack.victims is None else attack.model_copy(update={"victims": min(attack.victims, most)})
+            for attack in campaign.attacks
+        )
+        return campaign.model_copy(update={"victims": min(campaign.victims, most), "attacks": attacks})
+
+
+NONE = Overrides()
+
+
+def load(source: str, overrides: Overrides = NONE) -> Written:
+    """A file's path, or the name of a shipped campaign. Raises CampaignError."""
     path = SHIPPED / f"{source}.yaml" if source in shipped() else Path(source)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CampaignError("", f"cannot read {source} ({error}); shipped are {', '.join(shipped())}") from None
-    tree = parse(text)
-    if addresses:
-        targets = tree.get("targets")
-        old = targets if isinstance(targets, dict) else {}
-        tree["targets"] = {**old, **{name: {"address": address} for name, address in addresses.items()}}
-    if model_name and isinstance(tree.get("model"), dict):
-        tree["model"] = {**tree["model"], "name": model_name}
-    return Written(validate(tree, path.resolve().parent), text)
+    campaign = validate(overrides.over(parse(text)), path.resolve().parent)
+    return Written(overrides.fewer(campaign), text, overrides.told)
 
 
 def validate(tree: Mapping[str, Any], base: Path = Path()) -> Campaign:

@@ -63,6 +63,7 @@ def judged(done: Replayed, written: Written, run: Run) -> Judged:
         description=campaign.description,
         campaign_yaml=written.text,
         campaign_sha256=written.digest,
+        overrides=written.overrides,
         seeds=campaign.seeds,
         identities=_identities(done),
         atlas_version=atlas.VERSION,

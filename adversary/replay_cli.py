@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
     running.add_argument("--guarded", metavar="HOST:PORT", help="attack this endpoint instead of the campaign's")
     running.add_argument("--control", metavar="HOST:PORT", help="the same model undefended, instead of the campaign's")
     running.add_argument("--model-name", default="", metavar="NAME", help="as these endpoints call it")
+    running.add_argument("--victims", type=_count, metavar="N", help="at most so many an attack: a quick look")
     running.add_argument("--jobs", type=_count, default=1, metavar="N", help="processes on this machine (default 1)")
     running.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster that sees the same files")
     running.add_argument("--fail-under", type=Path, metavar="SCORE.yaml", help="exit 1 where a bar is missed")
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     bars = None if options.fail_under is None else judge_bars.load(options.fail_under)
     given: dict[campaign.TargetName, str | None] = {"guarded": options.guarded, "control": options.control}
     addresses = {name: address for name, address in given.items() if address is not None}
-    written = campaign.load(options.campaign, addresses, options.model_name)
+    written = campaign.load(options.campaign, campaign.Overrides(addresses, options.model_name, options.victims))
     signal.signal(signal.SIGTERM, _stop)
     started = time.monotonic()
     with Screen(Console(stderr=True)) as screen:

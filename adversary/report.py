@@ -207,6 +207,8 @@ class Document(_Part):
     description: str
     campaign_yaml: str
     campaign_sha256: str
+    overrides: tuple[str, ...]
+    """What the command line put in place of the file's words."""
     seeds: tuple[int, ...]
     identities: str
     atlas_version: str

@@ -27,6 +27,7 @@ def notes(a: Document, b: Document) -> list[str]:
     """What else differs, so that a difference is not taken for the defence's."""
     told = (
         ("campaign", a.campaign_sha256, b.campaign_sha256),
+        ("overrides", a.overrides, b.overrides),
         ("data", a.data.sha256, b.data.sha256),
         ("model", a.model.onnx_sha256, b.model.onnx_sha256),
         ("seeds", a.seeds, b.seeds),

@@ -153,6 +153,7 @@ _TOLD = {
     "data",
     "model",
     "campaign_sha256",
+    "overrides",
     "code_sha256",
     "versions",
     "run",

