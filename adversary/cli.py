@@ -19,11 +19,12 @@ from adversary.catalogue import CATALOGUE, Entry
 from adversary.data import mnist
 from adversary.data.cache import DataUnavailable
 from adversary.oracle import Oracle, OracleError
+from adversary.plan import OWN
 from adversary.pool import RayMissing
 from adversary.processes import ChildFailed
 from adversary.replay import EndpointAway
 from adversary.shelf import Busy
-from adversary.targets import UsageError, add_target, endpoint_of
+from adversary.targets import UsageError, add_target, as_callers, endpoint_of
 
 _FAILURES = (OracleError, DataUnavailable, ChildFailed, EndpointAway, Busy, RayMissing, ValueError, OSError)
 
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument("--eps", type=float, help="the largest perturbation that counts (default: the attack's)")
     attack.add_argument("--budget", type=int, help="queries or gradients a victim (default: the attack's)")
     attack.add_argument("--seed", type=int, default=0)
+    attack.add_argument("--callers", type=int, default=0, metavar="N", help="call as so many made-up callers in turn")
     attack.add_argument(
         "--record", type=Path, metavar="FILE.jsonl", help="keep what was sent; `adversary trace` replays"
     )
@@ -84,10 +86,11 @@ def _list(options: argparse.Namespace) -> int:
 
 def _entry(options: argparse.Namespace) -> Entry:
     entry = CATALOGUE[options.name]
-    if entry.access == "gradients" and options.onnx is None:
+    inside = entry.access == "gradients" and entry.family != "transfer"
+    if inside and options.onnx is None:
         raise UsageError(f"{entry.name} takes gradients of the victim: name its file by --onnx")
-    if entry.access != "gradients" and options.onnx is not None:
-        raise UsageError(f"{entry.name} sees the wire only: --onnx is of no use to it")
+    if not inside and options.onnx is not None:
+        raise UsageError(f"{entry.name} does not see the victim's file: --onnx is of no use to it")
     if options.n < 1 or (options.budget is not None and options.budget < 1):
         raise UsageError("--n and --budget must be at least 1")
     eps = entry.eps if options.eps is None else options.eps
@@ -98,7 +101,7 @@ def _entry(options: argparse.Namespace) -> Entry:
 
 def _attack(options: argparse.Namespace) -> int:
     entry = _entry(options)
-    endpoint = endpoint_of(options)
+    endpoint = as_callers(endpoint_of(options), options.identity_header, "attacker", options.callers)
     console = Console(stderr=True)
     data = mnist.load(options.data, console.print)
     x, y = mnist.unit(data.test.images[: options.n]), data.test.labels[: options.n]
@@ -112,7 +115,10 @@ def _attack(options: argparse.Namespace) -> int:
         def tell(done: int, of: int, won: int) -> None:
             bar.update(task, completed=done, total=of, won=won)
 
-        outcome = _run(entry, oracle, options.onnx, x, y, seed=options.seed, tell=tell)
+        if entry.access == "gradients":
+            outcome = _send(entry, oracle, data, options, x, y)
+        else:
+            outcome = runner.hunt(entry, oracle, x, y, eps=entry.eps, budget=entry.budget, seed=options.seed, tell=tell)
         tell(len(x), len(x), int(outcome.success.sum()))
         told = {
             **scores.summary(outcome),
@@ -131,15 +137,16 @@ def _attack(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(
-    entry: Entry, oracle: Oracle, onnx: Path | None, x: Any, y: Any, *, seed: int, tell: runner.Tell
+def _send(
+    entry: Entry, oracle: Oracle, data: mnist.Mnist, options: argparse.Namespace, x: Any, y: Any
 ) -> runner.Outcome:
-    if entry.access != "gradients" or onnx is None:
-        return runner.hunt(entry, oracle, x, y, eps=entry.eps, budget=entry.budget, seed=seed, tell=tell)
-    from adversary.victims import mnist as victim  # noqa: PLC0415 - torch only where it is needed
+    """Craft on the victim's file, or on a network of the attacker's own, then send."""
+    from adversary import surrogate  # noqa: PLC0415 - torch only where it is needed
+    from adversary.victims import mnist as victim  # noqa: PLC0415
 
-    model = victim.load(onnx)
-    x_adv, queries = runner.craft(entry, model, x, y, eps=entry.eps, budget=entry.budget, seed=seed)
+    own = data.clean.part(slice(0, OWN))
+    model: Any = victim.load(options.onnx) if options.onnx else surrogate.fit(mnist.unit(own.images), own.labels, 0)
+    x_adv, queries = runner.craft(entry, model, x, y, eps=entry.eps, budget=entry.budget, seed=options.seed)
     return runner.judge(entry, oracle, x, y, x_adv=x_adv, eps=entry.eps, queries=queries)
 
 

@@ -13,6 +13,7 @@ from adversary.plan import Unit
 from adversary.work import Arrays
 
 _MINUTE = 60
+_TELLING = 0.01  # of the whole
 
 
 class Screen:
@@ -80,10 +81,11 @@ class Screen:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end, by what was done in this run so far."""
-        if not self._fresh:
+        """Seconds to the end, by what was done in this run so far; None while that is too little to tell."""
+        total = sum(self._weights.values())
+        if self._fresh < _TELLING * total:
             return None
-        rest = sum(self._weights.values()) - self._done
+        rest = total - self._done
         return (time.monotonic() - self._started) * rest / self._fresh
 
     def _note(self, unit: Unit, arrays: Arrays) -> str:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from rich.progress import Progress
 
 from adversary import trace
 from adversary.attack import Refused
-from adversary.oracle import Endpoint, Headers, reply_labels
+from adversary.oracle import reply_labels
 from adversary.scores import rate
-from adversary.targets import add_target, endpoint_of
+from adversary.targets import add_target, as_callers, endpoint_of
 
 
 def add(commands: Any) -> None:
@@ -26,9 +25,6 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--speed", type=_speed, default=1.0, metavar="X", help="so many times as fast; inf: as fast as it is answered"
     )
-    parser.add_argument(
-        "--identity-header", default="x-api-key", metavar="NAME", help="tells the trace's callers apart"
-    )
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     parser.set_defaults(run=run)
 
@@ -38,12 +34,6 @@ def _speed(text: str) -> float:
     if math.isnan(value) or value <= 0:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
-
-
-def callers(endpoint: Endpoint, header: str, n: int) -> Endpoint:
-    """The same endpoint, asked as so many callers."""
-    base: Headers = endpoint.identities[0]
-    return replace(endpoint, identities=tuple((*base, (header.lower(), f"trace-{i}")) for i in range(n)))
 
 
 def told(recorded: trace.Trace, came: trace.Replayed) -> dict[str, Any]:
@@ -70,7 +60,7 @@ def told(recorded: trace.Trace, came: trace.Replayed) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> int:
     """The command."""
     recorded = trace.load(options.file)
-    endpoint = callers(endpoint_of(options), options.identity_header, recorded.identities)
+    endpoint = as_callers(endpoint_of(options), options.identity_header, "trace", recorded.identities)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(options.file.name, total=len(recorded.calls))

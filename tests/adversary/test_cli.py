@@ -15,6 +15,10 @@ def test_list_as_json(capsys):
     assert cli.main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in listed] == list(CATALOGUE)
+    assert len(listed) >= 40
+    columns = {"name", "family", "access", "norm", "source", "origin", "eps", "budget"}
+    assert all(set(row) == columns and all(row.values()) for row in listed)
+    assert {row["origin"] for row in listed} <= {"own", "library"}
 
 
 def test_list_as_a_table(capsys):
@@ -56,6 +60,13 @@ def test_a_black_box_attack_through_the_wire(tiny, data, capsys):
     assert (told["budget"], told["seed"], told["eps"]) == (400, 5, 8.0)
 
 
+def test_a_transfer_attack_is_crafted_on_a_network_of_its_own(tiny, data, capsys):
+    assert attack(tiny, "mi-fgsm", "--n", "10", "--callers", "4") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["attack_success"]["hits"] > 0
+    assert {sent["x-api-key"] for sent in tiny.metadata} == {f"attacker-{i}" for i in range(4)}
+
+
 def test_the_table(tiny, data, capsys):
     arguments = [
         "attack",
@@ -77,7 +88,7 @@ def test_the_table(tiny, data, capsys):
     ("name", "more", "message"),
     [
         ("fgsm", [], "name its file by --onnx"),
-        ("hop-skip-jump", ["--onnx", "v.onnx"], "sees the wire only"),
+        ("hop-skip-jump", ["--onnx", "v.onnx"], "does not see the victim's file"),
         ("hop-skip-jump", ["--n", "0"], "at least 1"),
         ("hop-skip-jump", ["--budget", "0"], "at least 1"),
         ("hop-skip-jump", ["--eps", "-1"], "above 0"),
