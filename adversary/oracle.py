@@ -149,6 +149,8 @@ class AsyncOracle:
             request, timeout=self.endpoint.timeout_s, metadata=self.endpoint.identities[identity]
         )
         code: grpc.StatusCode = await call.code()
+        if code is grpc.StatusCode.CANCELLED and _interrupted():  # gRPC took the interruption for the call's alone
+            raise asyncio.CancelledError
         trailers = await call.trailing_metadata() or ()
         decision_id = next((str(value) for key, value in trailers if key == DECISION_ID), "")
         seconds = time.monotonic() - started
@@ -237,6 +239,11 @@ class AsyncOracle:
         if self._tensors is None:
             raise OracleError("the oracle is not open")
         return self._tensors
+
+
+def _interrupted() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _choose(metadata: pb.ModelMetadataResponse, endpoint: Endpoint) -> _Tensors:

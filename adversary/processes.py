@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,18 @@ _LISTENING = re.compile(r"^guard: listening on (\S+)$", re.MULTILINE)
 _START_S = 60.0
 _DRAIN_S = 15.0
 _SHOWN = 3000
+
+
+_GUARDIAN = """
+import ctypes, os, sys
+try:
+    ctypes.CDLL(None).prctl(1, 9)  # Linux: SIGKILL when the parent is gone; it outlives exec
+except (OSError, AttributeError):
+    pass
+if os.getppid() != int(sys.argv[1]):  # it went before that was asked for
+    os._exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class ChildFailed(RuntimeError):
@@ -35,8 +46,7 @@ def environment(secret: str) -> dict[str, str]:
 @contextmanager
 def child(command: Sequence[str], log: Path, env: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command, its words in `log`. It ends with the block, and with this process however that ends."""
-    setpriv = shutil.which("setpriv")
-    guardian = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    guardian = (sys.executable, "-S", "-c", _GUARDIAN, str(os.getpid()))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - our own command, no shell

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -72,8 +72,9 @@ def run(options: argparse.Namespace) -> int:
     return MISSED if lines or made.document.failures else 0
 
 
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """As Ctrl-C does, which an event loop knows how to end by."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(done: Replayed, started: float) -> report.Run:

@@ -249,6 +249,30 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(guarded_campaign, w
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_stops_quietly(guarded_campaign, tmp_path, number):
+    """Amid a hunt: nothing half-done is stored, no failure is told, no Guard is left."""
+    process, out = start(guarded_campaign, tmp_path / "out"), tmp_path / "out"
+    until = time.monotonic() + 150
+    while not list((out / "units").glob("send_control*.json")) and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    family = descendants(process.pid)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "FAILED" not in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+    assert not list((out / "units").glob(".*"))
+
+
+def descendants(pid):
+    found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*found, *(child for one in found for child in descendants(one))]
+
+
+@pytest.mark.slow
 def test_a_guard_of_its_own_is_measured_by_its_own_log(whole):
     made = report.load(whole)
     pgd, walk = made.attacks
