@@ -7,6 +7,7 @@ from adversary.report import AttackPart, Document, Honest, Median, Share, Side
 NOTHING = "-"
 HEADINGS = ("attack", "success, bare", "success, guarded", "noticed", "first noticed at row", "rows noticed", "robust")
 _MANY = 100
+_LISTED = 6
 
 
 def per_cent(share: Share) -> str:
@@ -160,13 +161,16 @@ def _noticed(document: Document) -> str:
     if not document.attacks:
         return NOTHING
     shares = _range([attack.guarded.noticed for attack in document.attacks])
-    slow = [attack for attack in document.attacks if attack.access != "gradients"]
-    when = [
-        f"{attack.title} at row {_digits(attack.guarded.queries_to_detection.median)}"
-        for attack in slow
-        if attack.guarded.queries_to_detection.median is not None
+    found = [
+        (attack.guarded.queries_to_detection.median, attack.title)
+        for attack in document.attacks
+        if attack.access != "gradients" and attack.guarded.queries_to_detection.median is not None
     ]
-    first = f" First, at the median: {', '.join(when)}." if when else ""
+    when = ", ".join(f"{title} at row {_digits(at)}" for at, title in found)
+    if len(found) > _LISTED:
+        (low, soonest), (high, latest) = min(found), max(found)
+        when = f"between row {_digits(low)} ({soonest}) and row {_digits(high)} ({latest})"
+    first = f" First, at the median: {when}." if found else ""
     return f"{shares} of the attacks on the guarded endpoint.{first}"
 
 

@@ -50,6 +50,14 @@ def test_the_short_of_it_says_what_and_how_much():
     assert "1 of 10 callers were taken for attackers" in told["Honest callers"]
 
 
+def test_many_attacks_are_not_listed_one_by_one():
+    walk = samples.document().attacks[1]
+    late = samples.part("late", guarded=samples.evidence([0], flagged=90), access="labels")
+    many = [walk.model_copy(update={"title": f"walk {i}"}) for i in range(7)]
+    told = dict(report_text.summary(samples.document(attacks=(*many, late))))
+    assert told["Noticed"].endswith("First, at the median: between row 4 (walk 0) and row 90 (late).")
+
+
 def test_the_short_of_nothing():
     nobody = report.HonestOn(control=samples.callers(n=0), guarded=samples.callers(n=0))
     told = dict(report_text.summary(samples.document(attacks=(), honest=nobody)))
