@@ -2,16 +2,28 @@
 
     attack(target, x, y, *, eps, budget, rng, ...) -> Result
 
-target:  a torch model that answers with logits (access "gradients"), or an oracle (access "scores", "labels").
+target:  a torch model that answers with logits (access "gradients"), an oracle (access "scores", "labels"), or None
+         (access "nothing": a trigger).
 x, y:    (N, ...) float32 in [0, 1] in the model's own layout, and (N,) true labels.
 eps:     the largest perturbation that counts, in the attack's norm (adversary.sizes).
 budget:  the most a victim may cost: rows sent to the oracle, or gradients taken of the model.
 rng:     the only source of randomness.
 
-An attack's word is never taken: `adversary.runner` clips, measures and asks the endpoint again.
+What is not about one input's answer has the same signature without eps, and another result:
+
+    extraction   x, y are inputs that the thief may send, in no order, and their labels where he has some; budget is for
+                 all of it; yields a copy whenever there is one (`Copy`), the last being what he ends up with
+    membership   x, y are candidates; budget is for each; -> Guesses
+    inversion    x are points to start from, y the classes wanted; budget is for each; -> Result
+
+An attack that has the parameters own_x, own_y gets labelled inputs of the attacker's own, which the victim did not
+learn from; one that has `classes` gets their number.
+
+An attack's word is never taken: `adversary.runner` and its neighbours clip, measure and ask the endpoint again.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,9 +33,9 @@ from numpy.typing import NDArray
 from adversary.images import changed
 
 Array = NDArray[Any]
-Access = Literal["gradients", "scores", "labels"]
+Access = Literal["gradients", "scores", "labels", "nothing"]
 LpNorm = Literal["linf", "l2", "l1", "l0"]
-Norm = LpNorm | Literal["patch", "spatial"]
+Norm = LpNorm | Literal["patch", "spatial", "none"]
 REFUSED = -1
 _LEAST_PROBABILITY = 1e-30  # its logarithm is finite; the least that ZOO's authors reckon with
 
@@ -65,10 +77,12 @@ class Result:
 
     x_adv:    (N, ...) float32 in [0, 1]; where it found nothing, its best try.
     queries:  (N,) what each victim cost, in the unit of `budget`.
+    aim:      (N,) the label that each row is meant to get, where no other counts; None: any wrong one will do.
     """
 
     x_adv: Array
     queries: Array
+    aim: Array | None = None
 
 
 class Attack(Protocol):
@@ -76,6 +90,38 @@ class Attack(Protocol):
 
     def __call__(self, target: Any, x: Array, y: Array, *, eps: float, budget: int, rng: np.random.Generator) -> Result:
         """Attack every row."""
+        ...
+
+
+Copy = Callable[[Array], Array]
+"""A surrogate at some moment of its making: (N, ...) -> (N,) labels. It may be asked at any time, and costs nothing."""
+
+
+class Extraction(Protocol):
+    """Copies a model by asking it; the runner counts what was sent before each copy."""
+
+    def __call__(self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator) -> Iterator[Copy]:
+        """Yield a copy whenever there is one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guesses:
+    """Who the victim has learned from.
+
+    scores:   (N,) float64, higher = more likely a member; above 0 the attack says that it is one.
+    queries:  (N,) rows sent about each.
+    """
+
+    scores: Array
+    queries: Array
+
+
+class Membership(Protocol):
+    """Tells what a model has learned from, from its answers."""
+
+    def __call__(self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator) -> Guesses:
+        """Guess for every row."""
         ...
 
 

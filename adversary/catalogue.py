@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from adversary.attack import Access, Attack, Norm
 
+Goal = Literal["evasion", "extraction", "membership", "inversion"]
+_GOALS: dict[str, Goal] = {"extraction": "extraction", "membership": "membership", "inversion": "inversion"}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -14,6 +17,7 @@ class Entry:
 
     module:  where its function is, inside adversary; by default the module of its name in evasion.
     base:    of a wrapper, the name of the attack that it runs.
+    joint:   whether it works on all victims at once, its budget being for all of them.
     """
 
     name: str
@@ -25,6 +29,12 @@ class Entry:
     budget: int
     module: str = ""
     base: str = ""
+    joint: bool = False
+
+    @property
+    def goal(self) -> Goal:
+        """What it is judged by; families without a goal of their own want wrong answers."""
+        return _GOALS.get(self.family, "evasion")
 
     @property
     def origin(self) -> Literal["own", "library"]:
@@ -128,5 +138,11 @@ _ADAPTIVE = (
         "adaptive.bpda",
     ),
 )  # fmt: skip
-_ALL = (*_WHITE_BOX, *_CLOSEST_AND_ENSEMBLE, *_TRANSFER, *_SHAPED, *_SCORE_BASED, *_DECISION_BASED, *_ADAPTIVE)
+_EXTRACTION: tuple[Entry, ...] = ()
+_PRIVACY: tuple[Entry, ...] = ()
+_BACKDOOR: tuple[Entry, ...] = ()
+_ALL = (
+    *_WHITE_BOX, *_CLOSEST_AND_ENSEMBLE, *_TRANSFER, *_SHAPED, *_SCORE_BASED, *_DECISION_BASED, *_ADAPTIVE,
+    *_EXTRACTION, *_PRIVACY, *_BACKDOOR,
+)  # fmt: skip
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ALL}

@@ -4,6 +4,7 @@ linf, l2, l1:  over all values, in [0, 1]
 l0:            how many pixels differ
 patch:         the share of the image's area that the smallest upright box around all changed pixels covers
 spatial:       the size of the rotation and shift that explains the image (adversary.warps), infinite where none does
+none:          0: where size is not what matters
 """
 
 import numpy as np
@@ -17,6 +18,8 @@ def sizes(x: Array, x_adv: Array, norm: Norm) -> Array:
     """(N, ...), (N, ...) -> (N,)."""
     if norm == "spatial":
         return np.array([warps.size(a, b) for a, b in zip(x, x_adv, strict=True)], np.float64)
+    if norm == "none":
+        return np.zeros(len(x), np.float64)
     delta = x_adv.astype(np.float64) - x
     return np.asarray(_boxes(delta) if norm == "patch" else norms(delta, norm))
 
