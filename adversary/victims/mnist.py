@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from adversary.data import mnist
 from adversary.data.cache import DataUnavailable, write_atomic
+from adversary.data.split import Split
 from adversary.gradients import one_thread
 
 CHECKPOINT = Path(__file__).with_name("mnist_cnn.onnx")
@@ -52,14 +53,14 @@ class Victim(nn.Module):
 
 
 def train(
-    split: mnist.Split, *, seed: int = SEED, epochs: int = EPOCHS, say: Callable[[str], None] = lambda _: None
+    split: Split, *, seed: int = SEED, epochs: int = EPOCHS, say: Callable[[str], None] = lambda _: None
 ) -> Victim:
     """Adam under a one-cycle rate, on one thread; the same seed and data give the same network."""
     with one_thread():
         return _train(split, seed=seed, epochs=epochs, say=say)
 
 
-def _train(split: mnist.Split, *, seed: int, epochs: int, say: Callable[[str], None]) -> Victim:
+def _train(split: Split, *, seed: int, epochs: int, say: Callable[[str], None]) -> Victim:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Victim()
@@ -79,7 +80,7 @@ def _train(split: mnist.Split, *, seed: int, epochs: int, say: Callable[[str], N
     return model.eval()
 
 
-def accuracy(model: nn.Module, split: mnist.Split) -> float:
+def accuracy(model: nn.Module, split: Split) -> float:
     """The share of images that the model labels right."""
     with torch.no_grad():
         hits = sum(

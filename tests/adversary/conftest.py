@@ -1,9 +1,9 @@
-"""Real MNIST and the committed victim, once a session."""
+"""Real MNIST, real CIFAR-10 and the committed victims, once a session."""
 
 import numpy as np
 import pytest
 
-from adversary.data import mnist
+from adversary.data import cifar10, mnist
 from adversary.data.cache import DataUnavailable
 from adversary.gradients import one_thread, predict
 from adversary.victims import mnist as victims
@@ -34,3 +34,11 @@ def prey(data, victim) -> tuple[np.ndarray, np.ndarray]:
     x, y = mnist.unit(data.test.images[:200]), data.test.labels[:200]
     right = predict(victim, x) == y
     return x[right][:64], y[right][:64]
+
+
+@pytest.fixture(scope="session")
+def cifar() -> cifar10.Cifar10:
+    try:
+        return cifar10.load()
+    except DataUnavailable as error:
+        pytest.skip(str(error))
