@@ -79,6 +79,11 @@ class Noticed:
         return sum(record.rows for record, verdict in zip(self.records, self.verdicts, strict=True) if verdict.flagged)
 
     @property
+    def refused_rows(self) -> int:
+        """Rows in calls that were not answered."""
+        return sum(record.rows for record in self.records if record.refused)
+
+    @property
     def first_flag(self) -> int:
         """Rows sent until the first flagged call, its own included; NEVER without one."""
         rows = 0

@@ -100,7 +100,9 @@ Copy = Callable[[Array], Array]
 class Extraction(Protocol):
     """Copies a model by asking it; the runner counts what was sent before each copy."""
 
-    def __call__(self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator) -> Iterator[Copy]:
+    def __call__(
+        self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator, **options: Any
+    ) -> Iterator[Copy]:
         """Yield a copy whenever there is one."""
         ...
 
@@ -120,8 +122,20 @@ class Guesses:
 class Membership(Protocol):
     """Tells what a model has learned from, from its answers."""
 
-    def __call__(self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator) -> Guesses:
+    def __call__(
+        self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator, **options: Any
+    ) -> Guesses:
         """Guess for every row."""
+        ...
+
+
+class Inversion(Protocol):
+    """Rebuilds what a model takes for a class."""
+
+    def __call__(
+        self, target: Any, x: Array, y: Array, *, budget: int, rng: np.random.Generator, **options: Any
+    ) -> Result:
+        """For every row, starting there."""
         ...
 
 

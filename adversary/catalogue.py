@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Literal
 
-from adversary.attack import Access, Attack, Norm
+from adversary.attack import Access, Attack, Extraction, Inversion, Membership, Norm
 
 Goal = Literal["evasion", "extraction", "membership", "inversion"]
 _GOALS: dict[str, Goal] = {"extraction": "extraction", "membership": "membership", "inversion": "inversion"}
@@ -41,11 +41,36 @@ class Entry:
         """Whether it is written here, or a library's."""
         return "library" if self.module.startswith("library.") else "own"
 
-    def load(self) -> Attack:
-        """The attack's function; white-box attacks import torch here."""
+    @property
+    def crafted(self) -> bool:
+        """Whether it is made without asking the endpoint, and then sent."""
+        return self.access in {"gradients", "nothing"}
+
+    @property
+    def function(self) -> Any:
+        """The attack's function, whatever its goal; white-box attacks import torch here."""
         module = importlib.import_module(f"adversary.{self.module or 'evasion.' + self.name.replace('-', '_')}")
         function: Any = module.attack
-        attack: Attack = wraps(function)(partial(function, base=self.base)) if self.base else function
+        return wraps(function)(partial(function, base=self.base)) if self.base else function
+
+    def load(self) -> Attack:
+        """Of an evasion."""
+        attack: Attack = self.function
+        return attack
+
+    def load_extraction(self) -> Extraction:
+        """Of an extraction."""
+        attack: Extraction = self.function
+        return attack
+
+    def load_membership(self) -> Membership:
+        """Of a membership inference."""
+        attack: Membership = self.function
+        return attack
+
+    def load_inversion(self) -> Inversion:
+        """Of an inversion."""
+        attack: Inversion = self.function
         return attack
 
 
@@ -140,7 +165,11 @@ _ADAPTIVE = (
 )  # fmt: skip
 _EXTRACTION: tuple[Entry, ...] = ()
 _PRIVACY: tuple[Entry, ...] = ()
-_BACKDOOR: tuple[Entry, ...] = ()
+_BACKDOOR: tuple[Entry, ...] = (
+    Entry("badnets", "backdoor", "nothing", "patch", "Gu et al. 2017, arXiv:1708.06733", 0.012, 1, "backdoor.badnets"),
+    Entry("blend", "backdoor", "nothing", "linf", "Chen et al. 2017, arXiv:1712.05526", 0.2, 1, "backdoor.blend"),
+    Entry("wanet", "backdoor", "nothing", "l2", "Nguyen, Tran 2021, arXiv:2102.10369", 3.0, 1, "backdoor.wanet"),
+)
 _ALL = (
     *_WHITE_BOX, *_CLOSEST_AND_ENSEMBLE, *_TRANSFER, *_SHAPED, *_SCORE_BASED, *_DECISION_BASED, *_ADAPTIVE,
     *_EXTRACTION, *_PRIVACY, *_BACKDOOR,

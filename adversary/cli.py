@@ -146,8 +146,10 @@ def _send(
 
     own = data.clean.part(slice(0, OWN))
     model: Any = victim.load(options.onnx) if options.onnx else surrogate.fit(mnist.unit(own.images), own.labels, 0)
-    x_adv, queries = runner.craft(entry, model, x, y, eps=entry.eps, budget=entry.budget, seed=options.seed)
-    return runner.judge(entry, oracle, x, y, x_adv=x_adv, eps=entry.eps, queries=queries)
+    crafted = runner.craft(entry, model, x, y, eps=entry.eps, budget=entry.budget, seed=options.seed)
+    return runner.judge(
+        entry, oracle, x, y, x_adv=crafted.x_adv, eps=entry.eps, queries=crafted.queries, aim=crafted.aim
+    )
 
 
 def _progress(console: Console) -> Progress:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adversary.attack import REFUSED, Array
-from adversary.report import Curve, Honest, Median, Share, Side
-from adversary.runner import NEVER, allowed
+from adversary.report import Curve, Honest, Median, Share, Side, Watched
+from adversary.runner import NEVER, allowed, attacked, fell
 from adversary.scores import Rate, rate
 
 RESAMPLES = 2000
@@ -22,6 +22,7 @@ class Evidence:
     y: Array
     clean: Array
     adversarial: Array
+    aim: Array
     size: Array
     linf: Array
     l2: Array
@@ -37,13 +38,12 @@ class Evidence:
     @property
     def attacked(self) -> Array:
         """(N,) answered rightly as they are."""
-        return np.asarray(self.clean == self.y)
+        return attacked(self.y, self.clean, self.aim)
 
     @property
     def success(self) -> Array:
         """(N,) the final input, asked afresh, was answered wrongly within eps."""
-        wrong = (self.adversarial != self.y) & (self.adversarial != REFUSED)
-        return np.asarray(self.attacked & wrong & (self.size <= allowed(self.eps)))
+        return self.attacked & fell(self.y, self.adversarial, self.aim) & (self.size <= allowed(self.eps))
 
 
 def gather(units: Sequence[Mapping[str, Array]], eps: float) -> Evidence:
@@ -54,17 +54,17 @@ def gather(units: Sequence[Mapping[str, Array]], eps: float) -> Evidence:
 
 def side(evidence: Evidence) -> Side:
     """What the attack came to."""
-    won, attacked = evidence.success, evidence.attacked
-    reached, flagged = (at[attacked] for at in (evidence.reached_at, evidence.flagged_at))
+    won, tried = evidence.success, evidence.attacked
+    reached, flagged = (at[tried] for at in (evidence.reached_at, evidence.flagged_at))
     return Side(
         victims=len(evidence.y),
-        answered_rightly=share(attacked),
-        success=share(won[attacked]),
+        answered_rightly=share(evidence.clean == evidence.y),
+        success=share(won[tried]),
         reached=share(reached != NEVER),
-        robust_accuracy=share(attacked & ~won),
+        robust_accuracy=share((evidence.clean == evidence.y) & ~won),
         noticed=share(flagged != NEVER),
-        flagged_queries=_share(Rate(int(evidence.flagged_rows.sum()), int(evidence.sent.sum()))),
-        cost=median(evidence.queries[attacked]),
+        flagged_queries=counted(evidence.flagged_rows, evidence.sent),
+        cost=median(evidence.queries[tried]),
         queries_to_success=median(reached[reached != NEVER]),
         queries_to_detection=median(flagged[flagged != NEVER]),
         size=median(evidence.size[won]),
@@ -73,6 +73,27 @@ def side(evidence: Evidence) -> Side:
         success_by_queries=curve(reached),
         noticed_by_queries=curve(flagged),
     )
+
+
+def watched(units: Sequence[Mapping[str, Array]]) -> Watched:
+    """What was noticed of some runs: units with flagged_at, sent, flagged_rows and refused_rows, a value a run."""
+    at, sent, flagged, refused = (
+        np.concatenate([unit[name] for unit in units])
+        for name in ("flagged_at", "sent", "flagged_rows", "refused_rows")
+    )
+    return Watched(
+        runs=len(at),
+        sent=int(sent.sum()),
+        noticed=share(at != NEVER),
+        queries_to_detection=median(at[at != NEVER]),
+        flagged_queries=counted(flagged, sent),
+        refused_queries=counted(refused, sent),
+    )
+
+
+def counted(hits: Array, of: Array) -> Share:
+    """Counts of some runs -> their share in all."""
+    return _share(Rate(int(hits.sum()), int(of.sum())))
 
 
 def honest(y: Array, labels: Array, flagged: Array, callers: Array) -> Honest:

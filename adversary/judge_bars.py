@@ -10,7 +10,17 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from adversary.campaign import CampaignError, first_error, parse
-from adversary.report import AttackPart, Document, Median, Share
+from adversary.report import (
+    Attacked,
+    AttackPart,
+    Document,
+    ExtractionPart,
+    InversionPart,
+    Median,
+    MembershipPart,
+    Share,
+    Watched,
+)
 
 
 class _Part(BaseModel):
@@ -29,6 +39,14 @@ class AttackBars(_Part):
     """The median of rows until the first was noticed."""
     min_control_success: float | None = Field(None, ge=0, le=1)
     """Below it the attack proves nothing."""
+    max_agreement: float | None = Field(None, ge=0, le=1)
+    """Of an extraction: of the last copy made through the guarded endpoint with the model."""
+    max_auroc: float | None = Field(None, ge=0, le=1)
+    """Of a membership inference, on the guarded endpoint."""
+    max_advantage: float | None = Field(None, ge=0, le=1)
+    """The same."""
+    max_recognised: float | None = Field(None, ge=0, le=1)
+    """Of an inversion: classes rebuilt through the guarded endpoint that another network recognises."""
 
 
 class Bars(_Part):
@@ -64,7 +82,7 @@ def missed(bars: Bars, document: Document) -> list[str]:
 
 
 def _attacks(bars: Bars, document: Document) -> Iterator[str]:
-    known = {attack.title: attack for attack in document.attacks}
+    known = {attack.title: attack for attack in document.all_attacks}
     for name in bars.attacks.keys() - known.keys():
         yield f"{name}: was not measured"
     for failure in document.failures:
@@ -76,13 +94,35 @@ def _attacks(bars: Bars, document: Document) -> Iterator[str]:
             yield from (f"{title}: {line}" for line in _attack(limits, attack))
 
 
-def _attack(limits: AttackBars, attack: AttackPart) -> Iterator[str]:
-    guarded = attack.guarded
-    yield from _above("success", guarded.success, limits.max_success)
-    yield from _above("reached", guarded.reached, limits.max_reached)
-    yield from _below("noticed", guarded.noticed, limits.min_noticed)
-    yield from _below("success on the control", attack.control.success, limits.min_control_success)
-    yield from _late(guarded.queries_to_detection, limits.max_queries_to_detection)
+def _attack(limits: AttackBars, attack: Attacked) -> Iterator[str]:
+    """Bars that are not about an attack's goal are cleared by it."""
+    match attack:
+        case AttackPart(guarded=guarded):
+            yield from _above("success", guarded.success, limits.max_success)
+            yield from _above("reached", guarded.reached, limits.max_reached)
+            yield from _below("noticed", guarded.noticed, limits.min_noticed)
+            yield from _below("success on the control", attack.control.success, limits.min_control_success)
+            yield from _late(guarded.queries_to_detection, limits.max_queries_to_detection)
+        case ExtractionPart(guarded=guarded):
+            yield from _above("agreement", guarded.agreement, limits.max_agreement)
+            yield from _watched(limits, guarded.watched)
+        case MembershipPart(guarded=guarded):
+            yield from _more("AUROC", guarded.auroc.value, limits.max_auroc)
+            yield from _more("advantage", guarded.advantage.value, limits.max_advantage)
+            yield from _watched(limits, guarded.watched)
+        case InversionPart(guarded=guarded):
+            yield from _above("recognised", guarded.recognised, limits.max_recognised)
+            yield from _watched(limits, guarded.watched)
+
+
+def _watched(limits: AttackBars, watched: Watched) -> Iterator[str]:
+    yield from _below("noticed", watched.noticed, limits.min_noticed)
+    yield from _late(watched.queries_to_detection, limits.max_queries_to_detection)
+
+
+def _more(name: str, value: float, limit: float | None) -> Iterator[str]:
+    if limit is not None and value > limit:
+        yield f"{name}: {value:.4f} is above {limit:g}"
 
 
 def _honest(bars: Bars, document: Document) -> Iterator[str]:
@@ -101,7 +141,7 @@ def _honest(bars: Bars, document: Document) -> Iterator[str]:
 def _warnings(bars: Bars, document: Document) -> Iterator[str]:
     if not bars.allow_warnings:
         yield from (f"warning: {doubt.text}" for doubt in document.warnings)
-        for attack in document.attacks:
+        for attack in document.all_attacks:
             yield from (f"{attack.title}: warning: {doubt.text}" for doubt in attack.warnings)
 
 

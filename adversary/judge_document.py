@@ -4,12 +4,13 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import yaml
 
-from adversary import atlas, judge, judge_doubts, serving
+from adversary import atlas, judge, judge_doubts, judge_leaks, serving
 from adversary.attack import Array
 from adversary.campaign import TARGETS, Attack, TargetName, Written, title
 from adversary.catalogue import CATALOGUE
@@ -24,9 +25,12 @@ from adversary.report import (
     DataPart,
     Document,
     Endpoints,
+    ExtractionPart,
     Failure,
     Honest,
     HonestOn,
+    InversionPart,
+    MembershipPart,
     ModelPart,
     Run,
     TargetPart,
@@ -38,20 +42,36 @@ Units = Mapping[Unit, Mapping[str, Array]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Rebuilt:
+    """x: (N, ...); y, answered, recognised: (N,) labels wanted, given by the endpoint, seen by another network."""
+
+    x: Array
+    y: Array
+    answered: Array
+    recognised: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """The report, and what its pictures are made of: by title, the victims' inputs and both sides' evidence."""
+    """The report, and what its pictures are made of.
+
+    evidence, inputs:  of evasions, by title: both sides' evidence, the victims' inputs.
+    rebuilt:           of inversions, by title: what both sides gave, and the endpoint's labels for it.
+    """
 
     document: Document
     evidence: Mapping[str, Mapping[TargetName, Evidence]]
     inputs: Mapping[str, Array]
+    rebuilt: Mapping[str, Mapping[TargetName, Rebuilt]] = field(default_factory=dict)
 
 
 def judged(done: Replayed, written: Written, run: Run) -> Judged:
     """Attacks of which a unit failed are left out; `failures` names them."""
     lost = {unit.attack for unit in done.failures}
     whole = [attack for attack in done.campaign.attacks if title(attack) not in lost]
-    evidence = {title(attack): _evidence(done, attack) for attack in whole}
-    parts = [_part(attack, evidence[title(attack)]) for attack in whole]
+    evasions = [attack for attack in whole if attack.entry.goal == "evasion"]
+    evidence = {title(attack): _evidence(done, attack) for attack in evasions}
+    parts = [_part(attack, evidence[title(attack)]) for attack in evasions]
     doubted = [_doubted(part, parts) for part in parts]
     honest = HonestOn(control=_callers(done, "control"), guarded=_callers(done, "guarded"))
     targets = Endpoints(control=_target(done, "control"), guarded=_target(done, "guarded"))
@@ -74,13 +94,17 @@ def judged(done: Replayed, written: Written, run: Run) -> Judged:
         targets=targets,
         honest=honest,
         attacks=tuple(doubted),
+        extractions=tuple(_extraction(done, attack) for attack in whole if attack.entry.goal == "extraction"),
+        memberships=tuple(_membership(done, attack) for attack in whole if attack.entry.goal == "membership"),
+        inversions=tuple(_inversion(done, attack) for attack in whole if attack.entry.goal == "inversion"),
         failures=failures,
         warnings=judge_doubts.of_campaign(targets.guarded, honest, failures),
         versions=_versions(),
         code_sha256=serving.code_digest("adversary"),
         run=run,
     )
-    return Judged(document, evidence, {title(attack): _inputs(done, attack) for attack in whole})
+    rebuilt = {title(attack): _rebuilt(done, attack) for attack in whole if attack.entry.goal == "inversion"}
+    return Judged(document, evidence, {title(attack): _inputs(done, attack) for attack in evasions}, rebuilt)
 
 
 def _units(done: Replayed, target: TargetName, attack: Attack) -> list[Unit]:
@@ -99,24 +123,63 @@ def _inputs(done: Replayed, attack: Attack) -> Array:
 
 
 def _part(attack: Attack, evidence: Mapping[TargetName, Evidence]) -> AttackPart:
-    entry = attack.entry
     return AttackPart(
-        title=title(attack),
-        attack=attack.attack,
-        family=entry.family,
-        access=entry.access,
-        origin=entry.origin,
-        source=entry.source,
-        atlas=tuple(Technique(id=technique.id, name=technique.name) for technique in atlas.techniques(entry)),
-        norm=entry.norm,
+        **_told(attack),
+        norm=attack.entry.norm,
         eps=eps_of(attack),
-        budget=budget_of(attack),
-        options={**attack.options, **attack.per_victim},
-        expect=attack.expect,
         control=judge.side(evidence["control"]),
         guarded=judge.side(evidence["guarded"]),
-        warnings=(),
     )
+
+
+def _told(attack: Attack) -> dict[str, Any]:
+    entry = attack.entry
+    return {
+        "title": title(attack),
+        "attack": attack.attack,
+        "family": entry.family,
+        "access": entry.access,
+        "origin": entry.origin,
+        "source": entry.source,
+        "atlas": tuple(Technique(id=technique.id, name=technique.name) for technique in atlas.techniques(entry)),
+        "budget": budget_of(attack),
+        "options": {**attack.options, **attack.per_victim},
+        "expect": attack.expect,
+        "warnings": (),
+    }
+
+
+def _extraction(done: Replayed, attack: Attack) -> ExtractionPart:
+    control, guarded = (
+        judge_leaks.copied([done.found[unit] for unit in units], [unit.seed for unit in units])
+        for units in _both(done, attack)
+    )
+    part = ExtractionPart(**_told(attack), control=control, guarded=guarded)
+    return part.model_copy(update={"warnings": judge_doubts.of_extraction(part, attack.entry.budget)})
+
+
+def _membership(done: Replayed, attack: Attack) -> MembershipPart:
+    control, guarded = (judge_leaks.inferred([done.found[unit] for unit in units]) for units in _both(done, attack))
+    part = MembershipPart(**_told(attack), control=control, guarded=guarded)
+    return part.model_copy(update={"warnings": judge_doubts.of_membership(part, attack.entry.budget)})
+
+
+def _inversion(done: Replayed, attack: Attack) -> InversionPart:
+    control, guarded = (judge_leaks.inverted([done.found[unit] for unit in units]) for units in _both(done, attack))
+    part = InversionPart(**_told(attack), control=control, guarded=guarded)
+    return part.model_copy(update={"warnings": judge_doubts.of_inversion(part, attack.entry.budget)})
+
+
+def _both(done: Replayed, attack: Attack) -> list[list[Unit]]:
+    return [_units(done, target, attack) for target in TARGETS]
+
+
+def _rebuilt(done: Replayed, attack: Attack) -> dict[TargetName, Rebuilt]:
+    found = {}
+    for target, units in zip(TARGETS, _both(done, attack), strict=True):
+        names = ("rebuilt", "y", "answered", "recognised")
+        found[target] = Rebuilt(*(np.concatenate([done.found[unit][name] for unit in units]) for name in names))
+    return found
 
 
 def _doubted(part: AttackPart, parts: Sequence[AttackPart]) -> AttackPart:
@@ -126,7 +189,8 @@ def _doubted(part: AttackPart, parts: Sequence[AttackPart]) -> AttackPart:
 
 def _callers(done: Replayed, target: TargetName) -> Callers:
     alone = [done.found[unit] for unit in done.found if (unit.kind, unit.target) == ("benign", target)]
-    beside = [done.found[unit] for unit in done.found if (unit.kind, unit.target) == ("hunt", target)]
+    asked = [found for unit, found in done.found.items() if unit.target == target]
+    beside = [found for found in asked if "beside_labels" in found]
     return Callers(alone=_alone(alone), beside=_beside(beside))
 
 

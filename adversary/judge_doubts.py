@@ -4,11 +4,23 @@ Follows Carlini et al. 2019, arXiv:1902.06705, where it is a matter of counting:
 control says nothing of the defence; a black-box attack that beats a white-box one shows that gradients are of no use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from adversary.report import AttackPart, Doubt, Failure, HonestOn, Share, TargetPart
+from adversary.report import (
+    Attacked,
+    AttackPart,
+    Doubt,
+    ExtractionPart,
+    Failure,
+    HonestOn,
+    InversionPart,
+    MembershipPart,
+    Share,
+    TargetPart,
+)
 
 FEW = 30
+FEW_CANDIDATES = 100
 FEW_BENIGN = 200
 _ACCURATE = 0.5
 
@@ -23,8 +35,7 @@ def of_attack(attack: AttackPart, others: Sequence[AttackPart], usual_budget: in
     if n < FEW:
         doubts.append(Doubt(code="few_samples", text=f"{n} attacked victims; the intervals are wide below {FEW}"))
     if attack.budget < usual_budget:
-        text = f"a budget of {attack.budget:,}, where {usual_budget:,} is usual: more might come of more"
-        doubts.append(Doubt(code="budget_cut", text=text))
+        doubts.append(_cut(attack.budget, usual_budget))
     stronger = next((other for other in others if _masks(attack, other)), None)
     if stronger is not None:
         text = (
@@ -35,11 +46,50 @@ def of_attack(attack: AttackPart, others: Sequence[AttackPart], usual_budget: in
     return tuple(doubts)
 
 
+def of_extraction(attack: ExtractionPart, usual_budget: int) -> tuple[Doubt, ...]:
+    """A copy's."""
+    agreement = attack.control.agreement
+    return tuple(
+        _leaks(attack, usual_budget, agreement.rate or 0.0, f"agreed with the control in {_per_cent(agreement)}")
+    )
+
+
+def of_membership(attack: MembershipPart, usual_budget: int) -> tuple[Doubt, ...]:
+    """A membership inference's."""
+    auroc = attack.control.auroc
+    doubts = list(_leaks(attack, usual_budget, auroc.value, f"had an AUROC of {auroc.value:.2f} on the control"))
+    few = min(attack.control.members, attack.control.outsiders)
+    if few < FEW_CANDIDATES:
+        text = f"{few} candidates of a kind: too few to tell the true-positive rate at 1 % false positives"
+        doubts.append(Doubt(code="few_samples", text=text))
+    return tuple(doubts)
+
+
+def of_inversion(attack: InversionPart, usual_budget: int) -> tuple[Doubt, ...]:
+    """An inversion's."""
+    seen = attack.control.recognised
+    doubts = list(_leaks(attack, usual_budget, seen.rate or 0.0, f"{_per_cent(seen)} recognised on the control"))
+    if seen.n < FEW:
+        doubts.append(Doubt(code="few_samples", text=f"{seen.n} rebuilt; the intervals are wide below {FEW}"))
+    return tuple(doubts)
+
+
+def _leaks(attack: Attacked, usual_budget: int, reached: float, told: str) -> Iterator[Doubt]:
+    if reached < attack.expect:
+        yield Doubt(code="control_did_not_succeed", text=f"{told}, where {attack.expect:g} is expected")
+    if attack.budget < usual_budget:
+        yield _cut(attack.budget, usual_budget)
+
+
+def _cut(budget: int, usual: int) -> Doubt:
+    return Doubt(code="budget_cut", text=f"a budget of {budget:,}, where {usual:,} is usual: more might come of more")
+
+
 def _masks(attack: AttackPart, other: AttackPart) -> bool:
     """Whether a black-box attack in the same norm, with no larger eps, does better than this white-box one."""
     comparable = (
         attack.family == "white-box"
-        and other.access != "gradients"
+        and other.access in {"scores", "labels"}
         and other.norm == attack.norm
         and other.eps <= attack.eps
     )

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from adversary import campaign, judge_bars, report, report_compare, report_html, report_markdown, report_text
+from adversary import (
+    campaign,
+    judge_bars,
+    report,
+    report_compare,
+    report_goals,
+    report_html,
+    report_markdown,
+    report_text,
+)
 from adversary.data.cache import write_atomic
 from adversary.judge_document import Judged, judged, machine
 from adversary.progress import Screen
@@ -100,19 +109,30 @@ def write(made: Judged, directory: Path) -> None:
 
 def show(document: report.Document, directory: Path, console: Console) -> None:
     """The short of it, in a terminal."""
-    table = Table(title=f"Campaign {document.campaign}: per cent")
-    for heading in report_text.HEADINGS[:5]:
-        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    rows = []
     for attack in document.attacks:
         bare, guarded = attack.control, attack.guarded
         first = report_text.number(guarded.queries_to_detection).partition(" ")[0]
         shares = map(report_text.briefly, (bare.success, guarded.success, guarded.noticed))
-        table.add_row(attack.title, *shares, first)
-    console.print(table)
+        rows.append((attack.title, *shares, first))
+    if rows:
+        _print(f"Campaign {document.campaign}: per cent", report_text.HEADINGS[:5], rows, console)
+    for section in report_goals.sections(document):
+        short = [[cell.partition(" (")[0] for cell in row] for row in section.rows]
+        _print(f"{section.title}: per cent, but for rows and AUROC", section.headings, short, console)
     for name, text in report_text.summary(document):
         console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
-    doubts = len(document.warnings) + sum(len(attack.warnings) for attack in document.attacks)
+    doubts = len(document.warnings) + sum(len(attack.warnings) for attack in document.all_attacks)
     console.print(f"{doubts} warnings. The report: {directory / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _print(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def compare(options: argparse.Namespace) -> int:

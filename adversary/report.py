@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 SCHEMA = Path(__file__).with_name("report_schema.json")
 
 
@@ -79,6 +79,88 @@ class Side(_Part):
     noticed_by_queries: Curve
 
 
+class Watched(_Part):
+    """What was noticed of an attack that is no evasion. A run: one seed, or one class rebuilt."""
+
+    runs: int
+    sent: int
+    """Rows."""
+    noticed: Share
+    """Of runs: some call was refused, or flagged in the endpoint's own audit log."""
+    queries_to_detection: Median
+    """Rows sent until the first call was noticed, of the runs where one was."""
+    flagged_queries: Share
+    """Rows in calls that were refused or flagged, of all rows sent."""
+    refused_queries: Share
+    """Rows in calls that were not answered, of all rows sent."""
+
+
+class CopyPoint(_Part):
+    """One copy of an extraction."""
+
+    seed: int
+    sent: int
+    """Rows sent before it was made."""
+    answered: int
+    """Of these, rows that were answered."""
+    agreement: Share
+    """Of test inputs that the thief has never seen: labelled as the undefended model does."""
+    task_accuracy: Share
+    """Of the same: labelled rightly."""
+
+
+class Copied(_Part):
+    """One extraction on one endpoint: its last copies, over seeds, and all on the way."""
+
+    agreement: Share
+    task_accuracy: Share
+    model_accuracy: Share
+    """Of the same test inputs: labelled rightly by the undefended model."""
+    answered: Median
+    """Rows that were answered, a seed."""
+    copies: tuple[CopyPoint, ...]
+    watched: Watched
+
+
+class Estimate(_Part):
+    """With a 95 % bootstrap interval over candidates."""
+
+    value: float
+    interval_95: tuple[float, float]
+
+
+class Inferred(_Part):
+    """One membership inference on one endpoint. Members are the positives."""
+
+    members: int
+    outsiders: int
+    auroc: Estimate
+    """Of the scores; 0.5 is chance."""
+    advantage: Estimate
+    """True- less false-positive rate at the attack's own threshold; 0 is chance."""
+    tpr_at_1_fpr: Share
+    """Members scored above all but 1 % of outsiders."""
+    cost: Median
+    """Rows a candidate."""
+    watched: Watched
+
+
+class Inverted(_Part):
+    """One inversion on one endpoint."""
+
+    wanted: int
+    answered: Share
+    """The endpoint, asked afresh, labels what was rebuilt as the class wanted."""
+    recognised: Share
+    """A network fitted on real inputs, which the attack never saw, does."""
+    nearest: Share
+    """Of the means of real inputs by class, the wanted class's correlates most."""
+    likeness: Median
+    """The correlation with the wanted class's mean."""
+    cost: Median
+    watched: Watched
+
+
 class Doubt(_Part):
     """Why an evaluation is not to be trusted without a second look."""
 
@@ -103,8 +185,8 @@ class Technique(_Part):
     name: str
 
 
-class AttackPart(_Part):
-    """One attack of the campaign."""
+class Attacked(_Part):
+    """What an attack of a campaign is, whatever its goal."""
 
     title: str
     attack: str
@@ -113,14 +195,40 @@ class AttackPart(_Part):
     origin: str
     source: str
     atlas: tuple[Technique, ...]
-    norm: str
-    eps: float
     budget: int
     options: dict[str, Any]
     expect: float
+    warnings: tuple[Doubt, ...]
+
+
+class AttackPart(Attacked):
+    """An evasion."""
+
+    norm: str
+    eps: float
     control: Side
     guarded: Side
-    warnings: tuple[Doubt, ...]
+
+
+class ExtractionPart(Attacked):
+    """A copy of the model."""
+
+    control: Copied
+    guarded: Copied
+
+
+class MembershipPart(Attacked):
+    """Who the model has learned from."""
+
+    control: Inferred
+    guarded: Inferred
+
+
+class InversionPart(Attacked):
+    """What the model takes for a class."""
+
+    control: Inverted
+    guarded: Inverted
 
 
 class Honest(_Part):
@@ -202,7 +310,7 @@ class Run(_Part):
 class Document(_Part):
     """The whole report."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     campaign: str
     description: str
     campaign_yaml: str
@@ -217,11 +325,20 @@ class Document(_Part):
     targets: Endpoints
     honest: HonestOn
     attacks: tuple[AttackPart, ...]
+    """Evasions."""
+    extractions: tuple[ExtractionPart, ...]
+    memberships: tuple[MembershipPart, ...]
+    inversions: tuple[InversionPart, ...]
     failures: tuple[Failure, ...]
     warnings: tuple[Doubt, ...]
     versions: dict[str, str]
     code_sha256: str
     run: Run
+
+    @property
+    def all_attacks(self) -> tuple[Attacked, ...]:
+        """Whatever their goal."""
+        return (*self.attacks, *self.extractions, *self.memberships, *self.inversions)
 
 
 def schema() -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Two reports side by side: what a change of the defence, or of the attacks, has done."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from adversary.report import Document, Share
+from adversary.report import Attacked, Document, Share
+from adversary.report_goals import estimate
 from adversary.report_text import NOTHING, briefly
 
+Part = TypeVar("Part", bound=Attacked)
 _LEVELS = ("attack", "success, guarded", "", "difference", "noticed", "", "difference")
 
 
@@ -39,26 +42,44 @@ def notes(a: Document, b: Document) -> list[str]:
     differ = [name for name, left, right in told if left != right]
     lines = [f"They differ in: {', '.join(differ)}."] if differ else ["They differ in nothing but what was found."]
     for one, other, name in ((a, b, "first"), (b, a, "second")):
-        only = sorted({attack.title for attack in one.attacks} - {attack.title for attack in other.attacks})
+        only = sorted({attack.title for attack in one.all_attacks} - {attack.title for attack in other.all_attacks})
         lines += [f"Only in the {name}: {', '.join(only)}."] if only else []
     return lines
 
 
 def rows(a: Document, b: Document) -> list[tuple[str, ...]]:
     """Attacks that both have, by title, then honest callers."""
-    other = {attack.title: attack for attack in b.attacks}
-    pairs = [(attack, other[attack.title]) for attack in a.attacks if attack.title in other]
-    found = [
+    found: list[tuple[str, ...]] = [
         (
             left.title,
             *_trio(left.guarded.success, right.guarded.success),
             *_trio(left.guarded.noticed, right.guarded.noticed),
         )
-        for left, right in pairs
+        for left, right in _pairs(a.attacks, b.attacks)
     ]
+    found += _leaks(a, b)
     before, after = a.honest.guarded.alone, b.honest.guarded.alone
     paid = _trio(before.clean_accuracy, after.clean_accuracy), _trio(before.flagged, after.flagged)
     return [*found, ("honest: right, noticed", *paid[0], *paid[1])]
+
+
+def _leaks(a: Document, b: Document) -> Iterator[tuple[str, ...]]:
+    """Under the same headings: agreement, AUROC, recognised in the place of success."""
+    for left, right in _pairs(a.extractions, b.extractions):
+        main = _trio(left.guarded.agreement, right.guarded.agreement)
+        yield (f"{left.title}: agreement", *main, *_trio(left.guarded.watched.noticed, right.guarded.watched.noticed))
+    for one, other in _pairs(a.memberships, b.memberships):
+        values = one.guarded.auroc, other.guarded.auroc
+        main = estimate(values[0]), estimate(values[1]), f"{values[1].value - values[0].value:+.2f}"
+        yield (f"{one.title}: AUROC", *main, *_trio(one.guarded.watched.noticed, other.guarded.watched.noticed))
+    for was, now in _pairs(a.inversions, b.inversions):
+        main = _trio(was.guarded.recognised, now.guarded.recognised)
+        yield (f"{was.title}: recognised", *main, *_trio(was.guarded.watched.noticed, now.guarded.watched.noticed))
+
+
+def _pairs(a: Sequence[Part], b: Sequence[Part]) -> list[tuple[Part, Part]]:
+    other = {part.title: part for part in b}
+    return [(part, other[part.title]) for part in a if part.title in other]
 
 
 def _trio(a: Share, b: Share) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from adversary.report import Document
+from adversary.report_goals import sections
 from adversary.report_text import COST_HEADINGS, HEADINGS, HONEST_HEADINGS, cost, families, honest, row, summary
 
 
@@ -14,7 +15,10 @@ def render(document: Document) -> str:
     parts += ["Per cent with 95 % Wilson intervals; medians with 95 % bootstrap intervals."]
     for family, attacks in families(document):
         parts += [f"## {family.capitalize()}", _table(HEADINGS, [row(attack) for attack in attacks])]
-    parts += ["## What it takes", _table(COST_HEADINGS, [cost(attack) for attack in document.attacks])]
+    if document.attacks:
+        parts += ["## What it takes", _table(COST_HEADINGS, [cost(attack) for attack in document.attacks])]
+    for section in sections(document):
+        parts += [f"## {section.title}", _table(section.headings, section.rows), _plain(section.note)]
     parts += ["## Honest callers", _table(HONEST_HEADINGS, honest(document))]
     parts += ["## The attacks", _attacks(document)]
     made = ", ".join(f"{name} {version}" for name, version in document.versions.items())
@@ -25,7 +29,7 @@ def render(document: Document) -> str:
 
 def _doubts(document: Document) -> list[str]:
     doubts = [("", doubt) for doubt in document.warnings]
-    doubts += [(f"{attack.title}: ", doubt) for attack in document.attacks for doubt in attack.warnings]
+    doubts += [(f"{attack.title}: ", doubt) for attack in document.all_attacks for doubt in attack.warnings]
     if not doubts:
         return []
     return ["## To be read with care", "\n".join(f"- {_plain(about + doubt.text)}" for about, doubt in doubts)]
@@ -34,7 +38,7 @@ def _doubts(document: Document) -> list[str]:
 def _attacks(document: Document) -> str:
     rows = [
         (attack.title, attack.attack, attack.origin, ", ".join(t.id for t in attack.atlas), attack.source)
-        for attack in document.attacks
+        for attack in document.all_attacks
     ]
     return _table(("title", "attack", "code", "ATLAS", "source"), rows)
 

@@ -1,8 +1,19 @@
 """A report in words and cells: what the page, the Markdown and the terminal all show."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from adversary.report import AttackPart, Document, Honest, Median, Share, Side
+from adversary.report import (
+    AttackPart,
+    Document,
+    ExtractionPart,
+    Honest,
+    InversionPart,
+    Median,
+    MembershipPart,
+    Share,
+    Side,
+)
 
 NOTHING = "-"
 HEADINGS = ("attack", "success, bare", "success, guarded", "noticed", "first noticed at row", "rows noticed", "robust")
@@ -37,8 +48,11 @@ def _digits(value: float) -> str:
 
 def bound(attack: AttackPart) -> str:
     """Linf <= 0.3, 5,000 queries."""
+    size = "" if attack.norm == "none" else f"{attack.norm} \u2264 {attack.eps:g}, "
+    if attack.access == "nothing":
+        return f"{size}no query"
     unit = "gradients" if attack.access == "gradients" else "queries"
-    return f"{attack.norm} \u2264 {attack.eps:g}, {attack.budget:,} {unit if attack.budget > 1 else unit[:-1]}"
+    return f"{size}{attack.budget:,} {unit if attack.budget > 1 else unit[:-1]}"
 
 
 def row(attack: AttackPart) -> tuple[str, ...]:
@@ -118,26 +132,61 @@ def _attacked(document: Document) -> str:
 
 
 def _with(document: Document) -> str:
-    kinds = ", ".join(f"{len(attacks)} {family}" for family, attacks in families(document))
+    every = document.all_attacks
+    kinds = ", ".join(f"{n} {family}" for family, n in Counter(attack.family for attack in every).items())
+    attacks = f"{len(every)} attack{'' if len(every) == 1 else 's'}"
     victims = sum(attack.guarded.victims for attack in document.attacks)
-    attacks = f"{len(document.attacks)} attack{'' if len(document.attacks) == 1 else 's'}"
-    return f"{attacks} ({kinds}) on {victims:,} victims in all, from {document.data.source}."
+    on = f" on {victims:,} victims in all" if victims else ""
+    return f"{attacks} ({kinds}){on}, from {document.data.source}."
 
 
 def _through(document: Document) -> str:
+    found = [*_evasions(document), *_copies(document), *_members(document), *_inversions(document)]
+    return " ".join(found) if found else "no attack was finished."
+
+
+def _evasions(document: Document) -> Iterator[str]:
     if not document.attacks:
-        return "no attack was finished."
+        return
     worst = max(document.attacks, key=lambda attack: attack.guarded.success.rate or 0.0)
     bare, guarded = (_range([side.success for side in sides]) for sides in _sides(document))
     most = f"most by {worst.title}: {briefly(worst.guarded.success)} of {worst.guarded.success.n}"
+    yield f"bare, {bare} of attempts; guarded, {guarded}, {most}."
     reached = max(document.attacks, key=_on_the_way)
-    later = ""
     if _on_the_way(reached) > 0:
-        later = (
-            f" {reached.title} was answered wrongly on its way in {briefly(reached.guarded.reached)}, "
+        yield (
+            f"{reached.title} was answered wrongly on its way in {briefly(reached.guarded.reached)}, "
             "more often than its last input was."
         )
-    return f"bare, {bare} of attempts; guarded, {guarded}, {most}.{later}"
+
+
+def _copies(document: Document) -> Iterator[str]:
+    if document.extractions:
+        best = max(document.extractions, key=lambda part: part.guarded.agreement.rate or 0.0)
+        bare, guarded = best.control, best.guarded
+        rows = _digits(guarded.answered.median or 0.0)
+        yield (
+            f"The best copy made through the guarded endpoint ({best.title}, {rows} rows answered) agrees with the "
+            f"model on {briefly(guarded.agreement)} of unseen inputs; made through the bare one, on "
+            f"{briefly(bare.agreement)}."
+        )
+
+
+def _members(document: Document) -> Iterator[str]:
+    if document.memberships:
+        worst = max(document.memberships, key=lambda part: part.guarded.auroc.value)
+        yield (
+            f"What the model learned from is told apart with an AUROC of up to {worst.guarded.auroc.value:.2f} guarded "
+            f"({worst.title}), {worst.control.auroc.value:.2f} bare (chance: 0.5)."
+        )
+
+
+def _inversions(document: Document) -> Iterator[str]:
+    for part in document.inversions:
+        yield (
+            f"Of the classes that {part.title} rebuilt, another network recognises {briefly(part.control.recognised)} "
+            f"bare, {briefly(part.guarded.recognised)} guarded."
+        )
 
 
 def _on_the_way(attack: AttackPart) -> int:
@@ -158,20 +207,27 @@ def _range(shares: Sequence[Share]) -> str:
 
 
 def _noticed(document: Document) -> str:
-    if not document.attacks:
+    seen = [attack.guarded.noticed for attack in document.attacks]
+    seen += [part.guarded.watched.noticed for part in _others(document)]
+    if not seen:
         return NOTHING
-    shares = _range([attack.guarded.noticed for attack in document.attacks])
     found = [
         (attack.guarded.queries_to_detection.median, attack.title)
         for attack in document.attacks
-        if attack.access != "gradients" and attack.guarded.queries_to_detection.median is not None
+        if attack.access in {"scores", "labels"}
     ]
-    when = ", ".join(f"{title} at row {_digits(at)}" for at, title in found)
-    if len(found) > _LISTED:
-        (low, soonest), (high, latest) = min(found), max(found)
+    found += [(part.guarded.watched.queries_to_detection.median, part.title) for part in _others(document)]
+    at = [(row, title) for row, title in found if row is not None]
+    when = ", ".join(f"{title} at row {_digits(row)}" for row, title in at)
+    if len(at) > _LISTED:
+        (low, soonest), (high, latest) = min(at), max(at)
         when = f"between row {_digits(low)} ({soonest}) and row {_digits(high)} ({latest})"
-    first = f" First, at the median: {when}." if found else ""
-    return f"{shares} of the attacks on the guarded endpoint.{first}"
+    first = f" First, at the median: {when}." if at else ""
+    return f"{_range(seen)} of the attacks on the guarded endpoint.{first}"
+
+
+def _others(document: Document) -> Sequence[ExtractionPart | MembershipPart | InversionPart]:
+    return (*document.extractions, *document.memberships, *document.inversions)
 
 
 def _paid(document: Document) -> str:

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from adversary.attack import REFUSED, Array, Norm, Refused, norms
+from adversary.attack import REFUSED, Array, Norm, Refused, Result, norms
 from adversary.catalogue import Entry
 from adversary.oracle import Oracle, Record, Reply, reply_labels
 from adversary.sizes import sizes
 
 NEVER = -1
+ANY = -1  # an aim: any wrong label will do
 _SLACK = 1e-5  # float32 arithmetic on the edge of the ball
 
 Tell = Callable[[int, int, int], None]
 """(victims done, of how many, of them successful)."""
 
 
-def _silent(_done: int, _of: int, _won: int) -> None:
+def silent(_done: int, _of: int, _won: int) -> None:
     """No progress."""
 
 
@@ -33,6 +34,7 @@ class Outcome:
     """What an attack achieved, a value a victim: (N,) each.
 
     y, clean, adversarial:  the true label; the endpoint's for x; the endpoint's for x_adv. REFUSED where it was.
+    aim:                    the only label that counts as a success; ANY wrong one by default.
     size:                   of the perturbations as sent, in the attack's own norm.
     linf, l2:               the same in these.
     queries:                what the attack cost, in the unit of its budget.
@@ -47,6 +49,7 @@ class Outcome:
     y: Array
     clean: Array
     adversarial: Array
+    aim: Array
     size: Array
     linf: Array
     l2: Array
@@ -59,13 +62,22 @@ class Outcome:
     @property
     def attacked(self) -> Array:
         """(N,) victims that the endpoint answers rightly without an attack."""
-        return np.asarray(self.clean == self.y)
+        return attacked(self.y, self.clean, self.aim)
 
     @property
     def success(self) -> Array:
         """(N,) answered, wrongly, within eps."""
-        wrong = (self.adversarial != self.y) & (self.adversarial != REFUSED)
-        return np.asarray(self.attacked & wrong & (self.size <= allowed(self.eps)))
+        return self.attacked & fell(self.y, self.adversarial, self.aim) & (self.size <= allowed(self.eps))
+
+
+def attacked(y: Array, clean: Array, aim: Array) -> Array:
+    """(N,) whether there is anything to gain: answered rightly as they are, and not by the label aimed at."""
+    return np.asarray((clean == y) & (aim != y))
+
+
+def fell(y: Array, adversarial: Array, aim: Array) -> Array:
+    """(N,) answered as the attack wants it; a refusal is no answer."""
+    return np.asarray((adversarial != REFUSED) & np.where(aim == ANY, adversarial != y, adversarial == aim))
 
 
 def allowed(eps: float) -> float:
@@ -91,13 +103,13 @@ def first_refusal(records: Sequence[Record]) -> int:
 
 def craft(
     entry: Entry, model: Any, x: Array, y: Array, *, eps: float, budget: int, seed: int, **options: Any
-) -> tuple[Array, Array]:
-    """A white-box attack on the model alone -> x_adv, queries."""
+) -> Result:
+    """A white-box attack on the model alone, or a trigger, which needs none (model: None)."""
     from adversary.gradients import one_thread  # noqa: PLC0415 - torch only where it is needed
 
     with one_thread():
         result = entry.load()(model, x, y, eps=eps, budget=budget, rng=np.random.default_rng(seed), **options)
-    return _clipped(x, result.x_adv), result.queries
+    return replace(result, x_adv=_clipped(x, result.x_adv))
 
 
 def judge(
@@ -110,6 +122,7 @@ def judge(
     eps: float,
     queries: Array,
     clean: Array | None = None,
+    aim: Array | None = None,
 ) -> Outcome:
     """Send inputs that were crafted elsewhere, a call each.
 
@@ -121,7 +134,7 @@ def judge(
     adversarial = ask_singly(oracle, x_adv)
     trails = tuple((record,) for record in oracle.records[since:])
     outcome = _outcome(
-        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries,
+        entry, eps, x, x_adv, y=y, clean=clean, adversarial=adversarial, queries=queries, aim=_aim(aim, len(x)),
         detected_at=np.where(adversarial == REFUSED, 1, NEVER), reached_at=np.full(len(x), NEVER), trails=trails,
     )  # fmt: skip
     return replace(outcome, reached_at=np.where(outcome.success, 1, NEVER))
@@ -139,7 +152,7 @@ def hunt(
     clean: Array | None = None,
     first: int = 0,
     per_victim: Mapping[str, Array] | None = None,
-    tell: Tell = _silent,
+    tell: Tell = silent,
     **options: Any,
 ) -> Outcome:
     """A black-box attack through the wire, victim by victim.
@@ -151,6 +164,7 @@ def hunt(
     attack = entry.load()
     x_adv, queries = np.array(x, np.float32), np.zeros(len(x), np.int64)
     known, adversarial = np.full((2, len(x)), REFUSED, np.int64)
+    aim = np.full(len(x), ANY, np.int64)
     reached = np.full(len(x), NEVER, np.int64)
     trails = []
     won = 0
@@ -165,16 +179,51 @@ def hunt(
             with _watching(oracle, entry, x[one], int(y[i]), eps) as watch:
                 result = attack(oracle, x[one], y[one], eps=eps, budget=budget, rng=rng, **rows, **options)
                 x_adv[one] = _clipped(x[one], result.x_adv)
-                queries[i] = result.queries[0]
+                queries[i], aim[i] = result.queries[0], _aim(result.aim, 1)[0]
                 adversarial[i] = oracle.labels(x_adv[one])[0]
             reached[i] = watch.reached_at
-            won += int(adversarial[i] not in {REFUSED, y[i]} and sizes(x[one], x_adv[one], entry.norm)[0] <= eps)
+            fallen = fell(y[one], adversarial[one], aim[one])[0]
+            won += int(fallen and sizes(x[one], x_adv[one], entry.norm)[0] <= eps)
         trails.append(tuple(oracle.records[since:]))
         tell(i + 1, len(x), won)
     return _outcome(
-        entry, eps, x, x_adv, y=y, clean=known, adversarial=adversarial, queries=queries, reached_at=reached,
+        entry, eps, x, x_adv, y=y, clean=known, adversarial=adversarial, queries=queries, reached_at=reached, aim=aim,
         detected_at=np.array([first_refusal(trail) for trail in trails], np.int64), trails=tuple(trails),
     )  # fmt: skip
+
+
+def hunt_together(
+    entry: Entry,
+    oracle: Oracle,
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    budget: int,
+    seed: int,
+    clean: Array,
+    tell: Tell = silent,
+    **options: Any,
+) -> Outcome:
+    """A black-box attack that works on all victims at once, as one caller; then each is sent as another.
+
+    What it asked on its way is in every victim's trail.
+    """
+    oracle.use(0)
+    result = entry.load()(oracle, x, y, eps=eps, budget=budget, rng=np.random.default_rng(seed), **options)
+    way = tuple(oracle.records)
+    outcome = judge(
+        entry, oracle, x, y, x_adv=result.x_adv, eps=eps, queries=result.queries, clean=clean, aim=result.aim
+    )
+    tell(len(x), len(x), int(outcome.success.sum()))
+    trails = tuple((*way, *trail) for trail in outcome.trails)
+    rows = sum(record.rows for record in way)
+    return replace(
+        outcome,
+        reached_at=np.where(outcome.success, rows + 1, NEVER),
+        detected_at=np.array([first_refusal(trail) for trail in trails], np.int64),
+        trails=trails,
+    )
 
 
 @dataclass(slots=True)
@@ -205,6 +254,10 @@ def _watching(oracle: Oracle, entry: Entry, x: Array, y: int, eps: float) -> Ite
         yield watch
     finally:
         oracle.listeners.remove(watch)
+
+
+def _aim(aim: Array | None, n: int) -> Array:
+    return np.full(n, ANY, np.int64) if aim is None else np.asarray(aim, np.int64)
 
 
 def _clipped(x: Array, x_adv: Array) -> Array:

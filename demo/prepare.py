@@ -97,10 +97,10 @@ def craft(attack: Crafted, file: Path, images: Images, plan: Plan) -> tuple[Arra
         from adversary.victims import mnist as victims  # noqa: PLC0415 - torch only where it is needed
 
         options = {**attack.options, **({"targets": (y + 1) % 10} if attack.next_class else {})}
-        x_adv, queries = runner.craft(
+        done = runner.craft(
             attack.entry, victims.load(file), x, y, eps=attack.eps, budget=attack.budget, seed=plan.seed, **options
         )
-        return {"x_adv": x_adv, "queries": queries}
+        return {"x_adv": done.x_adv, "queries": done.queries}
 
     name = caching.key(
         victim=caching.file_digest(file), x=caching.digest(x), y=caching.digest(y), attack=attack.entry.name,

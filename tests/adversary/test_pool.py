@@ -26,7 +26,7 @@ def tasks(n, name="fgsm"):
     for i in range(n):
         arrays = {"x": rng.uniform(size=(1, 1, 28, 28)).astype(np.float32), "y": np.array([i % 10])}
         model, unit = Model(name="mnist", onnx=CHECKPOINT), Unit("craft", "", name, 0, i, i + 1)
-        made.append(Task(unit, model, None, Attack(attack=name), Benign(), Identities(), arrays))
+        made.append(Task(unit, model, None, Attack(attack=name), Benign(), Identities(), arrays, 10))
     return made
 
 
@@ -43,7 +43,7 @@ def test_several_processes_find_what_one_does():
 
 def test_a_failure_in_a_process_is_a_result():
     broken = Task(Unit("craft", "", "fgsm", 0, 0, 1), Model(name="m", torch="none:f"), None, Attack(attack="fgsm"),
-                  Benign(), Identities(), tasks(1)[0].arrays)  # fmt: skip
+                  Benign(), Identities(), tasks(1)[0].arrays, 10)  # fmt: skip
     ((unit, failed),) = pool.local(1)([broken])
     assert unit == broken.unit
     assert isinstance(failed, Failed)

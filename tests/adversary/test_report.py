@@ -29,7 +29,7 @@ def test_what_is_written_is_read(tmp_path):
     (tmp_path / "report.json").write_text(report.dump(made))
     assert report.load(tmp_path) == report.load(tmp_path / "report.json") == made
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(report.ReportError, match="not a report of version 1"):
+    with pytest.raises(report.ReportError, match="not a report of version 2"):
         report.load(tmp_path)
     with pytest.raises(report.ReportError):
         report.load(tmp_path / "none.json")

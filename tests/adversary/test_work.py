@@ -8,7 +8,7 @@ from adversary import work
 from adversary.attack import REFUSED, Result
 from adversary.campaign import Attack, Benign, Identities, Model
 from adversary.plan import Task, Unit
-from adversary.runner import NEVER
+from adversary.runner import ANY, NEVER
 from adversary.serving import Place
 from adversary.victims.mnist import CHECKPOINT
 from adversary.work import Done, Failed
@@ -42,13 +42,14 @@ def task(tiny, kind, *, attack=None, arrays=None, per="victim", keys=(), start=0
         Benign(every=every, callers=2),
         Identities(per=per),
         given,
+        classes=2,
     )
 
 
 def fake(monkeypatch, function):
     """The attack `square` with another function."""
     entry = type(Attack(attack="square").entry)
-    monkeypatch.setattr(entry, "load", lambda _: function)
+    monkeypatch.setattr(entry, "function", property(lambda _: function))
     return Attack(attack="square", eps=0.3, budget=12)
 
 
@@ -96,7 +97,9 @@ def test_honest_callers_take_turns(tiny):
 def test_what_was_crafted_is_sent(tiny):
     attack = Attack(attack="pgd", eps=0.3)
     x_adv = np.stack([X[0] + 0.3, np.full(4, 0.99, np.float32), X[2] + 0.3])
-    done = work.do(task(tiny, "send", attack=attack, arrays={"x_adv": x_adv, "queries": np.full(3, 40)}))
+    done = work.do(
+        task(tiny, "send", attack=attack, arrays={"x_adv": x_adv, "queries": np.full(3, 40), "aim": np.full(3, ANY)})
+    )
     found = done.arrays
     assert found["adversarial"].tolist() == [0, REFUSED, 1]
     assert found["refused_at"].tolist() == found["flagged_at"].tolist() == [NEVER, 1, NEVER]
@@ -168,7 +171,7 @@ def crafting(prey, name, **options):
     x, y = prey[0][:8], prey[1][:8]
     unit = Unit("craft", "", name, 0, 0, 8)
     attack = Attack(attack=name, **options)
-    return Task(unit, Model(name="mnist", onnx=CHECKPOINT), None, attack, Benign(), Identities(), {"x": x, "y": y})
+    return Task(unit, Model(name="mnist", onnx=CHECKPOINT), None, attack, Benign(), Identities(), {"x": x, "y": y}, 10)
 
 
 def test_crafting_is_done_on_the_models_file(prey):
