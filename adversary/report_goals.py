@@ -7,7 +7,7 @@ from adversary.report import Document, Estimate, ExtractionPart, InversionPart, 
 from adversary.report_text import number, per_cent
 
 COPIED = "What was copied"
-_NOTICED = ("noticed", "first noticed at row", "rows noticed", "rows refused")
+_NOTICED = ("noticed", "first noticed at row", "rows noticed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def sections(document: Document) -> Iterator[Section]:
     if document.extractions:
         yield Section(
             COPIED,
-            ("attack", *_both("agreement", "task accuracy", "rows answered"), *_NOTICED),
+            ("attack", *_both("agreement", "task accuracy"), "rows answered, guarded", *_NOTICED),
             tuple(map(_copied, document.extractions)),
             "Agreement: the last copy labels test inputs that the thief has never seen as the undefended model does. "
             "Task accuracy: it labels them rightly; the model itself does so in "
@@ -58,7 +58,7 @@ def _copied(part: ExtractionPart) -> tuple[str, ...]:
     return (
         f"{part.title} ({part.budget:,} queries; {a.agreement.n:,} inputs judged by)",
         *map(per_cent, (a.agreement, b.agreement, a.task_accuracy, b.task_accuracy)),
-        *map(number, (a.answered, b.answered)),
+        number(b.answered),
         *_seen(b.watched),
     )
 
@@ -87,7 +87,6 @@ def _seen(watched: Watched) -> tuple[str, ...]:
         per_cent(watched.noticed),
         number(watched.queries_to_detection),
         per_cent(watched.flagged_queries),
-        per_cent(watched.refused_queries),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from adversary import campaign
 from adversary.campaign import CampaignError
+from adversary.catalogue import CATALOGUE, Entry
 from adversary.inputs import Inputs
 from adversary.plan import Fingerprints, Plan
 from adversary.runner import ANY
@@ -190,3 +191,116 @@ def test_a_units_name_is_a_file_name():
     name = unit(made, "send", "../PGD eps 0.3/é").name
     assert "/" not in name
     assert name.startswith("send_control_..-PGD-eps-0.3-")
+
+
+# --- attacks that are no evasions
+
+
+LEARNED = RNG.uniform(size=(60, 4)).astype(np.float32)
+ALL = replace(INPUTS, pool=CLEAN, pool_y=RNG.integers(0, 3, 50), learned=LEARNED, learned_y=RNG.integers(0, 3, 60))
+FAKES = {
+    "thief": ("extraction", "labels"),
+    "guesser": ("membership", "scores"),
+    "mirror": ("inversion", "scores"),
+    "together": ("transfer", "labels"),
+    "trigger": ("backdoor", "nothing"),
+}
+
+
+def anything(target, x, y, *, budget, rng, own_x=None, own_y=None, classes=0, knob=1):
+    raise NotImplementedError
+
+
+@pytest.fixture
+def goals(monkeypatch):
+    for name, (family, access) in FAKES.items():
+        entry = Entry(name, family, access, "none", "made up", 0.0, 9, joint=name == "together")
+        monkeypatch.setitem(CATALOGUE, name, entry)
+    monkeypatch.setattr(Entry, "function", property(lambda _: anything))
+    wanted = [{"attack": name, "victims": 20} for name in FAKES]
+    return lambda inputs=ALL, attacks=wanted, **parts: plan(inputs, attacks=attacks, seeds=[3], **parts)
+
+
+def test_units_of_each_goal(goals):
+    made = goals()
+    assert names(made.first()) == [
+        ("clean", "control", "", 3, 0, 20),
+        ("clean", "guarded", "", 3, 0, 20),
+        ("craft", "", "trigger", 3, 0, 20),
+    ]
+    on_guarded = [(kind, attack, start, stop) for kind, target, attack, _, start, stop in names(made.second())
+                  if target == "guarded"]  # fmt: skip
+    assert on_guarded == [
+        ("benign", "", 0, 40),
+        ("steal", "thief", 0, 20),
+        ("infer", "guesser", 0, 20),
+        ("invert", "mirror", 0, 20),
+        ("hunt", "together", 0, 20),  # whole, where others come in chunks of 8
+        ("send", "trigger", 0, 20),
+    ]
+
+
+def test_only_who_is_held_against_clean_answers_asks_for_them(goals):
+    def clean(*attacks):
+        made = goals(attacks=[{"attack": name, "victims": 20} for name in attacks])
+        return [(u.target, u.stop) for u in made.first() if u.kind == "clean"]
+
+    assert clean("guesser", "mirror") == []
+    assert clean("thief", "guesser") == [("control", 20)]
+    assert clean("trigger") == [("control", 20), ("guarded", 20)]
+
+
+def test_a_thief_gets_the_pool_and_is_judged_by_the_bare_models_answers(goals):
+    made = goals()
+    steal = next(u for u in made.second() if (u.kind, u.target) == ("steal", "guarded"))
+    (clean,) = made.needs(steal)
+    assert (clean.kind, clean.target) == ("clean", "control")
+    task = made.task(steal, [{"labels": np.arange(20)}], PLACE)
+    assert np.array_equal(task.arrays["pool"], CLEAN)
+    assert np.array_equal(task.arrays["x"], INPUTS.x[made.rows(steal)])
+    assert task.arrays["clean"].tolist() == list(range(20))
+    assert task.classes == 3
+    assert np.array_equal(task.arrays["own_x"], CLEAN)  # it asks for them
+
+
+def test_candidates_are_half_members_in_no_order(goals):
+    made = goals()
+    infer = next(u for u in made.second() if u.kind == "infer")
+    arrays = made.task(infer, [], PLACE).arrays
+    member = arrays["member"]
+    assert member.sum() == 10
+    assert 0 < member[:10].sum() < 10
+    learned = {row.tobytes(): label for row, label in zip(LEARNED, ALL.learned_y, strict=True)}
+    test = {row.tobytes(): label for row, label in zip(INPUTS.x, INPUTS.y, strict=True)}
+    for x, y, inside in zip(arrays["candidates"], arrays["candidates_y"], member, strict=True):
+        assert (learned if inside else test)[x.tobytes()] == y
+    assert len({row.tobytes() for row in arrays["candidates"]}) == 20
+
+
+def test_an_inversion_starts_from_grey_for_each_class_in_turn(goals):
+    made = goals()
+    invert = next(u for u in made.second() if u.kind == "invert")
+    arrays = made.task(invert, [], PLACE).arrays
+    assert arrays["wanted"].tolist() == [0, 1, 2] * 6 + [0, 1]
+    assert (arrays["start"] == 0.5).all()
+    assert arrays["start"].shape == (20, 4)
+    assert len(made.rows(invert)) == 0
+
+
+def test_what_an_attack_is_given_changes_its_units_alone(goals):
+    other = replace(ALL, pool=CLEAN[:49], pool_y=ALL.pool_y[:49])
+    assert {name for _, _, name in differing(goals(), goals(other))} == {"thief"}
+    other = replace(ALL, learned=LEARNED[:40], learned_y=ALL.learned_y[:40])
+    assert {name for _, _, name in differing(goals(), goals(other))} == {"guesser"}
+
+
+def test_data_without_what_an_attack_needs_are_said_before_anything_runs(goals):
+    with pytest.raises(CampaignError, match=r"attacks\.0: thief needs inputs to send: the data have no pool"):
+        goals(replace(ALL, pool=CLEAN[:0]), [{"attack": "thief"}])
+    with pytest.raises(CampaignError, match=r"wants 10 members; the data have 9 that the victim learned from"):
+        goals(replace(ALL, learned=LEARNED[:9]), [{"attack": "guesser", "victims": 20}])
+
+
+def test_what_the_runner_gives_is_no_option(goals):
+    with pytest.raises(CampaignError, match="has no such option; it has knob"):
+        goals(attacks=[{"attack": "thief", "options": {"own_x": 1}}])

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from adversary import report_html
-from tests.adversary import chromium, samples
+from tests.adversary import chromium, samples_leaks
 
 
 @pytest.fixture(scope="module")
 def page():
-    return report_html.render(samples.judged())
+    return report_html.render(samples_leaks.judged())
 
 
 @pytest.mark.parametrize("width", [390, 1280])
