@@ -41,6 +41,17 @@ def test_the_second_query_of_a_pixel_is_saved_where_the_first_helps():
     assert result.x_adv[0].tolist() == pytest.approx([0.3, 0.3])
 
 
+def test_a_step_that_the_bounds_undo_is_not_asked_for():
+    x = np.array([[0.0, 1.0, 0.5, 0.0]], np.float32)
+    asked = []
+    oracle = linear(np.zeros(4), 5.0, refuse=lambda _, sent: asked.append(sent[0].tolist()))
+    launch(simba, oracle, x, np.array([0]), eps=1.0, budget=6)
+    assert oracle.sent == 6
+    changed = [np.flatnonzero(np.array(image) != x[0]).tolist() for image in asked]
+    assert changed[0] == []
+    assert sorted(changed[1:]) == [[0], [1], [2], [2], [3]]
+
+
 def test_stops_at_once_where_x_is_already_wrong():
     x = np.full((1, 2), 0.9, np.float32)
     result = launch(simba, linear([1.0, 1.0], 1.0), x, np.array([0]), eps=1.0, budget=50)
