@@ -1,7 +1,7 @@
 """A campaign from end to end: inputs, profiles, endpoints, units of work, what they found. Resumable at any moment."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,20 +63,37 @@ class EndpointAway(RuntimeError):
     """An endpoint did not even say what it makes of the victims as they are."""
 
 
-def replay(campaign: Campaign, directory: Path, how: How, screen: Screen) -> Replayed:
-    """Do what is not done yet. Raises Busy, CampaignError, DataUnavailable, ChildFailed, EndpointAway, RayMissing."""
+def everything(_unit: Unit) -> bool:
+    """All units of a campaign."""
+    return True
+
+
+def replay(
+    campaign: Campaign, directory: Path, how: How, screen: Screen, wanted: Callable[[Unit], bool] = everything
+) -> Replayed:
+    """Do what is not done yet. Raises Busy, CampaignError, DataUnavailable, ChildFailed, EndpointAway, RayMissing.
+
+    wanted:  which units, beside those that they need. A target of which none is wanted is not served.
+    """
     workers = how.pool(screen)
     with shelf.open_shelf(directory) as kept:
         read = inputs.load(campaign.data, screen.say)
         if read.note:
             screen.say(f"Note: {read.note}")
-        targets, plan = _prepare(campaign, read, directory, screen)
+        targets, plan = _prepare(campaign, read, directory, screen, wanted)
         run = _Run(campaign, plan, targets, directory, kept, screen, workers, remote=how.ray is not None)
-        screen.expect({unit: _weight(plan, unit) for unit in (*plan.first(), *plan.second())})
-        for phase in (plan.first(), plan.second()):
-            run.phase(phase)
-    found = {unit: run.found[unit] for unit in (*plan.first(), *plan.second()) if unit in run.found}
+        phases = _phases(plan, wanted)
+        screen.expect({unit: _weight(plan, unit) for units in phases for unit in units})
+        for units in phases:
+            run.phase(units)
+    found = {unit: run.found[unit] for units in phases for unit in units if unit in run.found}
     return Replayed(campaign, plan, read, targets, _model_sha256(campaign), found, run.failures, run.seconds)
+
+
+def _phases(plan: Plan, wanted: Callable[[Unit], bool]) -> tuple[list[Unit], list[Unit]]:
+    second = list(filter(wanted, plan.second()))
+    needed = {other for unit in second for other in plan.needs(unit)}
+    return [unit for unit in plan.first() if unit in needed or wanted(unit)], second
 
 
 @dataclass(slots=True)
@@ -134,14 +151,17 @@ class _Run:
 
 
 def _prepare(
-    campaign: Campaign, read: inputs.Inputs, directory: Path, screen: Screen
+    campaign: Campaign, read: inputs.Inputs, directory: Path, screen: Screen, wanted: Callable[[Unit], bool]
 ) -> tuple[Mapping[TargetName, Served], Plan]:
     """The targets' settings and profiles, and the plan, whose keys know both."""
     drawn = Plan(campaign, read, Fingerprints("", "", dict.fromkeys(TARGETS, "")))
+    asked = {unit.target for unit in (*drawn.first(), *drawn.second()) if wanted(unit)}
     targets, prints = {}, {}
     for name in TARGETS:
         target = campaign.target(name)
-        if target.serve is None:
+        if name not in asked:
+            targets[name], prints[name] = Served(None, "", fresh=False), ""
+        elif target.serve is None:
             targets[name] = Served(None, "", fresh=False)
             prints[name] = shelf.key(address=target.address, headers=sorted(target.headers))
         else:
