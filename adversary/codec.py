@@ -41,11 +41,10 @@ def field_of(datatype: str) -> str:
     return field
 
 
-def to_wire(x: Array, datatype: str, low: float, high: float) -> Array:
-    """[0, 1] -> the model's bounds and dtype, whole numbers rounded."""
+def to_wire(x: Array, datatype: str) -> Array:
+    """Values in the model's own bounds -> its dtype, whole numbers rounded; contiguous."""
     dtype = dtype_of(datatype)
-    values = x if (low, high) == (0.0, 1.0) else np.asarray(x, np.float64) * (high - low) + low
-    return np.ascontiguousarray((np.rint(values) if dtype.kind in "iu" else values).astype(dtype))
+    return np.ascontiguousarray(np.rint(x) if dtype.kind in "iu" else x, dtype)
 
 
 def from_raw(raw: bytes, datatype: str, shape: tuple[int, ...]) -> Array:

@@ -1,169 +1,79 @@
 """The oracle: an endpoint of the Open Inference Protocol, asked as an outsider asks it. The only file that speaks gRPC.
 
 It keeps a hard budget of rows (what the literature calls queries; one call may carry many), writes a record of every
-call, and hands back what the client saw: an answer, or a refusal as a value. `AsyncOracle` is the client; `Oracle`
-drives it for attacks, which are plain synchronous numpy or torch.
+call, and hands back what the client saw: an answer, or a refusal as a value (adversary.ledger). `AsyncOracle` is for
+event loops; `Oracle` for attacks, which are plain synchronous numpy or torch: it blocks in gRPC itself, where a call
+costs less than an event loop that is run for it.
 
-x travels as [0, 1] float32 in the model's own layout here, and as the model's dtype and bounds on the wire.
+x travels as [0, 1] float32 in its own layout here, and as the model's dtype, bounds and layout on the wire.
 """
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import grpc
 import numpy as np
 
-from adversary import codec
-from adversary.attack import REFUSED, Array, BudgetSpent, Refused
-from guard.wire import open_inference_pb2 as pb
+from adversary import codec, messages
+from adversary.attack import REFUSED, Array, Refused
+from adversary.endpoint import Endpoint, Headers, Meaning, OracleError
+from adversary.ledger import Answered, Ended, Ledger, Listener, Query, Record, Reply
 
-SERVICE = "/inference.GRPCInferenceService/"
+__all__ = (
+    "Answered", "AsyncOracle", "Endpoint", "Headers", "Listener", "Meaning", "Oracle", "OracleError", "Record",
+    "Refused", "Reply", "reply_labels",
+)  # fmt: skip
+
+_METADATA = "/inference.GRPCInferenceService/ModelMetadata"
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
 DECISION_ID = "guard-decision-id"
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-_REFUSALS = frozenset(
-    {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED}
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+_WHY_S = 2.0
+_LARGE_BYTES = 64 * 1024  # a digest of so much takes as long as a call: it is made while the call is on its way
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_retries", 0),  # every try is charged and recorded: none is gRPC's own
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
-Headers = tuple[tuple[str, str], ...]
-Meaning = Literal["auto", "logits", "probabilities", "labels"]
 
-
-class OracleError(RuntimeError):
-    """The endpoint cannot be asked, or failed otherwise than by refusing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where and how to ask.
-
-    input_name, output_name:  by default the model's only input and its first output.
-    low, high:                the bounds of the model's input; [0, 1] is mapped onto them.
-    identities:               metadata that says who calls, one a pretended caller.
-    """
-
-    target: str
-    model: str
-    version: str = ""
-    input_name: str = ""
-    output_name: str = ""
-    encoding: Literal["raw", "typed"] = "raw"
-    low: float = 0.0
-    high: float = 1.0
-    meaning: Meaning = "auto"
-    identities: tuple[Headers, ...] = ((),)
-    timeout_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """What the model said: (N, ...) in its own dtype."""
-
-    y: Array
-    decision_id: str
-
-
-Reply = Answered | Refused
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One call as the client saw it. started_s: since the oracle was opened; digest: SHA-256 of the input's bytes."""
-
-    rows: int
-    digest: str
-    started_s: float
-    seconds: float
-    status: str
-    decision_id: str
-    identity: int
-
-    @property
-    def refused(self) -> bool:
-        """Whether it was not answered."""
-        return self.status != "OK"
-
-
-Listener = Callable[[Array, Reply, Record], None]
-"""Told of every call that was answered or refused: what was sent, what came back, the record."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensors:
-    """What the model's metadata says of the tensors in use."""
-
-    input_name: str
-    datatype: str
-    shape: tuple[int, ...]
-    output_name: str
-
-
-@dataclass(slots=True)
 class AsyncOracle:
     """Use as `async with AsyncOracle(endpoint, budget) as oracle`. Not shared between event loops."""
 
-    endpoint: Endpoint
-    budget: int
-    records: list[Record] = field(default_factory=list)
-    spent: int = 0
-    identity: int = 0
-    listeners: list[Listener] = field(default_factory=list)
-    _channel: grpc.aio.Channel | None = None
-    _tensors: _Tensors | None = None
-    _opened: float = 0.0
+    def __init__(self, endpoint: Endpoint, budget: int) -> None:
+        self.ledger = Ledger(endpoint, budget)
+        self._channel: Any = None
+        self._infer: Any = None
 
     async def __aenter__(self) -> Self:
-        size = MAX_MESSAGE_BYTES
-        options = [("grpc.max_receive_message_length", size), ("grpc.max_send_message_length", size)]
-        self._channel = grpc.aio.insecure_channel(self.endpoint.target, options=options)
-        self._opened = time.monotonic()
+        self._channel = _channel(grpc.aio, self.ledger.endpoint)
         try:
-            self._tensors = _choose(await self._metadata(), self.endpoint)
+            self.ledger.open(await self._described())
         except BaseException:
             await self._channel.close()
             raise
+        self._infer = self._channel.unary_unary(_INFER)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-
-    @property
-    def left(self) -> int:
-        """Rows that may still be sent."""
-        return self.budget - self.spent
+        await self._channel.close()
 
     async def query(self, x: Array, identity: int | None = None) -> Reply:
         """(N, ...) in one call. Raises BudgetSpent before it would go past the budget, OracleError on failure."""
-        if len(x) > self.left:
-            raise BudgetSpent
-        self.spent += len(x)
-        request, digest = self._request(x)
-        identity, started = self.identity if identity is None else identity, time.monotonic()
-        identity %= len(self.endpoint.identities)
-        call = self._method("ModelInfer", pb.ModelInferRequest, pb.ModelInferResponse)(
-            request, timeout=self.endpoint.timeout_s, metadata=self.endpoint.identities[identity]
-        )
-        code: grpc.StatusCode = await call.code()
-        if code is grpc.StatusCode.CANCELLED and _interrupted():  # gRPC took the interruption for the call's alone
-            raise asyncio.CancelledError
-        trailers = await call.trailing_metadata() or ()
-        decision_id = next((str(value) for key, value in trailers if key == DECISION_ID), "")
-        seconds = time.monotonic() - started
-        since = started - self._opened
-        record = Record(len(x), digest, since, seconds, code.name, decision_id, identity)
-        self.records.append(record)
-        if code is not grpc.StatusCode.OK and code not in _REFUSALS:
-            raise OracleError(f"{self.endpoint.target} answered {code.name}: {await call.details()}")
-        refused = code is not grpc.StatusCode.OK
-        reply = Refused(code.name, decision_id) if refused else Answered(self._answer(await call, len(x)), decision_id)
-        for listener in self.listeners:
-            listener(x, reply, record)
-        return reply
+        query = self.ledger.query(x, identity)
+        while True:
+            self.ledger.start(query)
+            reply = self.ledger.end(query, await self._ended(query))
+            if reply is not None:
+                return reply
+            await asyncio.sleep(query.backoff_s)
 
     async def replies(
         self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
@@ -179,171 +89,250 @@ class AsyncOracle:
             tasks = [group.create_task(one(i, x)) for i, x in enumerate(batches)]
         return [task.result() for task in tasks]
 
-    def _method(self, name: str, request: Any, response: Any) -> Any:
-        if self._channel is None:
-            raise OracleError("the oracle is not open")
-        return self._channel.unary_unary(
-            SERVICE + name, request_serializer=request.SerializeToString, response_deserializer=response.FromString
-        )
+    async def _described(self) -> messages.Tongue:
+        endpoint = self.ledger.endpoint
+        ask, error = self._channel.unary_unary(_METADATA), None
+        for how in _patiently(endpoint):
+            try:
+                return messages.tongue(endpoint, await ask(messages.describe(endpoint), **how))
+            except grpc.RpcError as failed:
+                error = failed
+                if failed.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    break
+        raise _undescribed(endpoint, error)
 
-    async def _metadata(self) -> pb.ModelMetadataResponse:
-        request = pb.ModelMetadataRequest(name=self.endpoint.model, version=self.endpoint.version)
-        ask = self._method("ModelMetadata", pb.ModelMetadataRequest, pb.ModelMetadataResponse)
-        headers = self.endpoint.identities[0]
+    async def _ended(self, query: Query) -> Ended:
+        call = self._infer(query.request.body, **_way(self.ledger.endpoint, query.identity))
         try:
-            response: pb.ModelMetadataResponse = await ask(
-                request, timeout=self.endpoint.timeout_s, metadata=headers, wait_for_ready=True
-            )
-        except grpc.aio.AioRpcError as error:
-            raise OracleError(
-                f"{self.endpoint.target} gave no metadata of {self.endpoint.model!r}: "
-                f"{error.code().name}: {error.details()}"
-            ) from None
-        return response
-
-    def _request(self, x: Array) -> tuple[pb.ModelInferRequest, str]:
-        t = self._known()
-        rows = codec.to_wire(x, t.datatype, self.endpoint.low, self.endpoint.high)
-        if -1 not in t.shape[1:] and rows.shape[1:] != t.shape[1:]:
-            if rows[:1].size != int(np.prod(t.shape[1:])):
-                raise OracleError(f"inputs of shape {rows.shape[1:]} do not fit the model's {t.shape[1:]}")
-            rows = rows.reshape(len(rows), *t.shape[1:])
-        request = pb.ModelInferRequest(model_name=self.endpoint.model, model_version=self.endpoint.version)
-        tensor = request.inputs.add(name=t.input_name, datatype=t.datatype, shape=rows.shape)
-        request.outputs.add(name=t.output_name)
-        raw = rows.tobytes()
-        if self.endpoint.encoding == "raw":
-            request.raw_input_contents.append(raw)
-        else:
-            getattr(tensor.contents, codec.field_of(t.datatype)).extend(rows.ravel().tolist())
-        return request, hashlib.sha256(raw).hexdigest()
-
-    def _answer(self, response: pb.ModelInferResponse, rows: int) -> Array:
-        name = self._known().output_name
-        names = [output.name for output in response.outputs]
-        if name not in names:
-            raise OracleError(f"the answer lacks output {name!r}")
-        i = names.index(name)
-        output = response.outputs[i]
-        shape = tuple(output.shape)
-        if response.raw_output_contents:
-            y = codec.from_raw(response.raw_output_contents[i], output.datatype, shape)
-        else:
-            values = getattr(output.contents, codec.field_of(output.datatype))
-            y = np.asarray(values, codec.dtype_of(output.datatype)).reshape(shape)
-        if len(y) != rows:
-            raise OracleError(f"{rows} rows were sent, {len(y)} were answered")
-        return y
-
-    def _known(self) -> _Tensors:
-        if self._tensors is None:
-            raise OracleError("the oracle is not open")
-        return self._tensors
-
-
-def _interrupted() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _choose(metadata: pb.ModelMetadataResponse, endpoint: Endpoint) -> _Tensors:
-    inputs = [t for t in metadata.inputs if endpoint.input_name in {"", t.name}]
-    outputs = [t for t in metadata.outputs if endpoint.output_name in {"", t.name}]
-    if len(inputs) != 1:
-        raise OracleError(f"name one input of the model: {', '.join(t.name for t in metadata.inputs) or 'it has none'}")
-    if not outputs:
-        raise OracleError(f"name one output of the model: {', '.join(t.name for t in metadata.outputs)}")
-    return _Tensors(inputs[0].name, inputs[0].datatype, tuple(inputs[0].shape), outputs[0].name)
+            if len(query.request.body) >= _LARGE_BYTES:
+                await asyncio.sleep(0)  # now it is on its way
+                query.digest()
+            return _answered(await call, await call.trailing_metadata())
+        except grpc.RpcError as error:
+            return _failed(error)
+        except asyncio.CancelledError:
+            self.ledger.record(query, Ended("CANCELLED"))
+            raise
 
 
 class Oracle:
-    """The same for synchronous code: an event loop of its own. Use as `with Oracle(endpoint, budget) as oracle`.
+    """The same for synchronous code. Use as `with Oracle(endpoint, budget) as oracle`.
 
     pause:  called between calls, with the rows that were just sent: others may have their turn at the endpoint.
     """
 
     def __init__(self, endpoint: Endpoint, budget: int) -> None:
-        self._oracle = AsyncOracle(endpoint, budget)
-        self._runner = asyncio.Runner()
+        self._ledger = Ledger(endpoint, budget)
+        self._channel: Any = None
+        self._infer: Any = None
         self.pause: Callable[[int], None] = lambda _: None
 
     def __enter__(self) -> Self:
+        self._channel = _channel(grpc, self._ledger.endpoint)
         try:
-            self._runner.run(self._oracle.__aenter__())
+            self._ledger.open(self._described())
         except BaseException:
-            self._runner.close()
+            self._channel.close()
             raise
+        self._infer = self._channel.unary_unary(_INFER)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._runner.run(self._oracle.__aexit__(kind, error, trace))
-        finally:
-            self._runner.close()
+        self._channel.close()
 
     @property
     def records(self) -> list[Record]:
         """Every call so far."""
-        return self._oracle.records
+        return self._ledger.records
 
     @property
     def listeners(self) -> list[Listener]:
         """Told of every call."""
-        return self._oracle.listeners
+        return self._ledger.listeners
 
     @property
     def spent(self) -> int:
         """Rows sent so far."""
-        return self._oracle.spent
+        return self._ledger.spent
 
     @property
     def left(self) -> int:
         """Rows that may still be sent."""
-        return self._oracle.left
+        return self._ledger.left
 
     @property
     def identity(self) -> int:
         """Who calls."""
-        return self._oracle.identity
+        return self._ledger.identity
 
     def use(self, identity: int) -> None:
         """Call as another of the endpoint's identities from now on; their number wraps around."""
-        self._oracle.identity = identity
+        self._ledger.identity = identity
 
     def query(self, x: Array) -> Reply:
-        """(N, ...) in one call."""
-        reply = self._runner.run(self._oracle.query(x))
+        """(N, ...) in one call. Raises BudgetSpent before it would go past the budget, OracleError on failure."""
+        reply = self._asked(x, None)
         self.pause(len(x))
         return reply
 
     def replies(
         self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
     ) -> list[Reply]:
-        """One call a batch, several at once, in order; each as its own identity if told so."""
-        replies = self._runner.run(self._oracle.replies(batches, concurrency, identities))
+        """One call a batch, several at once, in order; each as its own identity if told so.
+
+        Where one cannot be sent or fails, no more are sent, and those on their way are awaited and recorded.
+        """
+        callers = [None] * len(batches) if identities is None else identities
+        pairs = list(zip(batches, callers, strict=True))
+        if concurrency == 1:
+            replies = [self._asked(x, caller) for x, caller in pairs]
+        else:
+            replies = _Flights(self._ledger, self._infer, concurrency).replies(pairs)
         self.pause(sum(map(len, batches)))
         return replies
 
     def labels(self, x: Array) -> Array:
         """(N, ...) in one call -> (N,) labels, REFUSED in every row where the call was."""
-        reply = self.query(x)
-        if isinstance(reply, Refused):
-            return np.full(len(x), REFUSED, np.int64)
-        return codec.labels(reply.y, len(x))
+        return reply_labels(self.query(x), len(x))
 
     def probabilities(self, x: Array) -> Array | Refused:
         """(N, ...) in one call -> (N, C) float64 rows that sum to 1."""
         reply = self.query(x)
-        meaning = self._oracle.endpoint.meaning
+        meaning = self._ledger.endpoint.meaning
         if isinstance(reply, Refused):
             return reply
         if meaning == "labels" or reply.y.ndim != 2:  # noqa: PLR2004 - rows and classes
             raise OracleError("the model answers with labels only")
         return codec.probabilities(reply.y, meaning)
 
+    def _described(self) -> messages.Tongue:
+        endpoint = self._ledger.endpoint
+        ask, error = self._channel.unary_unary(_METADATA), None
+        for how in _patiently(endpoint):
+            try:
+                return messages.tongue(endpoint, ask(messages.describe(endpoint), **how))
+            except grpc.RpcError as failed:
+                error = failed
+                if failed.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    break
+        raise _undescribed(endpoint, error)
+
+    def _asked(self, x: Array, identity: int | None) -> Reply:
+        query = self._ledger.query(x, identity)
+        while True:
+            self._ledger.start(query)
+            reply = self._ledger.end(query, self._ended(query))
+            if reply is not None:
+                return reply
+            time.sleep(query.backoff_s)
+
+    def _ended(self, query: Query) -> Ended:
+        body, way = query.request.body, _way(self._ledger.endpoint, query.identity)
+        try:
+            if len(body) < _LARGE_BYTES:
+                answer, call = self._infer.with_call(body, **way)
+                return _answered(answer, call.trailing_metadata())
+            call = self._infer.future(body, **way)
+            query.digest()
+            return _answered(call.result(), call.trailing_metadata())
+        except grpc.RpcError as error:
+            return _failed(error)
+
+
+class _Flights:
+    """Several calls on their way at once, at most `most`; their ends come from a thread of gRPC's."""
+
+    def __init__(self, ledger: Ledger, infer: Any, most: int) -> None:
+        self._ledger, self._infer, self._most = ledger, infer, most
+        self._landed: SimpleQueue[tuple[int, Query, Any]] = SimpleQueue()
+        self._flying = 0
+        self._replies: dict[int, Reply] = {}
+
+    def replies(self, pairs: Iterable[tuple[Array, int | None]]) -> list[Reply]:
+        """(batch, identity), ... -> their replies, in order."""
+        try:
+            for i, (x, identity) in enumerate(pairs):
+                while self._flying >= self._most:
+                    self._land()
+                self._launch(i, self._ledger.query(x, identity))
+            while self._flying:
+                self._land()
+        except Exception:
+            self._call_off()
+            raise
+        return [reply for _, reply in sorted(self._replies.items(), key=lambda item: item[0])]
+
+    def _launch(self, i: int, query: Query) -> None:
+        self._ledger.start(query)
+        call = self._infer.future(query.request.body, **_way(self._ledger.endpoint, query.identity))
+        self._flying += 1
+        call.add_done_callback(lambda ended: self._landed.put((i, query, ended)))
+        query.digest()
+
+    def _land(self) -> None:
+        i, query, call = self._landed.get()
+        self._flying -= 1
+        reply = self._ledger.end(query, _outcome(call))
+        if reply is None:
+            time.sleep(query.backoff_s)
+            self._launch(i, query)
+        else:
+            self._replies[i] = reply
+
+    def _call_off(self) -> None:
+        for _ in range(self._flying):
+            _, query, call = self._landed.get()
+            with suppress(OracleError):
+                self._ledger.end(query, _outcome(call))
+
 
 def reply_labels(reply: Reply, rows: int) -> Array:
     """One reply -> (N,) labels, REFUSED where it was refused."""
     return np.full(rows, REFUSED, np.int64) if isinstance(reply, Refused) else codec.labels(reply.y, rows)
+
+
+def _channel(kind: Any, endpoint: Endpoint) -> Any:
+    """kind: grpc, or grpc.aio."""
+    if endpoint.tls is None:
+        return kind.insecure_channel(endpoint.target, options=_OPTIONS)
+    tls = endpoint.tls
+    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+    return kind.secure_channel(endpoint.target, credentials, options=(*_OPTIONS, *tls.options))
+
+
+def _way(endpoint: Endpoint, identity: int) -> dict[str, Any]:
+    return {"timeout": endpoint.timeout_s, "metadata": endpoint.identities[identity]}
+
+
+def _patiently(endpoint: Endpoint) -> tuple[dict[str, Any], ...]:
+    """How to ask a server that may still be starting: wait for it; and when that took too long, ask why."""
+    way = _way(endpoint, 0)
+    return {**way, "wait_for_ready": True}, {**way, "timeout": min(_WHY_S, endpoint.timeout_s)}
+
+
+def _undescribed(endpoint: Endpoint, error: Any) -> OracleError:
+    why = f"{error.code().name}: {error.details()}"
+    return OracleError(f"{endpoint.target} gave no metadata of {endpoint.model!r}: {why}")
+
+
+def _answered(body: bytes, trailers: Any) -> Ended:
+    return Ended("OK", body, decision_id=_decision_id(trailers))
+
+
+def _failed(error: Any) -> Ended:
+    """Of a call's error, of either kind."""
+    return Ended(error.code().name, details=error.details(), decision_id=_decision_id(error.trailing_metadata()))
+
+
+def _outcome(call: Any) -> Ended:
+    """Of a call that ended."""
+    try:
+        return _answered(call.result(), call.trailing_metadata())
+    except grpc.RpcError as error:
+        return _failed(error)
+
+
+def _decision_id(trailers: Any) -> str:
+    return next((str(value) for key, value in trailers or () if key == DECISION_ID), "")

@@ -15,6 +15,7 @@ STAGE_HOUSE = ("guard.types", "guard.registry", "guard.filters")
 ARRAYS = ("numpy", "cv2", "pydantic.Field")
 CORE = ("guard.types", "guard.registry", "guard.calibration", "guard.profile", "guard.settings", "guard.engine")
 WIRE_USERS = ("guard.proxy.*", "guard.client", "guard.wire", "guard.wire.*", "adversary.*")  # adversary: its own rules
+ORACLE = ("adversary.oracle", "adversary.messages")
 IO = ("grpc", "aiohttp", "prometheus_client", "time", "asyncio", "random", "secrets", "socket", "guard.proxy")
 COMPUTING = (
     "collections",
@@ -81,12 +82,12 @@ RULES = (
     ),
     Rule(
         "the oracle sees the wire and nothing else",
-        one_of("adversary.oracle"),
+        one_of(*ORACLE),
         lambda name, _: within(name, "guard") and not within(name, "guard.wire"),
     ),
     Rule(
         "an attack sees its oracle and nothing else",
-        lambda module: within(module, "adversary") and module != "adversary.oracle",
+        lambda module: within(module, "adversary") and module not in ORACLE,
         lambda name, _: within(name, "guard", "grpc"),
     ),
 )
@@ -166,6 +167,7 @@ def test_finds_the_packages() -> None:
         ("guard.fit", "def f():\n    from adversary import scores"),
         ("adversary.evasion.mine", "from guard.wire import tensors"),
         ("adversary.evasion.mine", "import grpc"),
+        ("adversary.messages", "from guard.proxy import tls"),
         ("adversary.oracle", "from guard.engine import Engine"),
     ],
 )

@@ -1,8 +1,12 @@
 import asyncio
+import hashlib
+import threading
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from adversary.attack import REFUSED, BudgetSpent
 from adversary.oracle import Answered, AsyncOracle, Endpoint, Oracle, OracleError, Refused, reply_labels
@@ -48,7 +52,7 @@ def test_the_budget_holds_under_concurrency():
             with pytest.raises(ExceptionGroup) as caught:
                 await oracle.replies([X[:1]] * 8)
             assert caught.group_contains(BudgetSpent)
-            assert oracle.spent <= 5
+            assert oracle.ledger.spent <= 5
 
     with serving(Tiny(lambda x: x)) as tiny:
         asyncio.run(run(tiny))
@@ -72,6 +76,68 @@ def test_a_failure_is_an_error_and_is_recorded():
         assert [record.status for record in oracle.records] == ["INTERNAL"]
 
 
+def busy_at(*calls):
+    return lambda x, n: grpc.StatusCode.UNAVAILABLE if n in calls else None
+
+
+def test_what_nobody_took_is_sent_again_and_each_try_is_paid():
+    with serving(Tiny(lambda x: x, busy_at(1, 2))) as tiny, ask(tiny) as oracle:
+        assert oracle.labels(X).tolist() == [3, 0]
+        assert [record.status for record in oracle.records] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
+        assert oracle.spent == 6
+        assert [x.tolist() for x in tiny.inputs] == [tiny.inputs[0].tolist()] * 3
+
+
+def test_several_at_once_are_sent_again_too():
+    with serving(Tiny(lambda x: x, busy_at(2, 3))) as tiny, ask(tiny) as oracle:
+        replies = oracle.replies([X[:1], X[1:], X[:1]], concurrency=3)
+        assert [np.allclose(reply.y, x) for reply, x in zip(replies, (X[:1], X[1:], X[:1]), strict=True)] == [True] * 3
+        assert sorted(record.status for record in oracle.records) == ["OK"] * 3 + ["UNAVAILABLE"] * 2
+        assert oracle.spent == len(tiny.requests) == 5
+
+
+def test_an_event_loop_sends_it_again_too():
+    async def run(tiny):
+        async with AsyncOracle(Endpoint(tiny.address, "tiny"), 9) as oracle:
+            assert isinstance(await oracle.query(X), Answered)
+            return oracle.ledger
+
+    with serving(Tiny(lambda x: x, busy_at(1))) as tiny:
+        ledger = asyncio.run(run(tiny))
+    assert (ledger.spent, [record.status for record in ledger.records]) == (4, ["UNAVAILABLE", "OK"])
+
+
+@pytest.mark.parametrize(("options", "tries"), [({"retries": 0}, 1), ({"retries": 1}, 2), ({"budget": 5}, 2)])
+def test_it_is_sent_no_more_often_than_is_allowed_nor_past_the_budget(options, tries):
+    with serving(Tiny(lambda x: x, busy_at(*range(9)))) as tiny, ask(tiny, **options) as oracle:
+        with pytest.raises(OracleError, match="UNAVAILABLE"):
+            oracle.query(X)
+        assert len(tiny.requests) == len(oracle.records) == tries
+
+
+def test_a_server_that_went_away_is_called_so_often_and_no_more():
+    with serving(Tiny(lambda x: x)) as tiny, ask(tiny, retries=1) as oracle:
+        oracle.query(X)
+        tiny.stop()
+        with pytest.raises(OracleError, match="UNAVAILABLE"):
+            oracle.query(X)
+        assert [record.status for record in oracle.records] == ["OK", "UNAVAILABLE", "UNAVAILABLE"]
+
+
+def test_a_refusal_that_says_when_to_come_back_is_a_verdict_all_the_same():
+    details = [any_pb2.Any()]
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.nanos = 1
+    details[0].Pack(retry)
+    status = status_pb2.Status(code=8, message="the request was refused", details=details).SerializeToString()
+    tiny = Tiny(
+        lambda x: x, lambda x, n: grpc.StatusCode.RESOURCE_EXHAUSTED, trailers=[("grpc-status-details-bin", status)]
+    )
+    with serving(tiny), ask(tiny) as oracle:
+        assert oracle.query(X) == Refused("RESOURCE_EXHAUSTED", "decision-1")
+        assert len(tiny.requests) == 1
+
+
 def test_records_say_what_was_sent():
     identities = ((("x-api-key", "one"),), (("x-api-key", "two"),))
     with serving(Tiny(lambda x: x)) as tiny, ask(tiny, identities=identities) as oracle:
@@ -93,6 +159,87 @@ def test_replies_come_in_order():
         batches = [np.full((1, 4), i / 10, np.float32) for i in range(10)]
         replies = oracle.replies(batches, concurrency=4)
         assert [float(reply.y[0, 0]) for reply in replies] == pytest.approx([i / 10 for i in range(10)])
+
+
+def test_several_at_once_are_on_their_way_together():
+    """The server answers none before four are there; were they sent one by one, the first would wait for ever."""
+    gate = threading.Barrier(4)
+
+    def answer(x):
+        gate.wait(20)
+        return x
+
+    with serving(Tiny(answer)) as tiny, ask(tiny) as oracle:
+        assert len(oracle.replies([X[:1]] * 8, concurrency=4)) == 8
+
+
+def test_what_is_on_its_way_when_another_fails_is_recorded():
+    with serving(Tiny(lambda x: x)) as tiny, ask(tiny, budget=5) as oracle:
+        with pytest.raises(BudgetSpent):
+            oracle.replies([X[:1]] * 8, concurrency=4)
+        assert oracle.spent == len(oracle.records) == len(tiny.requests) == 5
+    refuse = lambda x, n: grpc.StatusCode.INTERNAL if n == 2 else None
+    with serving(Tiny(lambda x: x, refuse)) as tiny, ask(tiny) as oracle:
+        with pytest.raises(OracleError, match="INTERNAL"):
+            oracle.replies([X[:1]] * 20, concurrency=4)
+        assert oracle.spent == len(oracle.records) == len(tiny.requests) < 20
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_large_inputs_are_digested_like_small_ones(concurrency):
+    """They are digested while they are on their way."""
+    x = np.random.default_rng(0).random((1, 50_000), np.float32)
+    digest = hashlib.sha256(x.tobytes()).hexdigest()
+
+    async def run(tiny):
+        async with AsyncOracle(Endpoint(tiny.address, "tiny"), 1) as oracle:
+            await oracle.query(x)
+            return oracle.ledger.records
+
+    with serving(Tiny(lambda x: x[:, :4], shape=(-1, 50_000))) as tiny:
+        with ask(tiny) as oracle:
+            oracle.query(x)
+            oracle.replies([x] * 3, concurrency)
+            assert {record.digest for record in oracle.records} == {digest}
+        assert [record.digest for record in asyncio.run(run(tiny))] == [digest]
+
+
+def test_a_call_that_is_cut_off_is_recorded():
+    arrived, let_go = threading.Event(), threading.Event()
+
+    def answer(x):
+        arrived.set()
+        let_go.wait(20)
+        return x
+
+    async def run(tiny):
+        async with AsyncOracle(Endpoint(tiny.address, "tiny"), 9) as oracle:
+            task = asyncio.create_task(oracle.query(X))
+            await asyncio.to_thread(arrived.wait, 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return oracle.ledger
+
+    with serving(Tiny(answer)) as tiny:
+        ledger = asyncio.run(run(tiny))
+        let_go.set()
+    assert [record.status for record in ledger.records] == ["CANCELLED"]
+
+
+def test_the_models_layout_and_normalisation():
+    """x is NCHW in [0, 1]; the model wants NHWC, of which mean and standard deviation are 1/2."""
+    x = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
+    tiny = Tiny(lambda x: x.reshape(2, -1), shape=(-1, 4, 5, 3))
+    with serving(tiny):
+        with ask(tiny, layout="nchw_to_nhwc", mean=(0.5,) * 3, std=(0.5,) * 3) as oracle:
+            oracle.query(x)
+            assert np.allclose(tiny.inputs[0], np.moveaxis(x, 1, -1) * 2 - 1, atol=1e-6)
+        with ask(tiny) as oracle, pytest.raises(OracleError, match="is its layout another"):
+            oracle.query(x)
+        with pytest.raises(OracleError, match="above 0"), ask(tiny, std=(0.0,)):
+            pass
+        assert len(tiny.requests) == 1
 
 
 def test_whole_number_inputs_get_the_models_bounds():
@@ -156,7 +303,10 @@ def test_an_unknown_model_or_an_absent_server_is_an_error():
         with pytest.raises(OracleError, match="NOT_FOUND"), Oracle(Endpoint(tiny.address, "other"), 1):
             pass
         address = tiny.address
-    with pytest.raises(OracleError, match="no metadata"), Oracle(Endpoint(address, "tiny", timeout_s=0.5), 1):
+    with (
+        pytest.raises(OracleError, match=r"no metadata .*Connection refused"),
+        Oracle(Endpoint(address, "tiny", timeout_s=0.5), 1),
+    ):
         pass
 
 

@@ -24,10 +24,12 @@ class Tiny:
     shape: Sequence[int] = (-1, 4)
     outputs: Sequence[str] = ("scores",)
     output_datatype: str = "FP32"
+    trailers: Sequence[tuple[str, str | bytes]] = ()
     address: str = ""
     requests: list[pb.ModelInferRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     inputs: list[np.ndarray] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
 
     def describe(self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext) -> pb.ModelMetadataResponse:
         if request.name != "tiny":
@@ -49,7 +51,7 @@ class Tiny:
         else:
             x = np.array(tensor.contents.fp32_contents or tensor.contents.uint_contents, dtype).reshape(tensor.shape)
         self.inputs.append(x)
-        context.set_trailing_metadata((("guard-decision-id", f"decision-{len(self.requests)}"),))
+        context.set_trailing_metadata((("guard-decision-id", f"decision-{len(self.requests)}"), *self.trailers))
         code = self.refuse(x, len(self.requests))
         if code is not None:
             context.abort(code, "the request was refused")
@@ -81,7 +83,8 @@ def serving(tiny: Tiny) -> Iterator[Tiny]:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     tiny.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
+    tiny.stop = lambda: server.stop(None).wait()
     try:
         yield tiny
     finally:
-        server.stop(None).wait()
+        tiny.stop()

@@ -1,0 +1,149 @@
+"""What is kept of the queries to an endpoint, whoever carries them: the budget, a record of every try, what came back.
+
+A try is charged before it is sent, whatever becomes of it: an attacker pays for it. What is tried again was answered
+by nobody (UNAVAILABLE), and only as often as the endpoint's settings and the budget allow; a refusal never is, even
+where it says when to come back: it is the verdict that the attack is to see.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adversary.attack import Array, BudgetSpent, Refused
+from adversary.endpoint import Endpoint, OracleError
+from adversary.messages import Request, Tongue
+
+REFUSALS = frozenset({"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"})
+_OK = "OK"
+_NOBODY = "UNAVAILABLE"
+_BACKOFF_S, _GROWTH, _LONGEST_S = 0.1, 3.0, 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """What the model said: (N, ...) in its own dtype."""
+
+    y: Array
+    decision_id: str
+
+
+Reply = Answered | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One call as the client saw it. started_s: since the oracle was opened; digest: SHA-256 of the input's bytes."""
+
+    rows: int
+    digest: str
+    started_s: float
+    seconds: float
+    status: str
+    decision_id: str
+    identity: int
+
+    @property
+    def refused(self) -> bool:
+        """Whether the endpoint would not answer it. A call that failed, or that nobody took, was not refused."""
+        return self.status in REFUSALS
+
+
+Listener = Callable[[Array, Reply, Record], None]
+"""Told of every call that was answered or refused: what was sent, what came back, the record."""
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """One call, perhaps tried more than once. started: of the last try, on a monotonic clock."""
+
+    x: Array
+    request: Request
+    identity: int
+    tries: int = 0
+    started: float = 0.0
+    _digest: str = ""
+
+    def digest(self) -> str:
+        """Worth asking for while the call is on its way: large inputs take as long to digest as to send."""
+        self._digest = self._digest or hashlib.sha256(self.request.raw).hexdigest()
+        return self._digest
+
+    @property
+    def backoff_s(self) -> float:
+        """How long to wait before the next try."""
+        return min(_LONGEST_S, _BACKOFF_S * _GROWTH ** (self.tries - 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """How a try ended. body: of the answer; details: in the server's words."""
+
+    status: str
+    body: bytes = b""
+    details: str = ""
+    decision_id: str = ""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One oracle's."""
+
+    endpoint: Endpoint
+    budget: int
+    records: list[Record] = field(default_factory=list)
+    spent: int = 0
+    identity: int = 0
+    listeners: list[Listener] = field(default_factory=list)
+    tongue: Tongue | None = None
+    opened: float = 0.0
+
+    def open(self, tongue: Tongue) -> None:
+        """The endpoint has said how it is to be asked."""
+        self.tongue, self.opened = tongue, time.monotonic()
+
+    @property
+    def left(self) -> int:
+        """Rows that may still be sent."""
+        return self.budget - self.spent
+
+    def query(self, x: Array, identity: int | None = None) -> Query:
+        """(N, ...) in one call, as the present identity or another. Raises OracleError where it does not fit."""
+        if self.tongue is None:
+            raise OracleError("the oracle is not open")
+        if len(x) > self.left:
+            raise BudgetSpent
+        number = self.identity if identity is None else identity
+        return Query(x, self.tongue.request(x), number % len(self.endpoint.identities))
+
+    def start(self, query: Query) -> None:
+        """Charge a try, which is sent now. Raises BudgetSpent where it would go past the budget."""
+        if len(query.x) > self.left:
+            raise BudgetSpent
+        self.spent += len(query.x)
+        query.tries += 1
+        query.started = time.monotonic()
+
+    def end(self, query: Query, ended: Ended) -> Reply | None:
+        """Record a try; None where it is to be made again after `backoff_s`. Raises OracleError where it failed."""
+        record = self.record(query, ended)
+        if ended.status in REFUSALS:
+            reply: Reply = Refused(ended.status, ended.decision_id)
+        elif ended.status == _OK and self.tongue is not None:
+            reply = Answered(self.tongue.answer(ended.body, len(query.x)), ended.decision_id)
+        elif ended.status == _NOBODY and query.tries <= self.endpoint.retries and len(query.x) <= self.left:
+            return None
+        else:
+            raise OracleError(f"{self.endpoint.target} answered {ended.status}: {ended.details}")
+        for listener in self.listeners:
+            listener(query.x, reply, record)
+        return reply
+
+    def record(self, query: Query, ended: Ended) -> Record:
+        """One try."""
+        seconds = time.monotonic() - query.started
+        since = query.started - self.opened
+        rows, digest = len(query.x), query.digest()
+        record = Record(rows, digest, since, seconds, ended.status, ended.decision_id, query.identity)
+        self.records.append(record)
+        return record
