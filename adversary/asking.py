@@ -83,6 +83,12 @@ class Noticed:
         """Rows in calls that were not answered."""
         return sum(record.rows for record in self.records if record.refused)
 
+    @staticmethod
+    def arrays(trails: Sequence["Noticed"]) -> dict[str, Array]:
+        """(trails,) each: when each was first noticed, rows sent, rows in flagged calls, rows that were refused."""
+        values = np.array([(t.first_flag, t.rows, t.flagged_rows, t.refused_rows) for t in trails], np.int64)
+        return dict(zip(("flagged_at", "sent", "flagged_rows", "refused_rows"), values.reshape(-1, 4).T, strict=True))
+
     @property
     def first_flag(self) -> int:
         """Rows sent until the first flagged call, its own included; NEVER without one."""

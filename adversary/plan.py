@@ -37,7 +37,7 @@ from adversary.campaign import (
     TargetName,
     title,
 )
-from adversary.catalogue import Goal
+from adversary.catalogue import Entry, Goal
 from adversary.inputs import Inputs
 from adversary.serving import Place
 from adversary.shelf import Arrays, digest, key
@@ -280,7 +280,7 @@ class Plan:
         attack = self.attack(unit.attack)
         found: dict[str, Array] = {}
         if unit.kind != "send" and (
-            wants(attack) & {"own_x", "own_y"} or (unit.kind == "craft" and attack.entry.family == "transfer")
+            wants(attack.entry) & {"own_x", "own_y"} or (unit.kind == "craft" and attack.entry.family == "transfer")
         ):
             found["own_x"], found["own_y"] = self.own()
         if unit.kind == "steal":
@@ -302,16 +302,8 @@ class Plan:
         return digest(self._pool)
 
     def _candidates(self, unit: Unit) -> dict[str, Array]:
-        rng = np.random.default_rng([self.campaign.seeds[0], unit.seed])
-        members = np.sort(rng.choice(len(self.inputs.learned), unit.stop // 2, replace=False))
-        others, order = self.rows(unit), rng.permutation(unit.stop)
-        x = np.concatenate([self.inputs.learned[members], self.inputs.x[others]])
-        y = np.concatenate([self.inputs.learned_y[members], self.inputs.y[others]])
-        return {
-            "candidates": x[order],
-            "candidates_y": y[order],
-            "member": (np.arange(unit.stop) < len(members))[order],
-        }
+        rng, rows = np.random.default_rng([self.campaign.seeds[0], unit.seed]), self.rows(unit)
+        return candidates(self.inputs, self.inputs.x[rows], self.inputs.y[rows], unit.stop, rng)
 
     def _rows_for(self, what: str, unit: Unit) -> Array:
         y = self.inputs.y[self.rows(unit)]
@@ -325,6 +317,16 @@ class Plan:
                 raise CampaignError("", "too few test inputs: none of another class is left to start from")
             chosen.append(int(np.random.default_rng([unit.seed, i]).choice(others)))
         return np.asarray(self.inputs.x[chosen])
+
+
+def candidates(inputs: Inputs, x: Array, y: Array, n: int, rng: np.random.Generator) -> dict[str, Array]:
+    """x, y: outsiders; as many members, or one less, make them n candidates in a random order."""
+    members, order = np.sort(rng.choice(len(inputs.learned), n // 2, replace=False)), rng.permutation(n)
+    return {
+        "candidates": np.concatenate([inputs.learned[members], x])[order],
+        "candidates_y": np.concatenate([inputs.learned_y[members], y])[order],
+        "member": (np.arange(n) < len(members))[order],
+    }
 
 
 def target_of(unit: Unit) -> TargetName:
@@ -345,14 +347,19 @@ def budget_of(attack: Attack) -> int:
 _FIXED = frozenset({"target", "oracle", "x", "y", "eps", "budget", "rng", "own_x", "own_y", "classes"})
 
 
-def wants(attack: Attack) -> frozenset[str]:
+def wants(entry: Entry) -> frozenset[str]:
     """The names of its function's parameters."""
-    return frozenset(inspect.signature(attack.entry.function).parameters)
+    return frozenset(inspect.signature(entry.function).parameters)
+
+
+def options_of(entry: Entry) -> frozenset[str]:
+    """The names of its own options."""
+    return wants(entry) - _FIXED
 
 
 def _check_options(attack: Attack, i: int) -> None:
     """An option that the attack does not have is an error before anything runs."""
-    known = wants(attack) - _FIXED
+    known = options_of(attack.entry)
     for field, given in (("options", attack.options), ("per_victim", attack.per_victim)):
         for name in given:
             if name not in known:

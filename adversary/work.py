@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adversary import asking, runner, runner_extraction, runner_inversion, runner_membership
-from adversary.asking import Site
+from adversary.asking import Noticed, Site
 from adversary.attack import REFUSED, Array
 from adversary.campaign import Attack, CampaignError, Model
 from adversary.oracle import Oracle, Record, reply_labels
@@ -63,12 +64,17 @@ def do(task: Task, tell: Tell = lambda _done, _of, _won: None) -> Done:
 
 def torch_model(model: Model) -> Any:
     """The victim as a torch module, by the campaign's own loader."""
-    module, _, function = model.torch.partition(":")
+    return torch_module(model.torch, model.onnx)
+
+
+def torch_module(loader: str, onnx: Path | None) -> Any:
+    """module:function, called with the file. Raises CampaignError."""
+    module, _, function = loader.partition(":")
     try:
         load = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise CampaignError("model.torch", f"cannot load {model.torch}: {error}") from None
-    return load(model.onnx)
+        raise CampaignError("model.torch", f"cannot load {loader}: {error}") from None
+    return load(onnx)
 
 
 def _attack_of(task: Task) -> Attack:
@@ -101,7 +107,7 @@ def _options(task: Task) -> dict[str, Any]:
     """The campaign's, those with a row a victim, and what the attack's signature asks for."""
     attack = _attack_of(task)
     known = {"own_x": task.arrays.get("own_x"), "own_y": task.arrays.get("own_y"), "classes": task.classes}
-    asked = {name: value for name, value in known.items() if name in wants(attack)}
+    asked = {name: value for name, value in known.items() if name in wants(attack.entry)}
     return {**attack.options, **_per_victim(task), **asked}
 
 
@@ -290,14 +296,8 @@ def _attacked(outcome: Outcome, at: Site) -> Arrays:
 
 
 def _watched(trails: Sequence[tuple[Record, ...]], at: Site) -> Arrays:
-    """What was noticed of each trail: (trails,) each."""
-    noticed = [at.noticed(trail) for trail in trails]
-    return {
-        "flagged_at": np.array([trail.first_flag for trail in noticed], np.int64),
-        "sent": np.array([trail.rows for trail in noticed], np.int64),
-        "flagged_rows": np.array([trail.flagged_rows for trail in noticed], np.int64),
-        "refused_rows": np.array([trail.refused_rows for trail in noticed], np.int64),
-    }
+    """What was noticed of each trail."""
+    return Noticed.arrays([at.noticed(trail) for trail in trails])
 
 
 _WORK: dict[Kind, Callable[[Task, Site, Tell], Later]] = {

@@ -16,8 +16,9 @@ def test_list_as_json(capsys):
     listed = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in listed] == list(CATALOGUE)
     assert len(listed) >= 40
-    columns = {"name", "family", "access", "norm", "source", "origin", "eps", "budget"}
-    assert all(set(row) == columns and all(row.values()) for row in listed)
+    columns = {"name", "family", "goal", "access", "norm", "source", "origin", "eps", "budget", "atlas"}
+    assert all(set(row) == columns and all(row[name] for name in columns - {"eps"}) for row in listed)
+    assert all((row["eps"] is None) == (row["goal"] != "evasion") for row in listed)
     assert {row["origin"] for row in listed} <= {"own", "library"}
 
 
@@ -93,6 +94,11 @@ def test_the_table(tiny, data, capsys):
         ("hop-skip-jump", ["--budget", "0"], "at least 1"),
         ("hop-skip-jump", ["--eps", "-1"], "above 0"),
         ("hop-skip-jump", ["--header", "novalue"], "write NAME=VALUE"),
+        ("hop-skip-jump", ["--members", "10"], "--members is of no use"),
+        ("hop-skip-jump", ["--option", "batch"], "write NAME=VALUE"),
+        ("hop-skip-jump", ["--option", "nonsense=1"], "no such option; it has batch"),
+        ("hop-skip-jump", ["--option", "eps=1"], "no such option"),
+        ("square", ["--torch", "a:b"], "does not see the victim's file"),
     ],
 )
 def test_what_does_not_go_together(name, more, message, capsys):
@@ -105,6 +111,11 @@ def test_an_unknown_model_is_said(tiny, data, capsys):
     arguments = ["attack", "hop-skip-jump", "--target", tiny.address, "--model-name", "other"]
     assert cli.main(arguments) == 2
     assert "NOT_FOUND" in capsys.readouterr().err
+
+
+def test_a_loader_that_is_none_is_said(tiny, data, capsys):
+    assert attack(tiny, "fgsm", "--onnx", str(CHECKPOINT), "--torch", "nonsense") == 2
+    assert "cannot load nonsense" in capsys.readouterr().err
 
 
 def test_list_does_not_load_torch():
