@@ -16,7 +16,9 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from adversary import tls
 from adversary.catalogue import CATALOGUE, Entry
+from adversary.form import Form, Layout
 
 SHIPPED = Path(__file__).with_name("campaigns")
 CONTROL: Literal["control"] = "control"
@@ -62,6 +64,8 @@ class Data(_Part):
     file: File | None = None
     """Of kind npz: arrays `x` (N, ...), uint8 or float in [0, 1], in the model's layout, and `y` (N,) labels.
     It may have more pairs: `clean` and `clean_y`, `pool` and `pool_y`, `learned_x` and `learned_y`."""
+    pool: Literal["own", "mnist", "cifar10"] = "own"
+    """What an attacker who copies the model may send: inputs of its own kind, or images of another set, made to fit."""
     members: int | None = Field(None, ge=1)
     """The model has learned from the first so many alone of what a victim may learn from; default: from all."""
 
@@ -84,11 +88,26 @@ class Model(_Part):
     low: float = 0.0
     high: float = 1.0
     """The bounds of its input; [0, 1] is mapped onto them."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    """Of its input, a channel each, in units of the bounds: it wants (x - mean) / std."""
+    layout: Layout = "as_given"
+    """What becomes of the data's axes on the way to it."""
     meaning: Literal["auto", "logits", "probabilities", "labels"] = "auto"
     onnx: File | None = None
     """Its file: for white-box attacks, and what `serve` serves."""
     torch: str = "adversary.victims.mnist:load"
     """module:function that makes a torch module (logits of inputs in [0, 1]) of the ONNX file."""
+
+    @property
+    def form(self) -> Form:
+        """What its input wants to be."""
+        return Form(self.low, self.high, self.mean, self.std, self.layout)
+
+    @model_validator(mode="after")
+    def _formed(self) -> "Model":
+        self.form  # noqa: B018 - it checks itself
+        return self
 
 
 class Serve(_Part):
@@ -102,6 +121,19 @@ class Serve(_Part):
     """A new process for every unit of work, so that no unit sees what another left behind. Default: if guarded."""
 
 
+class Tls(_Part):
+    """How the connection to an endpoint is protected. PEM files."""
+
+    ca: File | None = None
+    """Authorities that may sign its certificate; default: the system's."""
+    cert: File | None = None
+    """What the callers show (mutual TLS): one certificate for all of them."""
+    key: File | None = None
+    """The private key of `cert`."""
+    server_name: str = ""
+    """Expected in its certificate instead of the address's host."""
+
+
 class Target(_Part):
     """An endpoint: an address, or a Guard to serve."""
 
@@ -110,11 +142,15 @@ class Target(_Part):
     serve: Serve | None = None
     headers: dict[str, Filled] = {}
     """Sent with every call."""
+    tls: Tls | None = None
+    """Default: plain text."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "Target":
         if (self.address is None) == (self.serve is None):
             raise ValueError("give either `address` or `serve`")
+        if self.tls is not None and self.serve is not None:
+            raise ValueError("`tls` goes with `address`: what is served here listens on the loopback alone")
         return self
 
 
@@ -209,6 +245,17 @@ class Campaign(_Part):
     def target(self, name: TargetName) -> Target:
         """One of the two."""
         return self.targets.guarded if name == GUARDED else self.targets.control
+
+
+def protection(name: TargetName, target: Target) -> tls.Tls | None:
+    """The files of a target's `tls`, read. Raises CampaignError."""
+    if target.tls is None:
+        return None
+    files = target.tls
+    try:
+        return tls.read(files.ca, files.cert, files.key, files.server_name)
+    except tls.TlsError as error:
+        raise CampaignError(f"targets.{name}.tls.{error.name}", str(error)) from None
 
 
 def title(attack: Attack) -> str:

@@ -1,18 +1,20 @@
 """What a campaign sends, and what it knows of the victim: labelled test inputs, clean ones, pools, what was learned."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adversary.attack import Array
 from adversary.campaign import CampaignError, Data
-from adversary.data import cifar10, mnist
+from adversary.data import cifar10, foreign, mnist
 from adversary.data.cache import sha256
 
 _WHITE = 255.0
+_IMAGE = frozenset({2, 3})  # axes of one
 _UNKNOWN = -1
 _NEEDED = ("x", "y")
 _ARRAYS = (*_NEEDED, "clean", "clean_y", "pool", "pool_y", "learned_x", "learned_y")
@@ -71,8 +73,25 @@ class Inputs:
 def load(data: Data, say: Callable[[str], None]) -> Inputs:
     """Raises CampaignError, DataUnavailable."""
     if data.file is not None:
-        return _npz(data.file, data.members)
-    return (_cifar10 if data.kind == "cifar10" else _mnist)(data.directory, data.members, say)
+        read = _npz(data.file, data.members)
+    else:
+        read = (_cifar10 if data.kind == "cifar10" else _mnist)(data.directory, data.members, say)
+    return read if data.pool == "own" else _foreign(read, data.pool, say)
+
+
+def _foreign(read: Inputs, name: Literal["mnist", "cifar10"], say: Callable[[str], None]) -> Inputs:
+    """The same with a pool of other images, none of which its own victims learned from."""
+    if name == "cifar10":
+        other = cifar10.load(None, say)
+        images, labels, source = other.pool.images, other.pool.labels, other.source
+    else:
+        digits = mnist.load(None, say)
+        images, labels, source = digits.clean.images, digits.clean.labels, digits.source
+    shape = read.x.shape[1:]
+    if len(shape) not in _IMAGE:
+        raise CampaignError("data.pool", f"inputs of shape {shape} are not images")
+    pool = Stored(images, lambda some: foreign.fit(some, shape))
+    return replace(read, pool=pool, pool_y=labels, source=f"{read.source}; pool: {source}")
 
 
 def _mnist(directory: Path | None, members: int | None, say: Callable[[str], None]) -> Inputs:

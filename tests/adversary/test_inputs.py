@@ -120,3 +120,21 @@ def test_other_files_are_refused(tmp_path, arrays, message):
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(CampaignError, match="cannot read"):
         load(Data(kind="npz", file=tmp_path / "none.npz"))
+
+
+def test_a_pool_of_other_images_made_to_fit(data, cifar):
+    read = load(Data(pool="cifar10"))
+    assert (len(read.pool), len(read.pool_y)) == (20_000, 20_000)
+    shown = read.pool[np.array([5])]
+    assert shown.shape == (1, 1, 28, 28)
+    photo = cifar.pool.images[5].astype(float) / 255
+    assert shown.mean() == pytest.approx((photo @ [0.299, 0.587, 0.114]).mean(), abs=0.005)
+    assert "pool: " in read.source
+    assert np.array_equal(read.clean, load(Data()).clean)
+    assert load(Data(kind="cifar10", pool="mnist")).pool[:2].shape == (2, 3, 32, 32)
+
+
+def test_vectors_have_no_pool_of_images(tmp_path, data):
+    given = npz(tmp_path, x=np.zeros((2, 3)), y=np.arange(2))
+    with pytest.raises(CampaignError, match="not images"):
+        load(given.model_copy(update={"pool": "mnist"}))
