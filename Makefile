@@ -12,6 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine types settings config calibration profile registry
@@ -73,6 +74,10 @@ reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the sett
 results: demo ## the demo, and its table in docs/results.md
 	$(BIN)/python docs/make_results.py
 
+.PHONY: bench-attacks
+bench-attacks: $(VENV)/.peers ## our attacks beside other libraries', on the bare models of the shipped campaigns
+	$(BIN)/python -m bench.attacks $(BENCH_ARGS)
+
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -90,4 +95,9 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/.demo
 	$(call say,installing the tools for development)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit,dev]'
+	@touch $@
+
+$(VENV)/.peers: pyproject.toml | $(VENV)/.demo
+	$(call say,installing the libraries that our attacks are held against)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit,peers]'
 	@touch $@
