@@ -16,6 +16,7 @@ from adversary.campaign import Identities, Model
 from adversary.oracle import Endpoint, Oracle, Record
 from adversary.runner import NEVER
 from adversary.serving import Place, Verdict, Verdicts
+from adversary.tls import Tls
 
 _PLAIN = Verdict(flagged=False, caller=False)
 
@@ -107,16 +108,16 @@ def opened(place: Place, model: Model, identities: Identities) -> Iterator[Site]
     Where the endpoint lives on, callers get names that were never used.
     """
     if place.settings is None:
-        yield Site(_endpoint(model, place.address), place, identities, f"-{secrets.token_hex(4)}")
+        yield Site(_endpoint(model, place.address, place.tls), place, identities, f"-{secrets.token_hex(4)}")
         return
     with tempfile.TemporaryDirectory(prefix="adversary-") as directory:
         with serving.served(place.settings, place.secret, Path(directory)) as (address, audit):
-            site = Site(_endpoint(model, address), place, identities, "")
+            site = Site(_endpoint(model, address, None), place, identities, "")
             yield site
         site.verdicts = serving.verdicts(audit)
 
 
-def _endpoint(model: Model, address: str) -> Endpoint:
+def _endpoint(model: Model, address: str, tls: Tls | None) -> Endpoint:
     return Endpoint(
         address,
         model.name,
@@ -126,5 +127,9 @@ def _endpoint(model: Model, address: str) -> Endpoint:
         encoding=model.encoding,
         low=model.low,
         high=model.high,
+        mean=model.mean,
+        std=model.std,
+        layout=model.layout,
         meaning=model.meaning,
+        tls=tls,
     )

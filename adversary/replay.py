@@ -10,25 +10,28 @@ from typing import Any
 import yaml
 
 from adversary import inputs, pool, serving, shelf
-from adversary.campaign import GUARDED, TARGETS, Campaign, CampaignError, Serve, TargetName
+from adversary.campaign import GUARDED, TARGETS, Campaign, CampaignError, Serve, TargetName, protection
 from adversary.data.cache import sha256
 from adversary.plan import Fingerprints, Plan, Task, Unit, budget_of, target_of
 from adversary.pool import Pool
 from adversary.progress import Screen
 from adversary.serving import Place
+from adversary.tls import Tls
 from adversary.work import Arrays, Failed
 
 _AFTERWARDS = ("cli", "judge", "page", "progress", "replay", "report", "trace")  # modules that no outcome depends on
+_NOT_ASKED = {"onnx", "torch"}  # what of the model no call shows
 _OUTSIDE = 20  # a query through the wire costs so much more than a gradient; only the progress display believes it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """One target as it was: its Guard's settings and profile, where the campaign serves it."""
+    """One target as it was: its Guard's settings and profile, where the campaign serves it; else how it is reached."""
 
     settings: Mapping[str, Any] | None
     profile: str
     fresh: bool
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,13 +165,20 @@ def _prepare(
         if name not in asked:
             targets[name], prints[name] = Served(None, "", fresh=False), ""
         elif target.serve is None:
-            targets[name] = Served(None, "", fresh=False)
-            prints[name] = shelf.key(address=target.address, headers=sorted(target.headers))
+            targets[name] = Served(None, "", fresh=False, tls=protection(name, target))
+            prints[name] = shelf.key(address=target.address, headers=sorted(target.headers), tls=_print(targets[name]))
         else:
             targets[name], prints[name] = _served(name, campaign, target.serve, drawn, directory, screen)
+        prints[name] = shelf.key(of=prints[name], asked=campaign.model.model_dump(mode="json", exclude=_NOT_ASKED))
     code = serving.code_digest("adversary", _AFTERWARDS)
     print_of = Fingerprints(code, shelf.key(file=_model_sha256(campaign), torch=campaign.model.torch), prints)
     return targets, Plan(campaign, read, print_of)
+
+
+def _print(target: Served) -> str:
+    """What its calls show of the caller."""
+    tls = target.tls
+    return "" if tls is None else f"{sha256(tls.cert or b'')} {tls.server_name}"
 
 
 def _model_sha256(campaign: Campaign) -> str:
@@ -220,7 +230,7 @@ def _places(
                 address, _ = stack.enter_context(serving.served(settings, secret, place))
                 settings = None
             headers = tuple((key.lower(), value) for key, value in sorted(target.headers.items()))
-            places[name] = Place(address, settings, secret, headers, keys)
+            places[name] = Place(address, settings, secret, headers, keys, served.tls)
         yield places
 
 

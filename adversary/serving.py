@@ -19,6 +19,7 @@ from adversary.attack import Array
 from adversary.campaign import CampaignError, Model, Serve
 from adversary.data import cache
 from adversary.shelf import digest, key
+from adversary.tls import Tls
 
 _DRAIN_S = 1.0  # nobody calls when it ends
 _AUDIT_QUEUE = 1_000_000
@@ -32,6 +33,7 @@ class Place:
     settings:  Guard's, ready but for the place of its audit log.
     headers:   sent with every call.
     keys:      callers' keys from the campaign's file; none: they are made up.
+    tls:       how the connection is protected; None: plain text.
     """
 
     address: str
@@ -39,6 +41,7 @@ class Place:
     secret: str
     headers: tuple[tuple[str, str], ...]
     keys: tuple[str, ...]
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,7 @@ def fitted(serve: Serve, model: Model, clean: Array, directory: Path, say: Calla
     say(f"guard fit on {len(clean):,} clean inputs ...")
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fitting-") as temporary:
         file, config, out = Path(temporary) / "clean.npz", Path(temporary) / "guard.yaml", Path(temporary) / "profile"
-        scaled = clean * np.float32(model.high - model.low) + np.float32(model.low)
-        np.savez(file, **{model.input or "x": scaled})  # type: ignore[arg-type]
+        np.savez(file, **{model.input or "x": np.asarray(model.form.of(clean), np.float32)})  # type: ignore[arg-type]
         config.write_text(yaml.safe_dump(settings_of(serve, model, out)), encoding="utf-8")  # it wants one to be named
         arguments = ["--model", str(model.onnx), "--model-name", model.name, "--clean", str(file), "--out", str(out)]
         arguments += ["--config", str(config), *(["--input", model.input] if model.input else [])]

@@ -38,6 +38,18 @@ def test_defaults():
         ({"targets": {"guarded": {"address": "a:1"}}}, "targets.control", "required"),
         ({"targets": {"guarded": {}, "control": {"serve": {}}}}, "targets.guarded", "either `address` or `serve`"),
         ({"model": {"name": "m"}}, "", "model.onnx is needed"),
+        ({"model": {"name": "m", "std": [0]}}, "model", "every std must be above 0"),
+        ({"model": {"name": "m", "layout": "nwhc"}}, "model.layout", "nchw_to_nhwc"),
+        (
+            {"targets": {**TREE["targets"], "guarded": {"serve": {}, "tls": {}}}},
+            "targets.guarded",
+            "`tls` goes with `address`",
+        ),
+        (
+            {"targets": {**TREE["targets"], "guarded": {"address": "a:1", "tls": {"ca_file": "x"}}}},
+            "targets.guarded.tls.ca_file",
+            "unknown key",
+        ),
         ({"seeds": [1, 1]}, "", "a seed is listed twice"),
         ({"data": {"kind": "npz"}}, "data", "kind npz goes with `file`"),
         ({"data": {"file": "x.npz"}}, "data", "kind npz goes with `file`"),

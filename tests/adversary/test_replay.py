@@ -114,6 +114,17 @@ def test_a_change_keeps_what_it_does_not_touch(tmp_path, dark, pair):
     assert [attack.title for attack in report.load(out).attacks] == ["square", "rays"]
 
 
+def test_what_the_model_is_asked_with_is_part_of_what_was_found(tmp_path, dark, pair):
+    """Found with other bounds, nothing is taken over."""
+    bare, out = pair[0], tmp_path / "out"
+    assert replay(campaign(tmp_path, dark), pair, out) == 0
+    before = {file.name for file in (out / "units").iterdir()}
+    calls = len(bare.requests)
+    assert replay(campaign(tmp_path, dark, model={"name": "tiny", "high": 0.9}), pair, out) == 0
+    assert len(bare.requests) > 1.5 * calls
+    assert len({file.name for file in (out / "units").iterdir()}) == 2 * len(before)
+
+
 def test_one_attack_that_fails_does_not_end_the_campaign(tmp_path, dark, pair, capsys):
     attacks = [{"attack": "square", "budget": 120}, {"attack": "hop-skip-jump", "budget": 40, "options": {"batch": 0}}]
     path, out = campaign(tmp_path, dark, attacks=attacks), tmp_path / "out"
