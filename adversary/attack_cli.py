@@ -18,11 +18,12 @@ from adversary import attack_leaks, inputs, runner, scores, trace
 from adversary.attack import Array
 from adversary.campaign import Data
 from adversary.catalogue import CATALOGUE, Entry
+from adversary.drawing import OWN
 from adversary.inputs import Inputs
 from adversary.oracle import Oracle
-from adversary.plan import OWN, options_of, wants
 from adversary.runner import Outcome, Tell
 from adversary.targets import UsageError, add_target, as_callers, endpoint_of
+from adversary.unit import options_of, wants
 from adversary.work import torch_module
 
 _DATASETS: tuple[Literal["mnist", "cifar10"], ...] = ("mnist", "cifar10")

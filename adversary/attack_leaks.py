@@ -12,14 +12,15 @@ from adversary import judge_leaks, runner, runner_extraction, runner_inversion, 
 from adversary.asking import Noticed
 from adversary.attack import Array
 from adversary.catalogue import Entry, Goal
+from adversary.drawing import GREY, OWN, candidates
 from adversary.inputs import Inputs
 from adversary.oracle import Oracle, Record
-from adversary.plan import GREY, OWN, candidates, wants
 from adversary.report import Copied, Inferred, Inverted
 from adversary.report_goals import estimate
 from adversary.report_text import number, per_cent
 from adversary.runner import Tell
 from adversary.serving import Verdict
+from adversary.unit import wants
 
 
 def run(

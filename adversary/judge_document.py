@@ -16,7 +16,6 @@ from adversary.campaign import TARGETS, Attack, TargetName, Written, title
 from adversary.catalogue import CATALOGUE
 from adversary.data.cache import sha256
 from adversary.judge import Evidence
-from adversary.plan import Unit, budget_of, eps_of
 from adversary.replay import Replayed
 from adversary.report import (
     SCHEMA_VERSION,
@@ -36,6 +35,7 @@ from adversary.report import (
     TargetPart,
     Technique,
 )
+from adversary.unit import Unit, budget_of, eps_of
 
 _PACKAGES = ("guard-sidecar", "numpy", "torch", "onnxruntime", "onnxruntime-gpu", "grpcio", "opencv-python-headless")
 Units = Mapping[Unit, Mapping[str, Array]]
@@ -119,7 +119,7 @@ def _evidence(done: Replayed, attack: Attack) -> dict[TargetName, Evidence]:
 
 
 def _inputs(done: Replayed, attack: Attack) -> Array:
-    return np.concatenate([done.inputs.x[done.plan.rows(unit)] for unit in _units(done, "control", attack)])
+    return np.concatenate([done.inputs.x[done.plan.drawn.rows(unit)] for unit in _units(done, "control", attack)])
 
 
 def _part(attack: Attack, evidence: Mapping[TargetName, Evidence]) -> AttackPart:

@@ -13,8 +13,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from typing import Any
 
-from adversary.plan import Task, Unit
 from adversary.runner import Tell
+from adversary.unit import Task, Unit
 from adversary.work import Done, Failed, attempt
 
 _PR_SET_PDEATHSIG = 1

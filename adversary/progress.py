@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adversary.plan import Unit
+from adversary.unit import Unit
 from adversary.work import Arrays
 
 _MINUTE = 60

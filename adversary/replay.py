@@ -12,11 +12,12 @@ import yaml
 from adversary import inputs, pool, serving, shelf
 from adversary.campaign import GUARDED, TARGETS, Campaign, CampaignError, Serve, TargetName, protection
 from adversary.data.cache import sha256
-from adversary.plan import Fingerprints, Plan, Task, Unit, budget_of, target_of
+from adversary.plan import Fingerprints, Plan
 from adversary.pool import Pool
 from adversary.progress import Screen
 from adversary.serving import Place
 from adversary.tls import Tls
+from adversary.unit import Task, Unit, budget_of, target_of
 from adversary.work import Arrays, Failed
 
 _AFTERWARDS = ("cli", "judge", "page", "progress", "replay", "report", "trace")  # modules that no outcome depends on
@@ -190,7 +191,7 @@ def _served(
 ) -> tuple[Served, str]:
     profile, learned = None, ""
     if serve.fit:
-        clean = plan.clean(serve.fit)
+        clean = plan.drawn.clean(serve.fit)
         profile, learned = serving.fitted(serve, campaign.model, clean, directory, screen.say)
     settings = serving.settings_of(serve, campaign.model, profile)
     fresh = name == GUARDED if serve.fresh is None else serve.fresh

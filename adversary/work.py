@@ -20,8 +20,8 @@ from adversary.asking import Noticed, Site
 from adversary.attack import REFUSED, Array
 from adversary.campaign import Attack, CampaignError, Model
 from adversary.oracle import Oracle, Record, reply_labels
-from adversary.plan import Kind, Task, budget_of, eps_of, wants
 from adversary.runner import Outcome, Tell
+from adversary.unit import Kind, Task, budget_of, eps_of, wants
 
 Arrays = dict[str, Array]
 Later = Callable[[], Arrays]

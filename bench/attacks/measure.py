@@ -20,10 +20,10 @@ from adversary.campaign import CONTROL, Attack, Campaign, title
 from adversary.catalogue import Entry
 from adversary.gradients import one_thread
 from adversary.judge import Evidence
-from adversary.plan import Unit, budget_of, eps_of
 from adversary.replay import Replayed
 from adversary.runner import NEVER, Outcome
 from adversary.serving import Place
+from adversary.unit import Unit, budget_of, eps_of
 from bench.attacks.gauge import Answer, Gauge, Reached
 from bench.attacks.peers import Given, Options, Peer, Prey, Sees
 

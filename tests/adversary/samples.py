@@ -73,7 +73,8 @@ def document(**changed):
         "model": report.ModelPart(name="mnist", version="", onnx_sha256="m"),
         "targets": report.Endpoints(control=target(settings="", settings_sha256=""), guarded=target()),
         "honest": report.HonestOn(control=callers(), guarded=callers(wrong=4, flagged=4, callers=1)),
-        "attacks": attacks, "extractions": (), "memberships": (), "inversions": (), "failures": (), "warnings": (), "versions": {"numpy": "2"}, "code_sha256": "k",
+        "attacks": attacks, "extractions": (), "memberships": (), "inversions": (),
+        "failures": (), "warnings": (), "versions": {"numpy": "2"}, "code_sha256": "k",
         "run": report.Run(finished="2026-11-22T00:00:00+00:00", command="adversary replay", machine="Linux",
                           seconds=1.0, work_seconds=2.0),
     }  # fmt: skip

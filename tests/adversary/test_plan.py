@@ -68,8 +68,8 @@ def test_one_caller_for_an_attack_makes_one_unit_of_it():
 def test_nobody_shares_an_input():
     made = plan()
     units = {unit.kind + str(unit.seed): unit for unit in (*made.first(), *made.second())}
-    parts = [made.rows(units[name]) for name in ("clean3", "clean4", "benign3")]
-    parts += [made._beside(units["hunt3"])]
+    parts = [made.drawn.rows(units[name]) for name in ("clean3", "clean4", "benign3")]
+    parts += [made.drawn.beside(units["hunt3"])]
     together = np.concatenate(parts)
     assert len(together) == len(set(together.tolist()))
 
@@ -77,14 +77,14 @@ def test_nobody_shares_an_input():
 def test_what_is_fitted_on_is_never_sent():
     inputs = replace(INPUTS, clean=INPUTS.x[:0], clean_y=INPUTS.y[:0])
     made = plan(inputs)
-    fitted = {row.tobytes() for row in made.clean(30)}
-    sent = [made.rows(unit) for unit in (*made.first(), *made.second())]
-    sent += [made._beside(unit) for unit in made.second()]
+    fitted = {row.tobytes() for row in made.drawn.clean(30)}
+    sent = [made.drawn.rows(unit) for unit in (*made.first(), *made.second())]
+    sent += [made.drawn.beside(unit) for unit in made.second()]
     assert len(fitted) == 30
     assert not fitted & {inputs.x[i].tobytes() for i in np.concatenate(sent)}
-    assert len(made.own()[0]) == 200 - 2 * 20 - 40 - 30
-    assert len(plan().clean(30)) == 30
-    assert len(plan().clean(0)) == 0
+    assert len(made.drawn.own()[0]) == 200 - 2 * 20 - 40 - 30
+    assert len(plan().drawn.clean(30)) == 30
+    assert len(plan().drawn.clean(0)) == 0
 
 
 def test_too_few_inputs_are_said():
@@ -152,7 +152,7 @@ def test_what_a_hunt_brings_along():
     assert clean in made.first()
     task = made.task(hunt, [{"labels": np.arange(20)}], PLACE)
     assert task.arrays["clean"].tolist() == [8, 9, 10, 11]
-    assert np.array_equal(task.arrays["x"], INPUTS.x[made.rows(hunt)])
+    assert np.array_equal(task.arrays["x"], INPUTS.x[made.drawn.rows(hunt)])
     starts = task.arrays["per_victim.starts"]
     assert starts.shape == (4, 4)
     label_of = {row.tobytes(): label for row, label in zip(INPUTS.x, INPUTS.y, strict=True)}
@@ -183,7 +183,7 @@ def test_the_next_class_wraps_around():
     made = plan(attacks=[{"attack": "carlini-wagner", "per_victim": {"targets": "next_class"}}])
     craft = unit(made, "craft", "carlini-wagner")
     targets = made.task(craft, [], None).arrays["per_victim.targets"]
-    assert targets.tolist() == ((INPUTS.y[made.rows(craft)] + 1) % 3).tolist()
+    assert targets.tolist() == ((INPUTS.y[made.drawn.rows(craft)] + 1) % 3).tolist()
 
 
 def test_a_units_name_is_a_file_name():
@@ -257,7 +257,7 @@ def test_a_thief_gets_the_pool_and_is_judged_by_the_bare_models_answers(goals):
     assert (clean.kind, clean.target) == ("clean", "control")
     task = made.task(steal, [{"labels": np.arange(20)}], PLACE)
     assert np.array_equal(task.arrays["pool"], CLEAN)
-    assert np.array_equal(task.arrays["x"], INPUTS.x[made.rows(steal)])
+    assert np.array_equal(task.arrays["x"], INPUTS.x[made.drawn.rows(steal)])
     assert task.arrays["clean"].tolist() == list(range(20))
     assert task.classes == 3
     assert np.array_equal(task.arrays["own_x"], CLEAN)  # it asks for them
@@ -284,7 +284,7 @@ def test_an_inversion_starts_from_grey_for_each_class_in_turn(goals):
     assert arrays["wanted"].tolist() == [0, 1, 2] * 6 + [0, 1]
     assert (arrays["start"] == 0.5).all()
     assert arrays["start"].shape == (20, 4)
-    assert len(made.rows(invert)) == 0
+    assert len(made.drawn.rows(invert)) == 0
 
 
 def test_what_an_attack_is_given_changes_its_units_alone(goals):

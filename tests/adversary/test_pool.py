@@ -14,7 +14,7 @@ import pytest
 
 from adversary import pool
 from adversary.campaign import Attack, Benign, Identities, Model
-from adversary.plan import Task, Unit
+from adversary.unit import Task, Unit
 from adversary.victims.mnist import CHECKPOINT
 from adversary.work import Done, Failed
 

@@ -3,8 +3,8 @@ import io
 import numpy as np
 from rich.console import Console
 
-from adversary.plan import Unit
 from adversary.progress import Screen, duration
+from adversary.unit import Unit
 
 HUNT = Unit("hunt", "guarded", "square", 0, 0, 2)
 CLEAN = Unit("clean", "control", "", 0, 0, 2)

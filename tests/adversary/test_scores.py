@@ -33,7 +33,8 @@ def outcome(**changed):
     """Five victims: won, refused, withstood, wrong when clean, too far."""
     values = {
         "attack": "fake", "eps": 0.3, "norm": "linf",
-        "y": np.zeros(5, int), "aim": np.full(5, ANY), "clean": np.array([0, 0, 0, 1, 0]), "adversarial": np.array([1, REFUSED, 0, 1, 1]),
+        "y": np.zeros(5, int), "aim": np.full(5, ANY),
+        "clean": np.array([0, 0, 0, 1, 0]), "adversarial": np.array([1, REFUSED, 0, 1, 1]),
         "size": np.array([0.3, 0.3, 0.3, 0.3, 0.5]), "linf": np.full(5, 0.3), "l2": np.ones(5),
         "queries": np.array([10, 20, 30, 0, 50]), "detected_at": np.array([NEVER, 7, 9, NEVER, NEVER]),
             "reached_at": np.array([10, NEVER, NEVER, NEVER, NEVER]),

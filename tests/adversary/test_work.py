@@ -7,9 +7,9 @@ import pytest
 from adversary import work
 from adversary.attack import REFUSED, Result
 from adversary.campaign import Attack, Benign, Identities, Model
-from adversary.plan import Task, Unit
 from adversary.runner import ANY, NEVER
 from adversary.serving import Place
+from adversary.unit import Task, Unit
 from adversary.victims.mnist import CHECKPOINT
 from adversary.work import Done, Failed
 from tests.adversary.tiny import Tiny, serving

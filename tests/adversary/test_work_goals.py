@@ -8,9 +8,9 @@ from adversary import work
 from adversary.attack import Guesses, Result
 from adversary.campaign import Attack, Benign, Identities, Model
 from adversary.catalogue import CATALOGUE, Entry
-from adversary.plan import Task, Unit
 from adversary.runner import ANY, NEVER
 from adversary.serving import Place
+from adversary.unit import Task, Unit
 from tests.adversary.test_runner_extraction import brightness
 from tests.adversary.tiny import Tiny, serving
 
