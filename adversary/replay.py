@@ -249,4 +249,7 @@ def _weight(plan: Plan, unit: Unit) -> int:
     n = unit.stop - unit.start
     if not unit.attack or unit.kind == "send":
         return n * _OUTSIDE
-    return n * budget_of(plan.attack(unit.attack)) * (_OUTSIDE if unit.kind == "hunt" else 1)
+    attack = plan.attack(unit.attack)
+    if unit.kind == "steal" or attack.entry.joint:
+        n = 1  # its budget is for all of it
+    return n * budget_of(attack) * (1 if unit.kind == "craft" else _OUTSIDE)
