@@ -56,7 +56,8 @@ class Screen:
 
     def at_work(self, unit: Unit, done: int, of: int, won: int) -> None:
         """A unit that goes on."""
-        note = f"{won} successful" if unit.attack else ""
+        queries = unit.kind in {"steal", "infer"}
+        note = f"{done:,} of {of:,} queries" if queries else f"{won} successful" if unit.attack else ""
         self._bars.update(self._now, description=_title(unit), completed=done, total=of, note=note, visible=True)
 
     def finished(self, unit: Unit, arrays: Arrays, *, kept: bool = False) -> None:
@@ -89,8 +90,11 @@ class Screen:
         return (time.monotonic() - self._started) * rest / self._fresh
 
     def _note(self, unit: Unit, arrays: Arrays) -> str:
+        if "copied" in arrays:
+            agreement = float((arrays["copied"][-1] == arrays["bare"]).mean())
+            return f"the copy agrees on {100 * agreement:.1f} %, {int(arrays['sent'].sum()):,} queries"
         if "adversarial" not in arrays:
-            return "done"
+            return f"done, {int(arrays['sent'].sum()):,} queries" if "sent" in arrays else "done"
         which = unit.target, unit.attack
         self._won[which] += int((arrays["reached_at"] >= 0).sum())
         self._of[which] += int((arrays["clean"] == arrays["y"]).sum())

@@ -70,3 +70,15 @@ def test_a_terminal_shows_the_unit_at_work():
 
 def test_durations():
     assert [duration(s) for s in (0.4, 59.2, 60, 3661)] == ["0 s", "59 s", "1:00 min", "61:01 min"]
+
+
+def test_what_is_told_of_a_thief_and_of_who_tests_candidates():
+    steal, infer = (Unit(kind, "control", kind, 0, 0, 4) for kind in ("steal", "infer"))
+    copied = np.array([[1, 1, 1, 1], [0, 1, 2, 0]])
+    with screen(False)[0] as shown:
+        shown.expect({steal: 1, infer: 1})
+        shown.finished(steal, {"copied": copied, "bare": np.arange(4), "sent": np.array([6400])})
+        shown.finished(infer, {"sent": np.array([200])})
+        said = shown.console.file.getvalue()
+    assert "steal on control 0-4: the copy agrees on 75.0 %, 6,400 queries" in said
+    assert "infer on control 0-4: done, 200 queries" in said
