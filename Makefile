@@ -29,7 +29,7 @@ demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a
 	@$(BIN)/python -m demo $(DEMO_ARGS)
 
 .PHONY: test
-test: lint contract servers test-core test-rest ## everything that must pass (real Triton included, MLServer not)
+test: lint contract servers test-core test-rest ## everything that must pass (real Triton and Chromium included, MLServer not)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
@@ -47,8 +47,8 @@ contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothi
 
 .PHONY: servers
 servers: $(VENV)/.dev
-	$(call say,real Triton for the tests)
-	@$(BIN)/python -m tests.servers.install triton
+	$(call say,real Triton and a real browser for the tests)
+	@$(BIN)/python -m tests.servers.install triton chromium
 
 .PHONY: test-core
 test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their own tests

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from tests.servers.install import CHROMIUM
+
 _MEASURE = """
 <script>
 addEventListener("load", () => {
@@ -34,7 +35,7 @@ class Seen:
 
 
 def executable() -> str:
-    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium here: the page is not laid out (apt-get install chromium)")
     return found

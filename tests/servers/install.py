@@ -1,6 +1,6 @@
-"""Virtual environments for real servers, made once in a cache outside the tree.
+"""Virtual environments for real servers, made once in a cache outside the tree; and a real browser.
 
-`python -m tests.servers.install triton mlserver` makes them ahead of the tests; a fixture makes what is missing.
+`python -m tests.servers.install triton mlserver chromium` makes them ahead of the tests; a fixture makes what is missing.
 An environment is complete when its stamp is there: what an interrupted installation left is thrown away.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 TRITON = ("triton-2.51", ("nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "numpy<2"))
 MLSERVER = ("mlserver-1.7.1", ("mlserver==1.7.1", "onnxruntime==1.23.2"))
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def cache() -> Path:
@@ -56,6 +57,18 @@ def mlserver() -> Path:
     return environment(*MLSERVER)
 
 
+def chromium() -> Path | None:
+    """The browser that pages are looked at with; installed where that is ours to do. None: such tests say they skip."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        sys.stderr.write("installing chromium\n")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", CHROMIUM[0])):
+            subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=quiet)
+        found = shutil.which(CHROMIUM[0])
+    return None if found is None else Path(found)
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,4 +79,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:]:
-        {"triton": triton, "mlserver": mlserver}[wanted]()
+        {"triton": triton, "mlserver": mlserver, "chromium": chromium}[wanted]()
