@@ -1,7 +1,7 @@
 """Virtual environments for real servers, made once in a cache outside the tree; and a real browser.
 
-`python -m tests.servers.install triton mlserver chromium` makes them ahead of the tests; a fixture makes what is missing.
-An environment is complete when its stamp is there: what an interrupted installation left is thrown away.
+`python -m tests.servers.install triton mlserver chromium` makes them ahead of the tests; a fixture makes what is
+missing. An environment is complete when its stamp is there: what an interrupted installation left is thrown away.
 """
 
 import fcntl
