@@ -3,16 +3,14 @@
 It keeps a hard budget of rows (what the literature calls queries; one call may carry many), writes a record of every
 call, and hands back what the client saw: an answer, or a refusal as a value (adversary.ledger). `AsyncOracle` is for
 event loops; `Oracle` for attacks, which are plain synchronous numpy or torch: it blocks in gRPC itself, where a call
-costs less than an event loop that is run for it.
+costs less than an event loop that is run for it, and runs one only for several calls at once.
 
 x travels as [0, 1] float32 in its own layout here, and as the model's dtype, bounds and layout on the wire.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,7 +32,7 @@ _INFER = "/inference.GRPCInferenceService/ModelInfer"
 DECISION_ID = "guard-decision-id"
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _WHY_S = 2.0
-_LARGE_BYTES = 64 * 1024  # a digest of so much takes as long as a call: it is made while the call is on its way
+_LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call: it is made while the call is on its way
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -47,19 +45,21 @@ _OPTIONS = (
 class AsyncOracle:
     """Use as `async with AsyncOracle(endpoint, budget) as oracle`. Not shared between event loops."""
 
-    def __init__(self, endpoint: Endpoint, budget: int) -> None:
-        self.ledger = Ledger(endpoint, budget)
+    def __init__(self, endpoint: Endpoint, budget: int, ledger: Ledger | None = None) -> None:
+        """ledger: another oracle's, whose budget and records are then shared."""
+        self.ledger = Ledger(endpoint, budget) if ledger is None else ledger
         self._channel: Any = None
         self._infer: Any = None
 
     async def __aenter__(self) -> Self:
         self._channel = _channel(grpc.aio, self.ledger.endpoint)
+        self._infer = self._channel.unary_unary(_INFER)
         try:
-            self.ledger.open(await self._described())
+            if self.ledger.tongue is None:
+                self.ledger.open(await self._described())
         except BaseException:
             await self._channel.close()
             raise
-        self._infer = self._channel.unary_unary(_INFER)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -78,16 +78,25 @@ class AsyncOracle:
     async def replies(
         self, batches: Sequence[Array], concurrency: int = 8, identities: Sequence[int] | None = None
     ) -> list[Reply]:
-        """One call a batch, several at once, in order; each as its own identity if told so."""
-        gate = asyncio.Semaphore(concurrency)
+        """One call a batch, several at once, in order; each as its own identity if told so.
 
-        async def one(i: int, x: Array) -> Reply:
-            async with gate:
-                return await self.query(x, None if identities is None else identities[i])
+        Where one cannot be sent or fails, no more are sent; those on their way are awaited and recorded.
+        """
+        rest, replies, errors = iter(enumerate(batches)), dict[int, Reply](), list[Exception]()
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(i, x)) for i, x in enumerate(batches)]
-        return [task.result() for task in tasks]
+        async def work() -> None:
+            for i, x in rest:
+                try:
+                    replies[i] = await self.query(x, None if identities is None else identities[i])
+                except Exception as error:  # noqa: BLE001 - it is raised below
+                    errors.append(error)
+                if errors:
+                    break
+
+        await asyncio.gather(*(work() for _ in range(min(concurrency, len(batches)))))
+        if errors:
+            raise errors[0]
+        return [replies[i] for i in range(len(batches))]
 
     async def _described(self) -> messages.Tongue:
         endpoint = self.ledger.endpoint
@@ -125,21 +134,26 @@ class Oracle:
         self._ledger = Ledger(endpoint, budget)
         self._channel: Any = None
         self._infer: Any = None
+        self._runner = asyncio.Runner()
+        self._several: AsyncOracle | None = None
         self.pause: Callable[[int], None] = lambda _: None
 
     def __enter__(self) -> Self:
         self._channel = _channel(grpc, self._ledger.endpoint)
+        self._infer = self._channel.unary_unary(_INFER)
         try:
             self._ledger.open(self._described())
         except BaseException:
             self._channel.close()
             raise
-        self._infer = self._channel.unary_unary(_INFER)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._several is not None:
+            self._runner.run(self._several.__aexit__())
+        self._runner.close()
         self._channel.close()
 
     @property
@@ -182,14 +196,14 @@ class Oracle:
     ) -> list[Reply]:
         """One call a batch, several at once, in order; each as its own identity if told so.
 
-        Where one cannot be sent or fails, no more are sent, and those on their way are awaited and recorded.
+        Where one cannot be sent or fails, no more are sent; those on their way are awaited and recorded.
         """
-        callers = [None] * len(batches) if identities is None else identities
-        pairs = list(zip(batches, callers, strict=True))
         if concurrency == 1:
-            replies = [self._asked(x, caller) for x, caller in pairs]
+            callers = [None] * len(batches) if identities is None else identities
+            replies = [self._asked(x, caller) for x, caller in zip(batches, callers, strict=True)]
         else:
-            replies = _Flights(self._ledger, self._infer, concurrency).replies(pairs)
+            replies = []
+            self._runner.run(self._together(replies, batches, concurrency, identities))
         self.pause(sum(map(len, batches)))
         return replies
 
@@ -219,6 +233,15 @@ class Oracle:
                     break
         raise _undescribed(endpoint, error)
 
+    async def _together(
+        self, replies: list[Reply], batches: Sequence[Array], concurrency: int, identities: Sequence[int] | None
+    ) -> None:
+        """Returns nothing: a runner makes a text of what its task returns, arrays and all."""
+        if self._several is None:
+            ledger = self._ledger
+            self._several = await AsyncOracle(ledger.endpoint, ledger.budget, ledger).__aenter__()
+        replies.extend(await self._several.replies(batches, concurrency, identities))
+
     def _asked(self, x: Array, identity: int | None) -> Reply:
         query = self._ledger.query(x, identity)
         while True:
@@ -239,53 +262,6 @@ class Oracle:
             return _answered(call.result(), call.trailing_metadata())
         except grpc.RpcError as error:
             return _failed(error)
-
-
-class _Flights:
-    """Several calls on their way at once, at most `most`; their ends come from a thread of gRPC's."""
-
-    def __init__(self, ledger: Ledger, infer: Any, most: int) -> None:
-        self._ledger, self._infer, self._most = ledger, infer, most
-        self._landed: SimpleQueue[tuple[int, Query, Any]] = SimpleQueue()
-        self._flying = 0
-        self._replies: dict[int, Reply] = {}
-
-    def replies(self, pairs: Iterable[tuple[Array, int | None]]) -> list[Reply]:
-        """(batch, identity), ... -> their replies, in order."""
-        try:
-            for i, (x, identity) in enumerate(pairs):
-                while self._flying >= self._most:
-                    self._land()
-                self._launch(i, self._ledger.query(x, identity))
-            while self._flying:
-                self._land()
-        except Exception:
-            self._call_off()
-            raise
-        return [reply for _, reply in sorted(self._replies.items(), key=lambda item: item[0])]
-
-    def _launch(self, i: int, query: Query) -> None:
-        self._ledger.start(query)
-        call = self._infer.future(query.request.body, **_way(self._ledger.endpoint, query.identity))
-        self._flying += 1
-        call.add_done_callback(lambda ended: self._landed.put((i, query, ended)))
-        query.digest()
-
-    def _land(self) -> None:
-        i, query, call = self._landed.get()
-        self._flying -= 1
-        reply = self._ledger.end(query, _outcome(call))
-        if reply is None:
-            time.sleep(query.backoff_s)
-            self._launch(i, query)
-        else:
-            self._replies[i] = reply
-
-    def _call_off(self) -> None:
-        for _ in range(self._flying):
-            _, query, call = self._landed.get()
-            with suppress(OracleError):
-                self._ledger.end(query, _outcome(call))
 
 
 def reply_labels(reply: Reply, rows: int) -> Array:
@@ -324,14 +300,6 @@ def _answered(body: bytes, trailers: Any) -> Ended:
 def _failed(error: Any) -> Ended:
     """Of a call's error, of either kind."""
     return Ended(error.code().name, details=error.details(), decision_id=_decision_id(error.trailing_metadata()))
-
-
-def _outcome(call: Any) -> Ended:
-    """Of a call that ended."""
-    try:
-        return _answered(call.result(), call.trailing_metadata())
-    except grpc.RpcError as error:
-        return _failed(error)
 
 
 def _decision_id(trailers: Any) -> str:

@@ -49,14 +49,13 @@ def test_the_budget_is_hard_and_nothing_is_sent_past_it():
 def test_the_budget_holds_under_concurrency():
     async def run(tiny):
         async with AsyncOracle(Endpoint(tiny.address, "tiny"), 5) as oracle:
-            with pytest.raises(ExceptionGroup) as caught:
+            with pytest.raises(BudgetSpent):
                 await oracle.replies([X[:1]] * 8)
-            assert caught.group_contains(BudgetSpent)
-            assert oracle.ledger.spent <= 5
+            assert oracle.ledger.spent == len(oracle.ledger.records) == 5
 
     with serving(Tiny(lambda x: x)) as tiny:
         asyncio.run(run(tiny))
-        assert len(tiny.requests) <= 5
+        assert len(tiny.requests) == 5
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"])
@@ -188,7 +187,7 @@ def test_what_is_on_its_way_when_another_fails_is_recorded():
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_large_inputs_are_digested_like_small_ones(concurrency):
     """They are digested while they are on their way."""
-    x = np.random.default_rng(0).random((1, 50_000), np.float32)
+    x = np.random.default_rng(0).random((1, 200_000), np.float32)
     digest = hashlib.sha256(x.tobytes()).hexdigest()
 
     async def run(tiny):
@@ -196,7 +195,7 @@ def test_large_inputs_are_digested_like_small_ones(concurrency):
             await oracle.query(x)
             return oracle.ledger.records
 
-    with serving(Tiny(lambda x: x[:, :4], shape=(-1, 50_000))) as tiny:
+    with serving(Tiny(lambda x: x[:, :4], shape=(-1, 200_000))) as tiny:
         with ask(tiny) as oracle:
             oracle.query(x)
             oracle.replies([x] * 3, concurrency)
