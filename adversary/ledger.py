@@ -1,7 +1,8 @@
-"""What is kept of the queries to an endpoint, whoever carries them: the budget, a record of every try, what came back.
+"""What is kept of the queries to an endpoint, whoever carries them: the budget, a record of every call, what came back.
 
-A try is charged before it is sent, whatever becomes of it: an attacker pays for it. What is tried again was answered
-by nobody (UNAVAILABLE), and only as often as the endpoint's settings and the budget allow; a refusal never is, even
+A call is charged before it is sent, whatever becomes of it: an attacker pays for it. What is tried again was answered
+by nobody (UNAVAILABLE), and only as often as the endpoint's settings and the budget allow. Each try is charged; the
+call's one record says how many there were, so that records and calls go together. A refusal is never tried again, even
 where it says when to come back: it is the verdict that the attack is to see.
 """
 
@@ -33,7 +34,13 @@ Reply = Answered | Refused
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One call as the client saw it. started_s: since the oracle was opened; digest: SHA-256 of the input's bytes."""
+    """One call as the client saw it.
+
+    digest:              SHA-256 of the input's bytes.
+    started_s, seconds:  of its last try; started_s since the oracle was opened.
+    status:              how that ended.
+    tries:               how often it was sent, and its rows charged.
+    """
 
     rows: int
     digest: str
@@ -42,6 +49,7 @@ class Record:
     status: str
     decision_id: str
     identity: int
+    tries: int = 1
 
     @property
     def refused(self) -> bool:
@@ -87,12 +95,13 @@ class Ended:
 
 @dataclass(slots=True)
 class Ledger:
-    """One oracle's."""
+    """One oracle's. spent: rows sent, each try of a call counted; again: those of them that were sent before."""
 
     endpoint: Endpoint
     budget: int
     records: list[Record] = field(default_factory=list)
     spent: int = 0
+    again: int = 0
     identity: int = 0
     listeners: list[Listener] = field(default_factory=list)
     tongue: Tongue | None = None
@@ -111,28 +120,32 @@ class Ledger:
         """(N, ...) in one call, as the present identity or another. Raises OracleError where it does not fit."""
         if self.tongue is None:
             raise OracleError("the oracle is not open")
-        if len(x) > self.left:
-            raise BudgetSpent
+        self._check(len(x))
         number = self.identity if identity is None else identity
         return Query(x, self.tongue.request(x), number % len(self.endpoint.identities))
 
     def start(self, query: Query) -> None:
         """Charge a try, which is sent now. Raises BudgetSpent where it would go past the budget."""
-        if len(query.x) > self.left:
-            raise BudgetSpent
+        self._check(len(query.x))
         self.spent += len(query.x)
+        self.again += len(query.x) if query.tries else 0
         query.tries += 1
         query.started = time.monotonic()
 
+    def _check(self, rows: int) -> None:
+        if rows > self.left:
+            again = f", {self.again} of them again because nobody took them" if self.again else ""
+            raise BudgetSpent(f"{self.spent} of {self.budget} rows were sent{again}; {rows} more do not fit")
+
     def end(self, query: Query, ended: Ended) -> Reply | None:
-        """Record a try; None where it is to be made again after `backoff_s`. Raises OracleError where it failed."""
+        """The reply; None where the call is to be tried again after `backoff_s`. Raises OracleError where it failed."""
+        if ended.status == _NOBODY and query.tries <= self.endpoint.retries and len(query.x) <= self.left:
+            return None
         record = self.record(query, ended)
         if ended.status in REFUSALS:
             reply: Reply = Refused(ended.status, ended.decision_id)
         elif ended.status == _OK and self.tongue is not None:
             reply = Answered(self.tongue.answer(ended.body, len(query.x)), ended.decision_id)
-        elif ended.status == _NOBODY and query.tries <= self.endpoint.retries and len(query.x) <= self.left:
-            return None
         else:
             raise OracleError(f"{self.endpoint.target} answered {ended.status}: {ended.details}")
         for listener in self.listeners:
@@ -140,10 +153,10 @@ class Ledger:
         return reply
 
     def record(self, query: Query, ended: Ended) -> Record:
-        """One try."""
+        """That a call ended for good."""
         seconds = time.monotonic() - query.started
         since = query.started - self.opened
         rows, digest = len(query.x), query.digest()
-        record = Record(rows, digest, since, seconds, ended.status, ended.decision_id, query.identity)
+        record = Record(rows, digest, since, seconds, ended.status, ended.decision_id, query.identity, query.tries)
         self.records.append(record)
         return record

@@ -36,7 +36,7 @@ _LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call: it is 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.enable_retries", 0),  # every try is charged and recorded: none is gRPC's own
+    ("grpc.enable_retries", 0),  # every try is charged and counted: none is gRPC's own
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )

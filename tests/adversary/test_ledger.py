@@ -44,7 +44,7 @@ def test_nothing_is_made_that_the_budget_does_not_hold():
     book.start(first)
     with pytest.raises(BudgetSpent):
         book.start(second)
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(BudgetSpent, match="2 of 3 rows were sent; 2 more do not fit"):
         book.query(X)
     assert book.spent == 2
 
@@ -59,9 +59,11 @@ def test_a_call_that_nobody_took_is_tried_again_and_each_try_is_paid():
         waits.append(query.backoff_s)
     assert isinstance(tried(book, query, OK), Answered)
     assert waits == pytest.approx([0.1, 0.3])
-    assert [record.status for record in book.records] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
-    assert not any(record.refused for record in book.records)
-    assert (book.spent, len(told)) == (6, 1)
+    assert [(record.status, record.tries, record.rows) for record in book.records] == [("OK", 3, 2)]
+    assert (book.spent, book.again, len(told)) == (6, 4, 1)
+    book.budget = 7
+    with pytest.raises(BudgetSpent, match="6 of 7 rows were sent, 4 of them again because nobody took them; 2 more"):
+        book.query(X)
 
 
 def test_waits_grow_no_longer_than_a_second():
@@ -78,8 +80,8 @@ def test_it_is_not_tried_more_often_than_is_allowed_nor_past_the_budget(retries,
         assert tried(book, query, NOBODY) is None
     with pytest.raises(OracleError, match="UNAVAILABLE: connection refused"):
         tried(book, query, NOBODY)
-    assert len(book.records) == tries
-    assert book.spent <= budget
+    assert [(record.status, record.tries, record.refused) for record in book.records] == [("UNAVAILABLE", tries, False)]
+    assert book.spent == 2 * tries <= budget
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"])

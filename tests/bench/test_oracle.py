@@ -23,6 +23,7 @@ def measured(sender="Oracle.query", ratio=1.0, **changed):
 MADE = table.Made("python -m bench.oracle", "a machine", {"grpcio": "1"}, "2026-01-01", (0.1, 0.2))
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
