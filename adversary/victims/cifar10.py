@@ -1,4 +1,4 @@
-"""The CIFAR-10 victim: a small residual network, 482 thousand parameters, 24 million multiplications an image.
+"""The CIFAR-10 victim: a small residual network, 482 thousand parameters, 86.7 % on the test set.
 
 `python -m adversary.victims.cifar10 --out FILE.onnx` trains it on half of the training split (seeded, about 25 minutes
 on one core) and writes the checkpoint that lies beside this file. The ONNX file takes `image`, FP32 [-1, 3, 32, 32] in
@@ -6,6 +6,7 @@ on one core) and writes the checkpoint that lies beside this file. The ONNX file
 `load` rebuilds that same torch module from the file's initialisers: white-box attacks see what is served.
 
 Source: He et al. 2016, arXiv:1512.03385 (residual blocks).
+Cost:   24 million multiplications an image.
 """
 
 from collections.abc import Callable, Sequence

@@ -65,7 +65,8 @@ def train(
     network: Callable[[], Module], recipe: Recipe, split: Split, *, seed: int, epochs: int, say: Say = lambda _: None
 ) -> Module:
     """A one-cycle rate, on one thread; the same seed and data give the same network."""
-    batch, count = recipe.batch, len(split) // recipe.batch
+    batch = min(recipe.batch, len(split))
+    count = len(split) // batch
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         rng, model = np.random.default_rng(seed), network()

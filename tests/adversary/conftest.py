@@ -6,6 +6,7 @@ import pytest
 from adversary.data import cifar10, mnist
 from adversary.data.cache import DataUnavailable
 from adversary.gradients import one_thread, predict
+from adversary.victims import cifar10 as cifar_victims
 from adversary.victims import mnist as victims
 
 
@@ -42,3 +43,8 @@ def cifar() -> cifar10.Cifar10:
         return cifar10.load()
     except DataUnavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def cifar_victim() -> cifar_victims.Victim:
+    return cifar_victims.load()
