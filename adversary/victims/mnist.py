@@ -80,8 +80,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return making.Command("mnist", mnist.load, train, accuracy, export, EPOCHS, SEED)(argv)
 
 
-_say = making.say
-
-
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
-from adversary import campaign
+from adversary import campaign, serving
 from adversary.campaign import CampaignError
 from adversary.catalogue import CATALOGUE
+from guard import config, registry
 
 TREE = {
     "name": "mine",
@@ -137,3 +140,12 @@ def test_what_is_shipped_is_sound(name):
     assert all(file is not None and file.is_file() for file in files)
     for attack in made.attacks:
         attack.entry.load()
+
+
+@pytest.mark.parametrize("name", campaign.shipped())
+def test_guard_takes_the_settings_that_are_shipped(name):
+    made = campaign.load(name).campaign
+    registry.load()
+    fitted = Path("profile") if made.targets.guarded.serve.fit else None
+    settings = config.validate(serving.settings_of(made.targets.guarded.serve, made.model, fitted))
+    assert [model.name for model in settings.models] == [made.model.name]

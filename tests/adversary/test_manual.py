@@ -46,4 +46,4 @@ def test_its_commands_parse(line, monkeypatch):
 
 
 def test_the_shipped_campaigns_are_listed():
-    assert set(re.findall(r"^\| `([a-z]+)` \|", PAGE, re.MULTILINE)) == set(campaign.shipped())
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE, re.MULTILINE)) == set(campaign.shipped())
