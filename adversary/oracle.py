@@ -32,7 +32,7 @@ _INFER = "/inference.GRPCInferenceService/ModelInfer"
 DECISION_ID = "guard-decision-id"
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _WHY_S = 2.0
-_LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call: it is made while the call is on its way
+_LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call, and is made while the call is on its way
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -252,16 +252,11 @@ class Oracle:
             time.sleep(query.backoff_s)
 
     def _ended(self, query: Query) -> Ended:
-        body, way = query.request.body, _way(self._ledger.endpoint, query.identity)
         try:
-            if len(body) < _LARGE_BYTES:
-                answer, call = self._infer.with_call(body, **way)
-                return _answered(answer, call.trailing_metadata())
-            call = self._infer.future(body, **way)
-            query.digest()
-            return _answered(call.result(), call.trailing_metadata())
+            body, call = self._infer.with_call(query.request.body, **_way(self._ledger.endpoint, query.identity))
         except grpc.RpcError as error:
             return _failed(error)
+        return _answered(body, call.trailing_metadata())
 
 
 def reply_labels(reply: Reply, rows: int) -> Array:
