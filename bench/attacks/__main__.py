@@ -45,10 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bench.attacks: no library has any of these attacks", file=sys.stderr)
         return 2
     directory = options.ours or Path("build/bench-attacks") / written.campaign.name
-    command = shlex.join(["python", "-m", "bench.attacks", *(sys.argv[1:] if argv is None else argv)])
     try:
         with Screen(Console(stderr=True)) as screen:
-            document = run.run(written, directory, chosen, screen, command)
+            document = run.run(written, directory, chosen, screen, _command(options, victims))
     except (run.NotMeasured, ImportError) as error:
         print(f"bench.attacks: {error}", file=sys.stderr)
         return 2
@@ -58,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.docs is not None:
         table.put(options.docs, document.campaign, table.markdown(document))
     return 0 if all(one.within for one in document.attacks) else 1
+
+
+def _command(options: argparse.Namespace, victims: int | None) -> str:
+    """What measures the same again, wherever the results lie."""
+    only = [word for name in options.only for word in ("--only", name)]
+    fewer = [] if victims is None else ["--victims", str(victims)]
+    return shlex.join(["python", "-m", "bench.attacks", options.campaign, *only, *fewer])
 
 
 if __name__ == "__main__":
