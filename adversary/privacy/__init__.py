@@ -1,0 +1,1 @@
+"""Attacks on privacy: what a model has learned from, and what it takes for a class."""
