@@ -1,44 +1,74 @@
-"""Every attack of the catalogue, as the campaign `full` has it, for one victim and a few queries: none fails."""
+"""Every evasion of the catalogue through real gRPC against a bare model, held to what it should reach there.
+
+A minute-scale slice of the campaign `full`, on the control alone: few victims, the catalogue's budgets. Where the
+literature has a success near 1, more than 0.8 is asked for; the weak ones are held to their own published order.
+"""
+
+from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
-from adversary import campaign, cli, report
-from adversary.campaign import SHIPPED
+from adversary import campaign, judge
+from adversary.campaign import SHIPPED, title
 from adversary.catalogue import CATALOGUE
-from adversary.victims.mnist import CHECKPOINT
-from tests.servers import guard
+from adversary.progress import Screen
+from adversary.replay import How, Replayed, replay
+from adversary.unit import eps_of
 
-BUDGET = 150
-NEEDS = {"autoattack": 1000, "apgd-t": 909, "fab": 900}  # less they do not take
+EVASIONS = [name for name, entry in CATALOGUE.items() if entry.goal == "evasion" and entry.family != "backdoor"]
+CRAFTED, HUNTED = 40, 6  # victims
+FAR = 5.0  # an l2 that walks along the boundary come to within the budgets here; a start is about twice as far away
+_WALKS = ("averaging-hop-skip-jump", "geoda", "hop-skip-jump", "qeba", "qeba-dct", "surfree", "sybil-hop-skip-jump")
+CHANGED = {
+    **{name: {"eps": FAR} for name in _WALKS},
+    **{f"oars-{name}": {"eps": FAR, "budget": 4000} for name in ("boundary", "hop-skip-jump", "qeba", "surfree")},
+    "boundary": {"budget": 4000, "eps": FAR},
+    "jbda-fgsm": {"victims": CRAFTED},
+    "one-pixel": {"victims": 12},
+}
+TRANSFER = 0.45  # from one small network to another: Dong et al. 2018 have 40 to 80 % between ImageNet networks
+AT_LEAST = {
+    **dict.fromkeys(("mi-fgsm", "di-fgsm", "ti-fgsm"), TRANSFER),
+    "one-pixel": 1 / 12,  # Su et al. 2019 have 31 % on CIFAR-10 with one pixel and say nothing of MNIST; these are five
+    "patch": 0.6,  # one patch over a quarter of every image, wherever it lands
+    "universal": 0.4,  # one perturbation, learned from these few images alone
+}
 
 
-def test_the_full_campaign_leaves_no_attack_out():
+def test_the_full_campaign_leaves_no_evasion_out():
     full = campaign.load("full").campaign
-    assert [attack.attack for attack in full.attacks] == list(CATALOGUE)
+    assert [attack.attack for attack in full.attacks] == EVASIONS
+
+
+def bare(source: str, out: Path, attacks: list[dict] | None = None, **changed) -> Replayed:
+    """Attacks of a shipped campaign against its control alone."""
+    tree = yaml.safe_load((SHIPPED / f"{source}.yaml").read_text())
+    tree |= {"seeds": [0], "chunk": 100, "benign": {"images": 0, "callers": 1, "every": 0}, **changed}
+    tree["targets"] = {name: {"serve": {}} for name in ("control", "guarded")}
+    tree["attacks"] = tree["attacks"] if attacks is None else attacks
+    with Screen(Console(stderr=True)) as screen:
+        return replay(campaign.validate(tree, SHIPPED), out, How(jobs=2), screen, lambda unit: unit.target != "guarded")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    settings = {"models": [{"name": "mnist", "embedded": {"file": str(CHECKPOINT)}}]}
-    with guard.start(tmp_path_factory.mktemp("bare"), settings) as served:
-        yield served.address
+def done(tmp_path_factory, data) -> Replayed:
+    attacks = yaml.safe_load((SHIPPED / "full.yaml").read_text())["attacks"]
+    for attack in attacks:
+        attack["victims"] = CRAFTED if CATALOGUE[attack["attack"]].crafted else HUNTED
+        attack.update(CHANGED.get(attack["attack"], {}))
+    return bare("full", tmp_path_factory.mktemp("slice"), attacks)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_every_attack_runs_through_the_wire(address, tmp_path, data):
-    tree = yaml.safe_load((SHIPPED / "full.yaml").read_text())
-    for attack in tree["attacks"]:
-        attack["budget"] = NEEDS.get(attack["attack"], min(BUDGET, CATALOGUE[attack["attack"]].budget))
-    tree |= {"seeds": [0], "victims": 1, "benign": {"images": 5, "callers": 1, "every": 50}}
-    tree["targets"] = {name: {"address": address} for name in ("control", "guarded")}
-    tree["model"]["onnx"] = str(CHECKPOINT)
-    path = tmp_path / "slice.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    assert cli.main(["replay", str(path), "--out", str(tmp_path / "out")]) == 0
-    made = report.load(tmp_path / "out")
-    assert [attack.attack for attack in made.attacks] == list(CATALOGUE)
-    assert all(attack.control.answered_rightly.hits == 1 for attack in made.attacks)
-    by_gradients = [attack for attack in made.attacks if attack.family == "white-box"]
-    assert sum(attack.control.success.hits for attack in by_gradients) >= len(by_gradients) - 2
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", EVASIONS)
+def test_it_succeeds_on_the_bare_model(done, name):
+    assert not [reason for unit, reason in done.failures.items() if unit.attack == name]
+    attack = next(attack for attack in done.campaign.attacks if title(attack) == name)
+    units = [found for unit, found in done.found.items() if unit.attack == name and unit.target == "control"]
+    side = judge.side(judge.gather(units, eps_of(attack)))
+    assert side.success.n >= HUNTED - 1
+    assert side.success.rate > 0.8 or side.success.rate >= AT_LEAST.get(name, 1.0)
+    assert side.flagged_queries.hits == 0

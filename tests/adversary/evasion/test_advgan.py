@@ -11,13 +11,13 @@ from tests.adversary.evasion.models import run
 
 def test_wins_on_the_bare_victim(victim, prey):
     x, y = prey[0][:32], prey[1][:32]
-    result = run(advgan, victim, x, y, eps=0.3, budget=40)
+    result = run(advgan, victim, x, y, eps=0.3, budget=100)
     assert (predict(victim, result.x_adv) != y).mean() > 0.8
 
 
 def test_one_pass_is_enough_for_images_it_never_saw(victim, prey):
     x, y = prey
-    made = advgan.generator(victim, x[:48], y[:48], eps=0.3, passes=40, rng=np.random.default_rng(0))
+    made = advgan.generator(victim, x[:48], y[:48], eps=0.3, passes=100, rng=np.random.default_rng(0))
     with torch.no_grad():
         perturbed = made(rows(x[48:])).numpy()
     assert np.abs(perturbed - x[48:]).max() <= 0.3 + 1e-6
