@@ -7,6 +7,7 @@ import pytest
 
 from adversary import cli
 from adversary.catalogue import CATALOGUE
+from adversary.victims import cifar10
 from adversary.victims.mnist import CHECKPOINT
 from tests.adversary.tiny import Tiny, serving
 
@@ -27,15 +28,16 @@ def test_list_as_a_table(capsys):
     assert "hop-skip-jump" in capsys.readouterr().out
 
 
-@pytest.fixture
-def tiny(victim):
+def logits_of(model, x):
     import torch
 
-    def answer(x):
-        with torch.no_grad():
-            return victim(torch.from_numpy(np.array(x))).numpy()
+    with torch.no_grad():
+        return model(torch.from_numpy(np.array(x))).numpy()
 
-    with serving(Tiny(answer, shape=(-1, 1, 28, 28))) as served:
+
+@pytest.fixture
+def tiny(victim):
+    with serving(Tiny(lambda x: logits_of(victim, x), shape=(-1, 1, 28, 28))) as served:
         yield served
 
 
@@ -51,6 +53,16 @@ def test_a_white_box_attack_through_the_wire(tiny, data, capsys):
     assert told["rows_sent"] == told["calls"] == 20
     assert told["detected"]["hits"] == 0
     assert {sent["x-api-key"] for sent in tiny.metadata} == {"me"}
+
+
+def test_photographs_through_the_wire(cifar, cifar_victim, capsys):
+    with serving(Tiny(lambda x: logits_of(cifar_victim, x), shape=(-1, 3, 32, 32))) as served:
+        named = ("--dataset", "cifar10", "--onnx", str(cifar10.CHECKPOINT))
+        assert attack(served, "pgd", *named, "--n", "10", "--eps", "0.0314") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["data_digest"] == cifar.digest
+    assert told["clean_accuracy"]["hits"] >= 7
+    assert told["attack_success"]["hits"] == told["clean_accuracy"]["hits"]
 
 
 def test_a_black_box_attack_through_the_wire(tiny, data, capsys):
