@@ -9,6 +9,7 @@ where it says when to come back: it is the verdict that the attack is to see.
 import hashlib
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from adversary.attack import Array, BudgetSpent, Refused
@@ -18,6 +19,7 @@ from adversary.messages import Request, Tongue
 REFUSALS = frozenset({"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"})
 _OK = "OK"
 _NOBODY = "UNAVAILABLE"
+_LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call: another thread makes it meanwhile
 _BACKOFF_S, _GROWTH, _LONGEST_S = 0.1, 3.0, 1.0
 
 
@@ -70,12 +72,16 @@ class Query:
     identity: int
     tries: int = 0
     started: float = 0.0
-    _digest: str = ""
+    _digest: "Future[str] | None" = None
 
+    def digest_beside(self, thread: ThreadPoolExecutor) -> None:
+        """Begin with it."""
+        self._digest = self._digest or thread.submit(_sha256, self.request.raw)
+
+    @property
     def digest(self) -> str:
-        """Worth asking for while the call is on its way: large inputs take as long to digest as to send."""
-        self._digest = self._digest or hashlib.sha256(self.request.raw).hexdigest()
-        return self._digest
+        """SHA-256 of the input's bytes."""
+        return _sha256(self.request.raw) if self._digest is None else self._digest.result()
 
     @property
     def backoff_s(self) -> float:
@@ -106,6 +112,7 @@ class Ledger:
     listeners: list[Listener] = field(default_factory=list)
     tongue: Tongue | None = None
     opened: float = 0.0
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "digests"))
 
     def open(self, tongue: Tongue) -> None:
         """The endpoint has said how it is to be asked."""
@@ -131,6 +138,8 @@ class Ledger:
         self.again += len(query.x) if query.tries else 0
         query.tries += 1
         query.started = time.monotonic()
+        if query.request.raw.nbytes >= _LARGE_BYTES:
+            query.digest_beside(self._thread)
 
     def _check(self, rows: int) -> None:
         if rows > self.left:
@@ -156,7 +165,12 @@ class Ledger:
         """That a call ended for good."""
         seconds = time.monotonic() - query.started
         since = query.started - self.opened
-        rows, digest = len(query.x), query.digest()
-        record = Record(rows, digest, since, seconds, ended.status, ended.decision_id, query.identity, query.tries)
+        record = Record(
+            len(query.x), query.digest, since, seconds, ended.status, ended.decision_id, query.identity, query.tries
+        )
         self.records.append(record)
         return record
+
+
+def _sha256(raw: memoryview) -> str:
+    return hashlib.sha256(raw).hexdigest()

@@ -32,7 +32,6 @@ _INFER = "/inference.GRPCInferenceService/ModelInfer"
 DECISION_ID = "guard-decision-id"
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _WHY_S = 2.0
-_LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call, and is made while the call is on its way
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -113,9 +112,6 @@ class AsyncOracle:
     async def _ended(self, query: Query) -> Ended:
         call = self._infer(query.request.body, **_way(self.ledger.endpoint, query.identity))
         try:
-            if len(query.request.body) >= _LARGE_BYTES:
-                await asyncio.sleep(0)  # now it is on its way
-                query.digest()
             return _answered(await call, await call.trailing_metadata())
         except grpc.RpcError as error:
             return _failed(error)
