@@ -100,7 +100,7 @@ _SHAPED = (
     Entry("one-pixel", "sparse", "scores", "l0", "Su et al. 2019, arXiv:1710.08864", 5.0, 8000),
     Entry("spatial-transform", "spatial", "labels", "spatial", "Engstrom et al. 2019, arXiv:1712.02779", 1.0, 775),
     Entry("patch", "patch", "gradients", "patch", "Brown et al. 2017, arXiv:1712.09665", 0.25, 50),
-    Entry("advgan", "generative", "gradients", "linf", "Xiao et al. 2018, arXiv:1801.02610", 0.3, 60),
+    Entry("advgan", "generative", "gradients", "linf", "Xiao et al. 2018, arXiv:1801.02610", 0.3, 150),
 )
 _SCORE_BASED = (
     Entry("square", "score-based", "scores", "linf", "Andriushchenko et al. 2020, arXiv:1912.00049", 0.3, 5000),
@@ -164,7 +164,24 @@ _ADAPTIVE = (
     ),
 )  # fmt: skip
 _EXTRACTION: tuple[Entry, ...] = ()
-_PRIVACY: tuple[Entry, ...] = ()
+_PRIVACY: tuple[Entry, ...] = (
+    Entry(
+        "membership-confidence", "membership", "scores", "none", "Yeom et al. 2018, arXiv:1709.01604", 1.0, 1,
+        "privacy.membership_confidence",
+    ),
+    Entry(
+        "membership-shadow", "membership", "scores", "none", "Shokri et al. 2017, arXiv:1610.05820", 1.0, 1,
+        "privacy.membership_shadow",
+    ),
+    Entry(
+        "membership-label-only", "membership", "labels", "none", "Choquette-Choo et al. 2021, arXiv:2007.14321", 1.0,
+        26, "privacy.membership_label_only",
+    ),
+    Entry(
+        "inversion", "inversion", "scores", "none", "Fredrikson et al. 2015, CCS; NES, arXiv:1804.08598", 1.0, 5000,
+        "privacy.inversion",
+    ),
+)  # fmt: skip
 _BACKDOOR: tuple[Entry, ...] = (
     Entry("badnets", "backdoor", "nothing", "patch", "Gu et al. 2017, arXiv:1708.06733", 0.012, 1, "backdoor.badnets"),
     Entry("blend", "backdoor", "nothing", "linf", "Chen et al. 2017, arXiv:1712.05526", 0.2, 1, "backdoor.blend"),
