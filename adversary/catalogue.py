@@ -166,19 +166,19 @@ _ADAPTIVE = (
 _EXTRACTION: tuple[Entry, ...] = ()
 _PRIVACY: tuple[Entry, ...] = (
     Entry(
-        "membership-confidence", "membership", "scores", "none", "Yeom et al. 2018, arXiv:1709.01604", 1.0, 1,
+        "membership-confidence", "membership", "scores", "none", "Yeom et al. 2018, arXiv:1709.01604", 0.0, 1,
         "privacy.membership_confidence",
     ),
     Entry(
-        "membership-shadow", "membership", "scores", "none", "Shokri et al. 2017, arXiv:1610.05820", 1.0, 1,
+        "membership-shadow", "membership", "scores", "none", "Shokri et al. 2017, arXiv:1610.05820", 0.0, 1,
         "privacy.membership_shadow",
     ),
     Entry(
-        "membership-label-only", "membership", "labels", "none", "Choquette-Choo et al. 2021, arXiv:2007.14321", 1.0,
+        "membership-label-only", "membership", "labels", "none", "Choquette-Choo et al. 2021, arXiv:2007.14321", 0.0,
         26, "privacy.membership_label_only",
     ),
     Entry(
-        "inversion", "inversion", "scores", "none", "Fredrikson et al. 2015, CCS; NES, arXiv:1804.08598", 1.0, 5000,
+        "inversion", "inversion", "scores", "none", "Fredrikson et al. 2015, CCS; NES, arXiv:1804.08598", 0.0, 5000,
         "privacy.inversion",
     ),
 )  # fmt: skip
