@@ -19,7 +19,7 @@ from adversary.messages import Request, Tongue
 REFUSALS = frozenset({"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"})
 _OK = "OK"
 _NOBODY = "UNAVAILABLE"
-_LARGE_BYTES = 512 * 1024  # a digest of so much takes as long as a call: another thread makes it meanwhile
+_LARGE_BYTES = 64 * 1024  # a digest of so much takes a good part of a call's time: another thread makes it meanwhile
 _BACKOFF_S, _GROWTH, _LONGEST_S = 0.1, 3.0, 1.0
 
 

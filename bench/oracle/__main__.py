@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a few short rounds of the smallest inputs")
     made.add_argument("--rounds", type=int, default=15, metavar="N", help="pairs a sender and setting (default 15)")
     made.add_argument("--seconds", type=float, default=0.2, metavar="S", help="of each half of a pair (default 0.2)")
+    made.add_argument("--rest", type=float, default=0.0, metavar="S", help="between pairs, for others on the machine")
     made.add_argument("--only", choices=("fast", "guard"), help="one endpoint")
     made.add_argument("--json", type=Path, metavar="FILE", help="the figures")
     made.add_argument("--docs", type=Path, metavar="FILE.md", help="put the tables into this page")
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """0: every sender of the oracle's is within the bar; 1: some are not."""
     options = parser().parse_args(argv)
-    how = _QUICK if options.quick else How(options.rounds, options.seconds)
+    how = _QUICK if options.quick else How(options.rounds, options.seconds, options.rest)
     load = os.getloadavg()[0]
     console, found = Console(), []
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:

@@ -98,7 +98,7 @@ def measure(clients: Clients, setting: Setting, how: How, calls: int) -> Iterato
             asking.append(timed.seconds)
             return time.perf_counter() - started
 
-        whole = paired(partial(seconds, clients.plain, xs), run, how.rounds)
+        whole = paired(partial(seconds, clients.plain, xs), run, how)
         for what, taken in (
             (ASKING, [(plain, asked) for (plain, _), asked in zip(whole, asking, strict=True)]),
             (IN_ALL, whole),

@@ -22,10 +22,11 @@ _DISTINCT_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """rounds: pairs a sender; round_s: about so long is each half of a pair."""
+    """rounds: pairs a sender; round_s: about so long is each half of a pair; rest_s: after each, for others."""
 
     rounds: int
     round_s: float
+    rest_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def measure(clients: Clients, setting: Setting, how: How) -> Iterator[Measured]:
     xs = cycled(distinct, calls)
     for name, send in clients.senders(concurrency, distinct).items():
         send(xs[:concurrency])
-        taken = paired(partial(seconds, plain, xs), partial(seconds, send, xs), how.rounds)
+        taken = paired(partial(seconds, plain, xs), partial(seconds, send, xs), how)
         yield told(setting, name, calls, calls * setting.batch, taken)
 
 
@@ -89,10 +90,11 @@ def told(setting: Setting, name: str, calls: int, rows: int, taken: Sequence[tup
     )  # fmt: skip
 
 
-def paired(first: Callable[[], float], second: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
+def paired(first: Callable[[], float], second: Callable[[], float], how: How) -> list[tuple[float, float]]:
     """Both, so many times, who is first changing; always told in this order."""
     taken = []
-    for i in range(rounds):
+    for i in range(how.rounds):
+        time.sleep(how.rest_s)
         if i % 2:
             b = second()
             taken.append((first(), b))

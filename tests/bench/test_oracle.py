@@ -8,7 +8,7 @@ import pytest
 from bench.oracle import __main__ as command
 from bench.oracle import fast, rounds, table
 from bench.oracle.kinds import MNIST, PHOTO
-from bench.oracle.rounds import Measured, Setting
+from bench.oracle.rounds import How, Measured, Setting
 from guard.wire import open_inference_pb2 as pb
 
 
@@ -49,7 +49,7 @@ def test_it_runs(tmp_path, capsys):
 
 def test_pairs_change_who_is_first_and_keep_their_order():
     went = []
-    taken = rounds.paired(lambda: went.append("a") or 1.0, lambda: went.append("b") or 2.0, 3)
+    taken = rounds.paired(lambda: went.append("a") or 1.0, lambda: went.append("b") or 2.0, How(3, 0.0))
     assert "".join(went) == "abbaab"
     assert taken == [(1.0, 2.0)] * 3
 
