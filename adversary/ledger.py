@@ -19,7 +19,7 @@ from adversary.messages import Request, Tongue
 REFUSALS = frozenset({"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"})
 _OK = "OK"
 _NOBODY = "UNAVAILABLE"
-_LARGE_BYTES = 64 * 1024  # a digest of so much takes a good part of a call's time: another thread makes it meanwhile
+_LARGE_BYTES = 64 * 1024  # a digest of so much takes a good part of a call's time: a thread makes it, where it is free
 _BACKOFF_S, _GROWTH, _LONGEST_S = 0.1, 3.0, 1.0
 
 
@@ -74,9 +74,10 @@ class Query:
     started: float = 0.0
     _digest: "Future[str] | None" = None
 
-    def digest_beside(self, thread: ThreadPoolExecutor) -> None:
+    def digest_beside(self, thread: ThreadPoolExecutor) -> "Future[str]":
         """Begin with it."""
         self._digest = self._digest or thread.submit(_sha256, self.request.raw)
+        return self._digest
 
     @property
     def digest(self) -> str:
@@ -112,6 +113,7 @@ class Ledger:
     listeners: list[Listener] = field(default_factory=list)
     tongue: Tongue | None = None
     opened: float = 0.0
+    _digesting: "Future[str] | None" = None
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "digests"))
 
     def open(self, tongue: Tongue) -> None:
@@ -138,8 +140,8 @@ class Ledger:
         self.again += len(query.x) if query.tries else 0
         query.tries += 1
         query.started = time.monotonic()
-        if query.request.raw.nbytes >= _LARGE_BYTES:
-            query.digest_beside(self._thread)
+        if query.request.raw.nbytes >= _LARGE_BYTES and (self._digesting is None or self._digesting.done()):
+            self._digesting = query.digest_beside(self._thread)
 
     def _check(self, rows: int) -> None:
         if rows > self.left:
@@ -150,7 +152,7 @@ class Ledger:
         """The reply; None where the call is to be tried again after `backoff_s`. Raises OracleError where it failed."""
         if ended.status == _NOBODY and query.tries <= self.endpoint.retries and len(query.x) <= self.left:
             return None
-        record = self.record(query, ended)
+        record = self._record(query, ended)
         if ended.status in REFUSALS:
             reply: Reply = Refused(ended.status, ended.decision_id)
         elif ended.status == _OK and self.tongue is not None:
@@ -161,8 +163,11 @@ class Ledger:
             listener(query.x, reply, record)
         return reply
 
-    def record(self, query: Query, ended: Ended) -> Record:
-        """That a call ended for good."""
+    def cut_off(self, query: Query) -> None:
+        """A try was given up half-way."""
+        self._record(query, Ended("CANCELLED"))
+
+    def _record(self, query: Query, ended: Ended) -> Record:
         seconds = time.monotonic() - query.started
         since = query.started - self.opened
         record = Record(

@@ -116,7 +116,7 @@ class AsyncOracle:
         except grpc.RpcError as error:
             return _failed(error)
         except asyncio.CancelledError:
-            self.ledger.record(query, Ended("CANCELLED"))
+            self.ledger.cut_off(query)
             raise
 
 
