@@ -6,8 +6,6 @@ inside. Endpoints run in processes of their own.
 
 import argparse
 import os
-import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -54,10 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for one in measured(Path(directory), options.only, how, quick=options.quick):
             found.append(one)
             console.print(table.line(one), highlight=False, soft_wrap=True)
-    command = shlex.join(["python", "-m", "bench.oracle", *(sys.argv[1:] if argv is None else argv)])
-    made = table.Made(
-        command, machine(), table.versions(), datetime.now(UTC).date().isoformat(), (load, os.getloadavg()[0])
-    )
+    day, loads = datetime.now(UTC).date().isoformat(), (load, os.getloadavg()[0])
+    made = table.Made(command(how, options.only), machine(), table.versions(), day, loads)
     console.print(table.verdict(found), highlight=False, soft_wrap=True)
     if options.json is not None:
         document = {"made": asdict(made), "measured": [asdict(one) for one in found]}
@@ -65,6 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.docs is not None:
         table.put(options.docs, table.markdown(found, made))
     return 0 if not table.short(found) else 1
+
+
+def command(how: How, only: str | None) -> str:
+    """What measures the same again."""
+    asked = f"--rounds {how.rounds} --seconds {how.round_s:g} --rest {how.rest_s:g}"
+    return f"python -m bench.oracle {asked}{f' --only {only}' if only else ''}"
 
 
 def measured(directory: Path, only: str | None, how: How, *, quick: bool) -> Iterator[Measured]:
