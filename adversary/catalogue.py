@@ -95,6 +95,7 @@ _TRANSFER = (
     Entry("mi-fgsm", "transfer", "gradients", "linf", "Dong et al. 2018, arXiv:1710.06081", 0.3, 10),
     Entry("di-fgsm", "transfer", "gradients", "linf", "Xie et al. 2019, arXiv:1803.06978", 0.3, 10),
     Entry("ti-fgsm", "transfer", "gradients", "linf", "Dong et al. 2019, arXiv:1904.02884", 0.3, 10),
+    Entry("jbda-fgsm", "transfer", "labels", "linf", "Papernot et al. 2017, arXiv:1602.02697", 0.3, 6400, joint=True),
 )
 _SHAPED = (
     Entry("one-pixel", "sparse", "scores", "l0", "Su et al. 2019, arXiv:1710.08864", 5.0, 8000),
@@ -163,7 +164,36 @@ _ADAPTIVE = (
         "adaptive.bpda",
     ),
 )  # fmt: skip
-_EXTRACTION: tuple[Entry, ...] = ()
+_EXTRACTION = (
+    Entry(
+        "tramer", "extraction", "scores", "none", "Tramer et al. 2016, arXiv:1609.02943", 0.0, 1000,
+        "extraction.tramer",
+    ),
+    Entry(
+        "jbda", "extraction", "labels", "none", "Papernot et al. 2017, arXiv:1602.02697", 0.0, 6400,
+        "extraction.jbda",
+    ),
+    Entry(
+        "t-rnd", "extraction", "labels", "none", "Juuti et al. 2019, arXiv:1805.02628", 0.0, 6400,
+        "extraction.t_rnd",
+    ),
+    Entry(
+        "copycat", "extraction", "labels", "none", "Correia-Silva et al. 2018, arXiv:1806.05476", 0.0, 20_000,
+        "extraction.copycat",
+    ),
+    Entry(
+        "knockoff-random", "extraction", "scores", "none", "Orekondy et al. 2019, arXiv:1812.02766", 0.0, 20_000,
+        "extraction.knockoff_random",
+    ),
+    Entry(
+        "knockoff-adaptive", "extraction", "scores", "none", "Orekondy et al. 2019, arXiv:1812.02766", 0.0, 20_000,
+        "extraction.knockoff_adaptive",
+    ),
+    Entry(
+        "data-free", "extraction", "scores", "none", "Truong et al. 2021, arXiv:2011.14779", 0.0, 20_000,
+        "extraction.data_free",
+    ),
+)  # fmt: skip
 _PRIVACY: tuple[Entry, ...] = (
     Entry(
         "membership-confidence", "membership", "scores", "none", "Yeom et al. 2018, arXiv:1709.01604", 0.0, 1,
