@@ -37,7 +37,7 @@ def digits(tmp_path_factory, data):
     """Copies of the convolutional victim."""
     wanted = attacks(
         jbda={"budget": 1200}, t_rnd={"budget": 1200}, knockoff_random={"budget": 3000},
-        knockoff_adaptive={"budget": 3000},
+        knockoff_adaptive={"budget": 3000}, data_free={"budget": 12_000},
     )  # fmt: skip
     return found(bare("extraction", tmp_path_factory.mktemp("digits"), wanted, victims=JUDGED), "steal")
 
@@ -51,13 +51,17 @@ def photos(tmp_path_factory, data, cifar):
 @pytest.fixture(scope="module")
 def linear(tmp_path_factory, data):
     """What a linear model gives away."""
-    wanted = attacks(tramer={}, data_free={"budget": 30_000}, inversion={"victims": 10, "budget": 2000})
+    wanted = attacks(tramer={}, inversion={"victims": 10, "budget": 2000})
     return bare("extraction-linear", tmp_path_factory.mktemp("linear"), wanted, victims=JUDGED)
 
 
 @pytest.fixture(scope="module")
 def candidates(tmp_path_factory, cifar):
-    wanted = attacks(membership_confidence={}, membership_shadow={"options": {"count": 2}}, membership_label_only={"victims": 200})
+    wanted = attacks(
+        membership_confidence={},
+        membership_shadow={"options": {"count": 2}},
+        membership_label_only={"victims": 200},
+    )
     return found(bare("privacy", tmp_path_factory.mktemp("candidates"), wanted, victims=600), "infer")
 
 
@@ -73,11 +77,12 @@ def agreement(unit) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("name", "least"), [("jbda", 0.7), ("t-rnd", 0.7), ("knockoff-random", 0.9), ("knockoff-adaptive", 0.9)]
+    ("name", "least"),
+    [("jbda", 0.7), ("t-rnd", 0.7), ("knockoff-random", 0.9), ("knockoff-adaptive", 0.9), ("data-free", 0.3)],
 )
 def test_a_copy_from_digits_agrees(digits, name, least):
     assert agreement(digits[name]) > least
-    assert digits[name]["sent"].sum() <= 3000
+    assert digits[name]["sent"].sum() <= CATALOGUE[name].budget
 
 
 @pytest.mark.slow
@@ -88,9 +93,8 @@ def test_a_copy_from_photographs_agrees(photos):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "least"), [("tramer", 0.99), ("data-free", 0.5)])
-def test_a_copy_of_a_linear_model_agrees(linear, name, least):
-    assert agreement(found(linear, "steal")[name]) > least
+def test_equations_copy_a_linear_model(linear):
+    assert agreement(found(linear, "steal")["tramer"]) > 0.99
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ Y = np.array([1, 2, 3, 4])
 def outcome(adversarial, detected, *, norm="linf"):
     sizes = np.array([0.1, 0.2, 0.3, 0.3])
     return Outcome(
-        attack="fgsm", eps=0.3, norm=norm, y=Y, clean=Y, adversarial=np.array(adversarial), aim=np.full(4, ANY), size=sizes, linf=sizes,
+        attack="fgsm", eps=0.3, norm=norm, y=Y, clean=Y, adversarial=np.array(adversarial),
+        aim=np.full(4, ANY), size=sizes, linf=sizes,
         l2=10 * sizes, queries=np.array([10, 20, 30, 40]), detected_at=np.array(detected),
         reached_at=np.full(4, NEVER),
         x_adv=np.linspace(0, 1, 4 * 28 * 28, dtype=np.float32).reshape(4, 1, 28, 28),

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from adversary.extraction import data_free
 from tests.adversary.evasion.oracles import linear as two_classes
@@ -17,7 +16,6 @@ def test_it_copies_the_victim_from_noise(victim, unseen):
     assert oracle.sent == 12_000
     assert len(sent) == 4
     assert agreement(copies[-1], victim, unseen) > 0.35  # chance is 0.1
-    assert torch.random.get_rng_state() is not None
 
 
 def test_what_it_sends_are_images_of_all_shades(victim, unseen):

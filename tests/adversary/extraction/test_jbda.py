@@ -1,6 +1,7 @@
 """Substitutes grown from 150 digits: the arithmetic of a step, what rounds cost, and how far they get."""
 
 import numpy as np
+import pytest
 import torch
 
 from adversary.extraction import jbda, t_rnd
@@ -17,6 +18,7 @@ def test_a_step_goes_along_the_sign_of_the_labels_gradient():
     assert np.allclose(back, [[0.4, 0.6], [1.0, 0.0]])  # and stays in [0, 1]
 
 
+@pytest.mark.slow
 def test_rounds_double_until_the_reservoir_holds_them(victim, pool):
     sent, _ = made(jbda, over(victim), pool[0], budget=2400, epochs=1)
     assert sent == [150, 300, 600, 1200, 1600, 2000, 2400]
@@ -24,6 +26,7 @@ def test_rounds_double_until_the_reservoir_holds_them(victim, pool):
     assert sent == [150, 300, 600, 1200]
 
 
+@pytest.mark.slow
 def test_it_grows_into_a_copy_of_the_bare_victim(victim, pool, unseen):
     """Papernot et al. 2017 have 81 % right on MNIST after six rounds."""
     _, copies = made(jbda, over(victim), pool[0], budget=2000)
@@ -32,6 +35,7 @@ def test_it_grows_into_a_copy_of_the_bare_victim(victim, pool, unseen):
     assert found[-1] > found[0]
 
 
+@pytest.mark.slow
 def test_random_targets_do_too(victim, pool, unseen):
     _, copies = made(t_rnd, over(victim), pool[0], budget=1200)
     assert agreement(copies[-1], victim, unseen) > 0.75
