@@ -31,7 +31,7 @@ CHANGED = {
 TRANSFER = 0.45  # from one small network to another: Dong et al. 2018 have 40 to 80 % between ImageNet networks
 AT_LEAST = {
     **dict.fromkeys(("mi-fgsm", "di-fgsm", "ti-fgsm"), TRANSFER),
-    "jbda-fgsm": 0.35,  # the paper's 84 % are against a remote model of that time; noise of this size has some 26 % here
+    "jbda-fgsm": 0.35,  # 84 % in the paper, against a remote model; noise of this size has some 26 % here
     "one-pixel": 1 / 12,  # Su et al. 2019 have 31 % on CIFAR-10 with one pixel and say nothing of MNIST; these are five
     "patch": 0.6,  # one patch over a quarter of every image, wherever it lands
     "universal": 0.4,  # one perturbation, learned from these few images alone
