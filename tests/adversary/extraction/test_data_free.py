@@ -22,6 +22,8 @@ def test_what_it_sends_are_images_of_all_shades(victim, unseen):
     shades = []
 
     class Watching:
+        sent = 0  # nobody asks
+
         def probabilities(self, x):
             assert x.min() >= 0.0
             assert x.max() <= 1.0

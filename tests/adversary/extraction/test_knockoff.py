@@ -25,6 +25,8 @@ def test_every_input_is_sent_once_at_most(victim, pool):
     seen = []
 
     class Watching:
+        sent = 0  # nobody asks
+
         def probabilities(self, x):
             seen.extend(row.tobytes() for row in x)
             return np.full((len(x), 10), 0.1)
