@@ -21,4 +21,4 @@ def test_every_attack_keeps_the_signature_and_names_its_source(name):
     arxiv = entry.source.rpartition("arXiv:")[2]
     assert f"arXiv:{arxiv}" in inspect.getmodule(function).__doc__
     assert entry.budget >= 1
-    assert entry.eps > 0
+    assert (entry.eps > 0) == (entry.goal == "evasion")

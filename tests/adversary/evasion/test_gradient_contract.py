@@ -9,7 +9,8 @@ from adversary.sizes import sizes
 from tests.adversary.evasion.models import Counting, colour
 
 NAMES = sorted(
-    n for n, e in CATALOGUE.items() if e.family in {"white-box", "transfer", "patch", "generative"}
+    n for n, e in CATALOGUE.items()
+    if e.access == "gradients" and e.family in {"white-box", "transfer", "patch", "generative"}
 )  # fmt: skip
 BUDGETS = {
     "fgsm": 1,
