@@ -25,6 +25,26 @@ def test_finds_the_distance_to_a_plane():
     assert norms(result.x_adv - x, "l2") == pytest.approx([0.4 / np.sqrt(2)] * 2, abs=0.02)
 
 
+def test_steps_that_fall_settle_where_steps_of_one_size_do_not():
+    """A boundary 0.1 from a grey image, as far as CIFAR-10's are, and curved: farther off every way but straight on."""
+    x = np.full((1, 3072), 0.5, np.float32)
+    weights = torch.from_numpy(np.random.default_rng(0).standard_normal(3072).astype(np.float32))
+    weights /= weights.norm()
+
+    def curved(images):
+        delta = images - 0.5
+        along = delta @ weights
+        score = 40.0 * (along + 0.1 + 5.0 * (delta.square().sum(1) - along.square()))
+        return torch.stack([torch.zeros(len(images)), score], dim=1)
+
+    falling, fixed = (
+        norms(run(curved, x, np.array([1]), 1000, **options).x_adv - x, "l2")[0]
+        for options in ({}, {"learning_rate": 0.05})
+    )
+    assert falling == pytest.approx(0.1, rel=0.02)
+    assert fixed > 1.3 * falling
+
+
 def test_wins_always_on_the_bare_victim_and_stays_close(victim, prey):
     x, y = prey[0][:24], prey[1][:24]
     result = run(victim, x, y, 400)
