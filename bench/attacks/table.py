@@ -55,6 +55,8 @@ def notes(compared: Sequence[Compared]) -> Iterator[str]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return " or ".join(map(_plain, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
