@@ -120,7 +120,8 @@ Histories = Mapping[str, History]  # by stage name
 class Finding:
     """What one stage found.
 
-    scores, p_values:  one value a row; p-values are conformal (monitors: 1 / evidence of the caller, one value).
+    scores, p_values:  one value a row; p-values are conformal (monitors: 1 / evidence of the caller, one value). A row
+                       that a view detector was not asked about has p-value 1 and no score (NaN).
     threshold:         a row fires at p <= threshold.
     error:             why there is no score; never shown to a client.
     """
@@ -144,6 +145,10 @@ class Finding:
         return min(self.p_values, default=1.0)
 
 
+def _none() -> Bools:
+    return np.zeros(0, dtype=np.bool_)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do before the model has answered.
@@ -153,8 +158,11 @@ class Decision:
     enforced:  whether enforcement is real for this caller: the model enforces, and the canary has him.
     x:         what to send instead of the query's input; None: the original bytes.
     standby:   a purified input to send alongside, whose answer is used if a view detector fires; None: none.
-    views:     further inputs on which view detectors want the model's answers, in stage order.
-    view_counts: by view detector, how many of `views` are its own.
+    views:     further inputs on which view detectors, then voting purifiers, want the model's answers, in stage order;
+               each of the rows of `view_rows` alone.
+    view_rows: (N,) the rows that `views` are of.
+    view_counts: by stage (`detector/NAME`, `purifier/NAME`), how many of `views` are its own.
+    voted:     (N,) rows whose answer is the vote of the voting purifiers' copies.
     waits:     whether the answer must be held until the conclusion; else it may leave at once.
     suspicious: (N,) rows that an enforcing stage has flagged.
     evidence:  by monitor, the e-values (log) to credit to the caller, one a fresh row.
@@ -168,9 +176,11 @@ class Decision:
     x: Array | None = None
     standby: Array | None = None
     views: tuple[Array, ...] = ()
+    view_rows: Bools = field(default_factory=_none)
     view_counts: Mapping[str, int] = field(default_factory=dict)
+    voted: Bools = field(default_factory=_none)
     waits: bool = False
-    suspicious: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    suspicious: Bools = field(default_factory=_none)
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -179,7 +189,7 @@ class Answer:
     """What the served model said, in its own dtype and meaning (logits or probabilities).
 
     y:       (N, C) the answer to the forwarded input; None where it is missing or of another form.
-    views:   the answers to `Decision.views`, in order; None where a call failed.
+    views:   the answers to `Decision.views`, in order, of the rows of `Decision.view_rows`; None where a call failed.
     standby: the answer to `Decision.standby`.
     """
 
@@ -232,6 +242,15 @@ class Detector(Protocol):
 
 
 @runtime_checkable
+class AnswerDetector(Protocol):
+    """Holds an input against the model's answer to it; no further inputs."""
+
+    def score_answer(self, x: Array, probs: Array) -> Array:
+        """(N, ...) unit form, (N, C) rows that sum to 1 -> (N,), higher = more suspicious."""
+        ...
+
+
+@runtime_checkable
 class ViewDetector(Protocol):
     """Compares the model's answers on several views of an input."""
 
@@ -244,11 +263,75 @@ class ViewDetector(Protocol):
         ...
 
 
+@runtime_checkable
+class VotingPurifier(Protocol):
+    """Answers with what the model makes of several copies of an input."""
+
+    def copies(self, x: Array) -> tuple[Array, ...]:
+        """(N, ...) unit form -> further inputs of the same shape, unit form."""
+        ...
+
+    def vote(self, copy_probs: tuple[Array, ...]) -> Array:
+        """(N, C) answers on each copy, rows sum to 1 -> (N, C) rows that sum to 1."""
+        ...
+
+
 class Purifier(Protocol):
     """Takes a perturbation away."""
 
     def purify(self, x: Array) -> Array:
         """(N, ...) unit form -> the same shape, dtype and bounds."""
+        ...
+
+
+class Network(Protocol):
+    """A network of the profile. Rows are independent of each other and of how they are batched."""
+
+    def __call__(self, x: Array) -> Mapping[str, Array]:
+        """(N, ...) unit form -> outputs by name, (N, ...) float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Equipment:
+    """What a stage works with beyond its options.
+
+    networks: of the profile, those that the stage needs.
+    arrays:   what its `learn` returned at `guard fit`.
+    secret:   32 bytes that key what is random; the stage's own.
+    """
+
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    secret: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What `guard fit` lets a stage, or a network, learn from: clean rows that calibrate nothing.
+
+    x:       (N, ...) unit form.
+    probs:   (N, C) the served model's answers, rows sum to 1; None where it answers with labels only.
+    classes: how many there are.
+    seed:    of everything that is random.
+    """
+
+    x: Array
+    probs: Array | None
+    classes: int
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    seed: int = 0
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A stage that works with networks, with arrays that it learned, or with a secret.
+
+    It may also have `needs`, the names of its networks, and `learn(material) -> arrays`.
+    """
+
+    def equip(self, equipment: Equipment) -> Any:
+        """The working stage. Raises ValueError, in words, for what it cannot serve."""
         ...
 
 
