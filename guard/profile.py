@@ -20,7 +20,7 @@ import numpy as np
 import pydantic
 
 from guard.calibration import Calibration
-from guard.types import Array, InvalidQuery, Kind, ModelMetadata, TensorSpec
+from guard.types import Array, Batching, InvalidQuery, Kind, ModelMetadata, TensorSpec
 
 FORMAT = 1
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -182,7 +182,10 @@ def stage_options(stage: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One model's profile. `notes` says how it was made (counts, seed, held-out rates); nothing reads it to decide."""
+    """One model's profile. `notes` says how it was made (counts, seed, held-out rates); nothing reads it to decide.
+
+    batching: None where `guard fit` did not ask (older profiles).
+    """
 
     metadata: ModelMetadata
     input_name: str
@@ -194,6 +197,7 @@ class Profile:
     stages: Mapping[str, StageFit]
     notes: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    batching: Batching | None = None
 
     def calibration(self, kind: Kind, name: str, stage: Any) -> Calibration:
         """The stage's calibration. Raises ProfileError where there is none for exactly these options."""
@@ -232,6 +236,7 @@ def save_profile(profile: Profile, directory: Path) -> str:
         "output": {"name": profile.output_name, "meaning": profile.meaning, "classes": profile.classes},
         "stages": {key: {"options": dict(fit.options)} for key, fit in profile.stages.items()},
         "notes": dict(profile.notes),
+        "batching": None if profile.batching is None else asdict(profile.batching),
         "files": {"calibration.npz": hashlib.sha256(buffer.getvalue()).hexdigest()},
     }
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
@@ -269,6 +274,12 @@ class _Output(pydantic.BaseModel, extra="forbid"):
     classes: int = pydantic.Field(ge=1)
 
 
+class _Batching(pydantic.BaseModel, extra="forbid"):
+    max_rows: int | None = pydantic.Field(ge=0)
+    stateful: bool
+    decoupled: bool
+
+
 class _Stage(pydantic.BaseModel, extra="forbid"):
     options: dict[str, Any]
 
@@ -282,6 +293,7 @@ class _Document(pydantic.BaseModel, extra="forbid"):
     stages: dict[str, _Stage]
     notes: dict[str, Any]
     files: dict[str, str]
+    batching: _Batching | None = None
 
 
 def _read(path: Path) -> bytes:
@@ -343,4 +355,5 @@ def load_profile(directory: Path | str) -> Profile:
         stages=stages,
         notes=document.notes,
         digest=hashlib.sha256(raw).hexdigest(),
+        batching=None if document.batching is None else Batching(**document.batching.model_dump()),
     )

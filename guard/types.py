@@ -373,3 +373,22 @@ class ModelMetadata:
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How a served model takes rows.
+
+    max_rows:  of one call; None: no limit is known; 0 and 1: it does not batch, a call has the rows of one query.
+    stateful:  calls belong to sequences, each moves a state.
+    decoupled: one call may get any number of answers.
+    """
+
+    max_rows: int | None = None
+    stateful: bool = False
+    decoupled: bool = False
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether rows may be added to a caller's own."""
+        return (self.max_rows is None or self.max_rows > 1) and not self.stateful and not self.decoupled

@@ -19,7 +19,7 @@ from guard.profile import (
     save_profile,
     to_probabilities,
 )
-from guard.types import InvalidQuery
+from guard.types import Batching, InvalidQuery
 from tests.core.helpers import METADATA, MeanDetector, profile_of
 
 UNIT = (0.0,), (1.0,)
@@ -237,3 +237,31 @@ def test_missing_and_oversized_files_are_refused(saved: Path, monkeypatch: pytes
     monkeypatch.setattr(profiles, "MAX_FILE_BYTES", 10)
     with pytest.raises(ProfileError, match="larger than 10 bytes"):
         load_profile(saved)
+
+
+@pytest.mark.parametrize("batching", [None, Batching(), Batching(8), Batching(0, stateful=True, decoupled=True)])
+def test_how_the_model_batches_is_kept(tmp_path: Path, batching: Batching | None) -> None:
+    save_profile(replace(profile_of({}), batching=batching), tmp_path)
+    assert load_profile(tmp_path).batching == batching
+
+
+def test_profiles_that_do_not_say_how_the_model_batches_are_read(saved: Path) -> None:
+    document = json.loads((saved / "profile.json").read_text())
+    del document["batching"]
+    (saved / "profile.json").write_text(json.dumps(document))
+    assert load_profile(saved).batching is None
+
+
+@pytest.mark.parametrize(
+    ("batching", "more"),
+    [
+        (Batching(), True),
+        (Batching(2), True),
+        (Batching(1), False),
+        (Batching(0), False),
+        (Batching(8, stateful=True), False),
+        (Batching(8, decoupled=True), False),
+    ],
+)
+def test_rows_are_added_where_the_model_batches(batching: Batching, more: bool) -> None:
+    assert batching.takes_more is more
