@@ -43,6 +43,7 @@ class ScaleUp:
         """(N, C) on x and on each multiple -> (N,)."""
         label = probs.argmax(axis=1)
         rows = np.arange(len(label))
-        kept = np.mean([view.argmax(axis=1) == label for view in view_probs], axis=0)
-        confidence = np.mean([view[rows, label] for view in view_probs], axis=0, dtype=np.float64)
-        return np.asarray(kept + np.clip(confidence, 0, 1) / (len(view_probs) + 1))
+        kept = sum((view.argmax(axis=1) == label).astype(np.float64) for view in view_probs)
+        confidence = sum(view[rows, label].astype(np.float64) for view in view_probs)
+        steps = len(view_probs)
+        return np.asarray(kept / steps + np.clip(confidence / steps, 0, 1) / (steps + 1))
