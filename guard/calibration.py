@@ -5,6 +5,12 @@ clean calibration scores, p(s) = (1 + #{calibration >= s}) / (n + 1). If the cle
 P(p <= a) <= a for every a, whatever the score's distribution. Ties count against the detection, so the test is valid
 for discrete scores too.
 
+**One budget for many stages.** A row's statistic over K stages is T = min_k p_k / w_k (a weighted minimum, Westfall and
+Young 1993), and its clean distribution is taken from n further clean rows that no stage's calibration has seen. A stage
+fires at p_k <= w_k t, where T <= t holds for floor(budget (n + 1)) - 1 of those rows at most: so a clean row makes any
+stage fire with probability at most the budget, whatever the stages have to do with each other. Where they see the same
+thing, each gets more than its share of the budget; splitting it (Bonferroni) would assume the worst.
+
 **Evidence over time.** A p-value becomes an e-value (expectation at most 1 under the null) by the mixture calibrator of
 Vovk and Wang 2021 (arXiv:1912.06116): e(p) = (1 - p + p ln p) / (p ln(p)^2), the average of k p^(k-1) over k in (0, 1).
 A caller turns hostile at an unknown time, so the e-process is a mixture over the start k with weights
@@ -59,6 +65,26 @@ class Calibration:
     def least(self) -> float:
         """The smallest p-value there can be; a threshold below it never fires."""
         return 1.0 / (self.scores.size + 1.0)
+
+
+def weighted_least(p_values: Array, weights: Array) -> NDArray[np.float64]:
+    """(N, K) p-values, (K,) positive weights -> (N,) the statistic T; infinite where K is 0."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    if p_values.shape[1] == 0:
+        return np.full(len(p_values), np.inf)
+    return np.asarray((p_values / np.asarray(weights, dtype=np.float64)).min(axis=1))
+
+
+def joint_threshold(statistics: Array, budget: float) -> float:
+    """(n,) T of clean rows -> the largest t such that T <= t holds for a clean row with probability `budget` at most.
+
+    0 where n rows cannot show so small a rate.
+    """
+    ordered = np.sort(np.asarray(statistics, dtype=np.float64))
+    allowed = math.floor(budget * (ordered.size + 1) + 1e-9) - 1
+    if allowed < 0:
+        return 0.0
+    return float(np.nextafter(ordered[min(allowed, ordered.size - 1)], 0.0))
 
 
 def log_e_value(p: float) -> float:

@@ -62,7 +62,8 @@ class _Tally:
                 raise RuntimeError(f"{finding.stage}: {finding.error}")
             key = stage_key(finding.kind, finding.stage)
             if finding.kind == "monitor":
-                hits = profile.stages[key].calibration.p_values(np.asarray(finding.scores)) <= rate
+                calibration = profile.stages[key].calibration
+                hits = np.zeros(0) if calibration is None else calibration.p_values(np.asarray(finding.scores)) <= rate
                 self.callers[finding.stage] = min(self.callers.get(finding.stage, 1.0), finding.p_value)
             else:
                 hits = np.asarray(finding.p_values) <= finding.threshold

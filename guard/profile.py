@@ -2,6 +2,9 @@
 
     profile.json      input layout and bounds, output meaning, stages and their options, where it all came from
     calibration.npz   one sorted float64 array a stage: its scores on clean inputs
+    joint.npz         one float64 array a detector: its scores on further clean inputs, the same rows in all of them
+    learned.npz       what stages learned, STAGE/NAME
+    NETWORK.onnx      networks that stages work with
 
 Nothing in it is executable, and arrays are read without pickle. The JSON holds the SHA-256 of every other file, and a
 digest of the served model's metadata, so that a profile is refused where it was not made for what is served.
@@ -11,10 +14,11 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pydantic
@@ -22,8 +26,10 @@ import pydantic
 from guard.calibration import Calibration
 from guard.types import Array, Batching, InvalidQuery, Kind, ModelMetadata, TensorSpec
 
-FORMAT = 1
+FORMAT = 2
 MAX_FILE_BYTES = 256 * 1024 * 1024
+_OWN_FILE = re.compile(r"[a-z_]{1,64}\.(npz|onnx)")
+CALIBRATION, JOINT, LEARNED = "calibration.npz", "joint.npz", "learned.npz"
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
 Meaning = Literal["probabilities", "logits", "labels"]
 
@@ -163,10 +169,18 @@ def metadata_digest(metadata: ModelMetadata) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StageFit:
-    """One stage's calibration, and the options it was made with (defaults filled in)."""
+    """What was made for one stage.
+
+    options:     what it was made with, defaults filled in.
+    calibration: its scores on clean rows; None for a stage that does not score.
+    joint:       (n,) its scores on further clean rows, the same for every detector; None where there are none.
+    arrays:      what it learned.
+    """
 
     options: Mapping[str, Any]
-    calibration: Calibration
+    calibration: Calibration | None
+    joint: Array | None = None
+    arrays: Mapping[str, Array] = field(default_factory=dict)
 
 
 def stage_key(kind: Kind, name: str) -> str:
@@ -176,7 +190,7 @@ def stage_key(kind: Kind, name: str) -> str:
 
 def stage_options(stage: Any) -> dict[str, Any]:
     """A stage's options as plain JSON data, defaults filled in."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(stage)))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(stage), default=str))
     return plain
 
 
@@ -197,18 +211,26 @@ class Profile:
     stages: Mapping[str, StageFit]
     notes: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    networks: Mapping[str, bytes] = field(default_factory=dict)
     batching: Batching | None = None
 
-    def calibration(self, kind: Kind, name: str, stage: Any) -> Calibration:
-        """The stage's calibration. Raises ProfileError where there is none for exactly these options."""
+    def fitted(self, kind: Kind, name: str, stage: Any) -> StageFit:
+        """What was made for the stage. Raises ProfileError where there is nothing for exactly these options."""
         fit = self.stages.get(stage_key(kind, name))
         if fit is None:
-            raise ProfileError(f"the profile has no calibration for {kind} {name!r}; run `guard fit` with this stage")
+            raise ProfileError(f"the profile has nothing for {kind} {name!r}; run `guard fit` with this stage")
         if dict(fit.options) != stage_options(stage):
             raise ProfileError(
                 f"{kind} {name!r} is set to {stage_options(stage)}, but the profile was fitted with {dict(fit.options)}"
             )
-        return fit.calibration
+        return fit
+
+    def calibration(self, kind: Kind, name: str, stage: Any) -> Calibration:
+        """The stage's calibration. Raises ProfileError where there is none for exactly these options."""
+        calibration = self.fitted(kind, name, stage).calibration
+        if calibration is None:
+            raise ProfileError(f"the profile has no calibration for {kind} {name!r}; run `guard fit` with this stage")
+        return calibration
 
     def check_served(self, metadata: ModelMetadata) -> None:
         """Raises ProfileError where what is served is not what the profile was made for."""
@@ -224,10 +246,11 @@ class Profile:
 def save_profile(profile: Profile, directory: Path) -> str:
     """Write a profile; returns its digest. The directory is made; files of an older profile are replaced."""
     directory.mkdir(parents=True, exist_ok=True)
-    arrays = {key: fit.calibration.scores for key, fit in profile.stages.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    (directory / "calibration.npz").write_bytes(buffer.getvalue())
+    files = _packed_files(profile)
+    for stale in _files_of_former(directory) - files.keys():
+        (directory / stale).unlink(missing_ok=True)
+    for name, raw in files.items():
+        (directory / name).write_bytes(raw)
     document = {
         "format": FORMAT,
         "model": asdict(profile.metadata),
@@ -235,13 +258,39 @@ def save_profile(profile: Profile, directory: Path) -> str:
         "input": {"name": profile.input_name, "datatype": profile.datatype, **asdict(profile.space)},
         "output": {"name": profile.output_name, "meaning": profile.meaning, "classes": profile.classes},
         "stages": {key: {"options": dict(fit.options)} for key, fit in profile.stages.items()},
+        "networks": sorted(profile.networks),
         "notes": dict(profile.notes),
         "batching": None if profile.batching is None else asdict(profile.batching),
-        "files": {"calibration.npz": hashlib.sha256(buffer.getvalue()).hexdigest()},
+        "files": {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()},
     }
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (directory / "profile.json").write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _files_of_former(directory: Path) -> set[str]:
+    """The files of a profile that is being replaced; nothing else in the directory is touched."""
+    try:
+        document = _Document.model_validate_json(_read(directory / "profile.json"))
+    except (ProfileError, pydantic.ValidationError):
+        return set()
+    return {name for name in document.files if _OWN_FILE.fullmatch(name)}
+
+
+def _packed_files(profile: Profile) -> dict[str, bytes]:
+    """Every file but profile.json."""
+    stages = profile.stages.items()
+    files = {CALIBRATION: _pack({k: fit.calibration.scores for k, fit in stages if fit.calibration is not None})}
+    joint = {key: fit.joint for key, fit in stages if fit.joint is not None}
+    learned = {f"{key}/{name}": array for key, fit in stages for name, array in fit.arrays.items()}
+    files |= {name: _pack(arrays) for name, arrays in ((JOINT, joint), (LEARNED, learned)) if arrays}
+    return files | {f"{name}.onnx": raw for name, raw in profile.networks.items()}
+
+
+def _pack(arrays: Mapping[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 class _Tensor(pydantic.BaseModel, extra="forbid"):
@@ -285,12 +334,13 @@ class _Stage(pydantic.BaseModel, extra="forbid"):
 
 
 class _Document(pydantic.BaseModel, extra="forbid"):
-    format: Literal[1]
+    format: Literal[1, 2]
     model: _Model
     metadata_digest: str
     input: _Input
     output: _Output
     stages: dict[str, _Stage]
+    networks: tuple[Annotated[str, pydantic.Field(pattern="^[a-z_]{1,64}$")], ...] = ()
     notes: dict[str, Any]
     files: dict[str, str]
     batching: _Batching | None = None
@@ -305,12 +355,38 @@ def _read(path: Path) -> bytes:
         raise ProfileError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _arrays(raw: bytes, path: Path) -> dict[str, Array]:
+def _verified(directory: Path, name: str, document: _Document) -> bytes:
+    raw = _read(directory / name)
+    if hashlib.sha256(raw).hexdigest() != document.files.get(name):
+        raise ProfileError(f"{directory / name} is not the file that profile.json was written with")
+    return raw
+
+
+def _arrays(directory: Path, name: str, document: _Document) -> dict[str, Array]:
+    """An .npz file's arrays; none where the profile lacks one that it may lack."""
+    if name != CALIBRATION and name not in document.files:
+        return {}
+    raw = _verified(directory, name, document)
     try:
         with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except Exception as error:  # noqa: BLE001 - numpy and zipfile raise half a dozen types on a broken archive
-        raise ProfileError(f"{path} is not a readable .npz file: {type(error).__name__}") from None
+        raise ProfileError(f"{directory / name} is not a readable .npz file: {type(error).__name__}") from None
+
+
+def _stage_of(key: str, stage: _Stage, arrays: Mapping[str, Mapping[str, Array]], directory: Path) -> StageFit:
+    scores, joint = arrays[CALIBRATION].get(key), arrays[JOINT].get(key)
+    if scores is None and key.startswith(("detector/", "monitor/")):
+        raise ProfileError(f"{directory / CALIBRATION} lacks {key}")
+    learned = {name[len(key) + 1 :]: array for name, array in arrays[LEARNED].items() if name.startswith(f"{key}/")}
+    try:
+        calibration = None if scores is None else Calibration.of(scores)
+        joint = None if joint is None else np.asarray(joint, dtype=np.float64).reshape(-1)
+    except (ValueError, TypeError) as error:
+        raise ProfileError(f"{directory / CALIBRATION}: {key}: {error}") from None
+    if joint is not None and not np.isfinite(joint).all():
+        raise ProfileError(f"{directory / JOINT}: {key}: scores must be finite")
+    return StageFit(stage.options, calibration, joint, learned)
 
 
 def _specs(tensors: tuple[_Tensor, ...]) -> tuple[TensorSpec, ...]:
@@ -328,18 +404,10 @@ def load_profile(directory: Path | str) -> Profile:
         raise ProfileError(
             f"{directory / 'profile.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
-    packed = _read(directory / "calibration.npz")
-    if hashlib.sha256(packed).hexdigest() != document.files.get("calibration.npz"):
-        raise ProfileError(f"{directory / 'calibration.npz'} is not the file that profile.json was written with")
-    arrays = _arrays(packed, directory / "calibration.npz")
-    stages = {}
-    for key, stage in document.stages.items():
-        if key not in arrays:
-            raise ProfileError(f"{directory / 'calibration.npz'} lacks {key}")
-        try:
-            stages[key] = StageFit(stage.options, Calibration.of(arrays[key]))
-        except (ValueError, TypeError) as error:
-            raise ProfileError(f"{directory / 'calibration.npz'}: {key}: {error}") from None
+    arrays = {name: _arrays(directory, name, document) for name in (CALIBRATION, JOINT, LEARNED)}
+    stages = {key: _stage_of(key, stage, arrays, directory) for key, stage in document.stages.items()}
+    if len({len(fit.joint) for fit in stages.values() if fit.joint is not None}) > 1:
+        raise ProfileError(f"{directory / JOINT}: the stages' rows are not the same")
     model, source = document.model, document.input
     metadata = ModelMetadata(model.name, model.versions, model.platform, _specs(model.inputs), _specs(model.outputs))
     if metadata_digest(metadata) != document.metadata_digest:
@@ -355,5 +423,6 @@ def load_profile(directory: Path | str) -> Profile:
         stages=stages,
         notes=document.notes,
         digest=hashlib.sha256(raw).hexdigest(),
+        networks={name: _verified(directory, f"{name}.onnx", document) for name in document.networks},
         batching=None if document.batching is None else Batching(**document.batching.model_dump()),
     )
