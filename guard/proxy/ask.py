@@ -1,7 +1,8 @@
 """Asking a served model, one call after the other: what `guard fit` needs of an OIP server, or of an ONNX file.
 
-Rows go in calls of at most `batch` rows and about REQUEST_BYTES, or of exactly the model's batch size where that is
-fixed (a short last batch is filled up with its last row). A server that is away is asked again, a few times.
+Rows go in calls of at most `batch` rows (fewer, once `batching` has said so) and about REQUEST_BYTES, or of exactly the
+model's batch size where that is fixed (a short last batch is filled up with its last row). A server that is away is
+asked again, a few times.
 Errors: AskError, with a text for operators. It may quote the server: never show it to a caller.
 """
 
@@ -18,8 +19,8 @@ from guard.proxy import tls
 from guard.proxy.embedded import SERVICE, EmbeddedUpstream
 from guard.proxy.status import Code, name_of
 from guard.settings import ClientTls, Embedded
-from guard.types import Array, ModelMetadata
-from guard.wire import images, messages, tensors
+from guard.types import Array, Batching, ModelMetadata
+from guard.wire import batching, images, messages, tensors
 from guard.wire import open_inference_pb2 as pb
 from guard.wire.images import Format
 
@@ -36,7 +37,11 @@ cast = tensors.cast
 
 
 class AskError(RuntimeError):
-    """The model cannot be asked, or gave no answer."""
+    """The model cannot be asked, or gave no answer. `code`: the call's status, where one ended it."""
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class _Failed(Exception):
@@ -125,11 +130,14 @@ class ServedModel:
         *,
         batch: int = 64,
         timeout_s: float = 60.0,
+        limit: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = name
+        """limit: the most rows that the model takes in one call, where its server does not say."""
+        self.name, self._limit = name, limit
         self._line, self._batch, self._timeout_s, self._sleep = line, batch, timeout_s, sleep
         self._known: ModelMetadata | None = None
+        self._takes: Batching | None = None
 
     @classmethod
     def remote(cls, address: str, name: str, *, settings: ClientTls | None = None, **options: Any) -> "ServedModel":
@@ -139,7 +147,7 @@ class ServedModel:
     @classmethod
     def embedded(cls, settings: Embedded, name: str, **options: Any) -> "ServedModel":
         """An ONNX file. Raises ConfigError."""
-        return cls(_InProcess(settings, name), name, **options)
+        return cls(_InProcess(settings, name), name, limit=settings.max_batch_rows, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +168,20 @@ class ServedModel:
             except messages.InvalidAnswer as error:
                 raise AskError(f"the metadata of {self.name!r} cannot be read: {error}") from None
         return self._known
+
+    def batching(self) -> Batching:
+        """How the model takes rows: its configuration says it, or, where a server has none, shapes. Raises AskError."""
+        if self._takes is None:
+            request = pb.ModelConfigRequest(name=self.name).SerializeToString()
+            try:
+                self._takes = batching.of_config(self._call("ModelConfig", request))
+            except messages.InvalidAnswer as error:
+                raise AskError(f"the configuration of {self.name!r} cannot be read: {error}") from None
+            except AskError as error:
+                if error.code != Code.UNIMPLEMENTED:
+                    raise
+                self._takes = batching.of_metadata(self.metadata(), self._limit)
+        return self._takes
 
     def answer(self, arrays: Mapping[str, Array], on_rows: Callable[[int], None] = lambda _: None) -> dict[str, Array]:
         """Inputs by name, all of N rows -> outputs by name, of N rows each. Raises AskError.
@@ -182,7 +204,8 @@ class ServedModel:
 
     def _rows_a_call(self, arrays: Mapping[str, Array], total: int) -> int:
         size = sum(_nbytes(array) for array in arrays.values()) / max(total, 1)
-        return max(1, min(self._batch, int(REQUEST_BYTES // max(size, 1))))
+        most = self._batch if self._takes is None else min(self._batch, self._takes.max_rows or self._batch)
+        return max(1, min(most, int(REQUEST_BYTES // max(size, 1))))
 
     def _infer(self, part: Mapping[str, Array], rows: int) -> dict[str, Array]:
         datatypes = {spec.name: spec.datatype for spec in self.metadata().inputs}
@@ -206,7 +229,8 @@ class ServedModel:
                 return self._line.call(SERVICE + method, body, self._timeout_s)
             except _Failed as error:
                 if error.code != Code.UNAVAILABLE or attempt == _ATTEMPTS - 1:
-                    raise AskError(f"{method} of {self.name!r} failed: {name_of(error.code)}: {error}") from None
+                    text = f"{method} of {self.name!r} failed: {name_of(error.code)}: {error}"
+                    raise AskError(text, error.code) from None
             self._sleep(_FIRST_WAIT_S * 2**attempt)
         raise AssertionError("unreachable")
 

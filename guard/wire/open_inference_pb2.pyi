@@ -228,3 +228,35 @@ class ModelStreamInferResponse(_message.Message):
     error_message: str
     infer_response: ModelInferResponse
     def __init__(self, error_message: _Optional[str] = ..., infer_response: _Optional[_Union[ModelInferResponse, _Mapping]] = ...) -> None: ...
+
+class ModelConfigRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ModelConfig(_message.Message):
+    __slots__ = ("max_batch_size", "sequence_batching", "model_transaction_policy")
+    class SequenceBatching(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class TransactionPolicy(_message.Message):
+        __slots__ = ("decoupled",)
+        DECOUPLED_FIELD_NUMBER: _ClassVar[int]
+        decoupled: bool
+        def __init__(self, decoupled: _Optional[bool] = ...) -> None: ...
+    MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_BATCHING_FIELD_NUMBER: _ClassVar[int]
+    MODEL_TRANSACTION_POLICY_FIELD_NUMBER: _ClassVar[int]
+    max_batch_size: int
+    sequence_batching: ModelConfig.SequenceBatching
+    model_transaction_policy: ModelConfig.TransactionPolicy
+    def __init__(self, max_batch_size: _Optional[int] = ..., sequence_batching: _Optional[_Union[ModelConfig.SequenceBatching, _Mapping]] = ..., model_transaction_policy: _Optional[_Union[ModelConfig.TransactionPolicy, _Mapping]] = ...) -> None: ...
+
+class ModelConfigResponse(_message.Message):
+    __slots__ = ("config",)
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    config: ModelConfig
+    def __init__(self, config: _Optional[_Union[ModelConfig, _Mapping]] = ...) -> None: ...

@@ -10,7 +10,7 @@ from guard.proxy import ask
 from guard.proxy.ask import AskError, ServedModel
 from guard.proxy.status import Code
 from guard.settings import ClientTls, ConfigError, Embedded
-from guard.types import TensorSpec
+from guard.types import Batching, TensorSpec
 from guard.wire import messages
 from guard.wire import open_inference_pb2 as pb
 from tests.fit_world import clean_images, logits_of, oip_server, quadrants_onnx
@@ -231,3 +231,71 @@ def test_images_that_are_none():
     with pytest.raises(AskError, match="of the images from number 16 on, image 1"):
         ask.decode(files, (4, 4, 1))
     assert ask.decode(files[:0], (4, 4, 1))[0].shape == (0, 4, 4, 1)
+
+
+# --- how the model takes rows
+
+
+def configured(config: pb.ModelConfig | None, code: int = Code.UNIMPLEMENTED, **options: Any):
+    """A model whose server has this configuration, or ends the question for it with this code."""
+    line, served = scripted(echo, **options)
+    plain = line.answer
+
+    def answer(path: str, body: bytes) -> bytes:
+        if not path.endswith("ModelConfig"):
+            return plain(path, body)
+        if config is None:
+            raise ask._Failed(code, "no")
+        assert pb.ModelConfigRequest.FromString(body).name == "m"
+        return pb.ModelConfigResponse(config=config).SerializeToString()
+
+    line.answer = answer
+    return line, served
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (pb.ModelConfig(max_batch_size=8), Batching(8)),
+        (pb.ModelConfig(), Batching(0)),
+        (pb.ModelConfig(max_batch_size=1, sequence_batching={}), Batching(1, stateful=True)),
+        (pb.ModelConfig(model_transaction_policy={"decoupled": True}), Batching(0, decoupled=True)),
+    ],
+)
+def test_the_configuration_says_how_the_model_takes_rows(config, expected):
+    line, served = configured(config)
+    assert served.batching() == served.batching() == expected
+    assert [method for method, _, _ in line.asked] == ["ModelConfig"]
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((-1, 2), Batching()), ((4, 2), Batching(0)), ((), Batching(0))])
+def test_without_a_configuration_the_shapes_say_it(shape, expected):
+    assert configured(None, shape=shape)[1].batching() == expected
+
+
+def test_a_server_that_does_not_tell_is_an_error():
+    with pytest.raises(AskError, match="ModelConfig of 'm' failed: PERMISSION_DENIED"):
+        configured(None, Code.PERMISSION_DENIED)[1].batching()
+    line, served = scripted(echo)
+    line.answer = lambda path, body: b"\xff"
+    with pytest.raises(AskError, match="the configuration of 'm' cannot be read"):
+        served.batching()
+
+
+def test_a_file_takes_as_many_rows_as_the_settings_say(file, tmp_path):
+    with ServedModel.embedded(Embedded(file=file, max_batch_rows=5), "q") as served:
+        assert served.batching() == Batching(5)
+        assert len(served.answer({"x": rows(12)})["logits"]) == 12
+    fixed = quadrants_onnx(tmp_path / "fixed.onnx", batch=4)
+    with ServedModel.embedded(Embedded(file=fixed), "q") as served:
+        assert served.batching() == Batching(0)
+
+
+def test_no_call_has_more_rows_than_the_model_takes():
+    line, served = configured(pb.ModelConfig(max_batch_size=3))
+    served.batching()
+    served.answer({"x": np.zeros((7, 2), np.float32)})
+    assert sizes(line) == [3, 3, 1]
+    line, served = configured(pb.ModelConfig(max_batch_size=3))
+    served.answer({"x": np.zeros((7, 2), np.float32)})
+    assert sizes(line) == [7]  # the control: it was not asked how many it takes
