@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 STAGES = ("guard.detectors.*", "guard.purifiers.*", "guard.monitors.*", "guard.outputs.*", "guard.filters")
 STAGE_HOUSE = ("guard.types", "guard.registry", "guard.filters", "guard.networks")
-ARRAYS = ("numpy", "cv2", "pydantic.Field")
+ARRAYS = ("numpy", "cv2", "pydantic.Field", "pydantic.TypeAdapter", "pydantic.ValidationError")
 CORE = ("guard.types", "guard.registry", "guard.calibration", "guard.profile", "guard.settings", "guard.engine")
 WIRE_USERS = ("guard.proxy.*", "guard.client", "guard.wire", "guard.wire.*", "adversary.*")  # adversary: its own rules
 ORACLE = ("adversary.oracle", "adversary.messages")
