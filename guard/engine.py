@@ -7,9 +7,11 @@ No I/O, no clock, no randomness but keyed hashes. Four plain calls around the ca
     decide   monitors, detectors, policy, purifiers               (then: the upstream is called, or not)
     conclude view detectors, policy again, output protections     (then: the answer leaves)
 
-Evidence. A detector's score becomes a conformal p-value and fires at its share of the model's false-positive budget
-(Bonferroni: shares sum to the budget, so that the rate of flagged clean rows stays below it however the detectors
-depend on each other). A monitor's p-values are accumulated over the caller's queries (`guard.calibration.Evidence`).
+Evidence. A detector's score becomes a conformal p-value and fires at its share of the model's false-positive budget,
+set so that all of them together flag a clean row at that rate (`guard.assembly`). Detectors look at the input alone, at
+the input and its answer, or at the answers to further inputs; with `escalate_below` the last are for rows alone of
+which the first are unsure. They judge the input as it came: where a purified one is forwarded, the model is asked about
+the original, too. A monitor's p-values are accumulated over the caller's queries (`guard.calibration.Evidence`).
 The budget counts rows, not calls: putting a row into a batch gains a caller nothing.
 
 Errors. A stage that raises, or returns another shape or NaN, yields a finding with an error; where the stage enforces
@@ -18,16 +20,17 @@ and says `on_error: deny`, the query is refused. A stage never ends a query in a
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.calibration import Calibration, Evidence, log_e_value
+from guard.assembly import Stage, assemble, capped
+from guard.calibration import Evidence, log_e_value
 from guard.profile import Profile, ProfileError, Space, from_probabilities, to_probabilities
-from guard.settings import STAGE_LISTS, Model, build_stage
+from guard.settings import Model
 from guard.types import (
     Action,
     Answer,
@@ -45,6 +48,7 @@ from guard.types import (
     Query,
     Sketches,
     ViewDetector,
+    VotingPurifier,
     When,
 )
 
@@ -53,28 +57,7 @@ class StageError(RuntimeError):
     """A stage did not keep its contract. Stays inside: it becomes a finding."""
 
 
-_UNCALIBRATED = Calibration.of(np.zeros(1))  # of purifiers and outputs, which do not score
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stage:
-    """One stage as the settings want it. `threshold`: its share of the budget, where it scores."""
-
-    name: str
-    kind: Kind
-    impl: Any
-    mode: Mode
-    on_error: OnError
-    when: When = When.SUSPICIOUS
-    threshold: float = 0.0
-    calibration: Calibration = _UNCALIBRATED
-
-    @property
-    def enforces(self) -> bool:
-        return self.mode is Mode.ENFORCE
-
-    def finding(self, **values: Any) -> Finding:
-        return Finding(self.name, self.kind, self.mode, threshold=self.threshold, **values)
+_REFERENCE = "reference"  # the input as it came, asked about where another is forwarded
 
 
 class Engine:
@@ -88,24 +71,34 @@ class Engine:
         self.profile = profile
         self._secret = hashlib.blake2b(secret, key=b"guard engine", digest_size=32).digest()
         self._space: Space = profile.space
-        stages = _assemble(settings, profile)
-        self.stages: tuple[_Stage, ...] = tuple(s for s in stages if s.mode is not Mode.OFF)
+        self.stages: tuple[Stage, ...]
+        self.stages, self._cheap = assemble(settings, profile, self._secret)
         self._monitors = self._of("monitor")
-        self._detectors = tuple(s for s in self._of("detector") if not isinstance(s.impl, ViewDetector))
+        self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
-        self._purifiers = self._of("purifier")
+        self._answer_detectors = tuple(
+            s for s in self._of("detector") if not s.sees_input_alone and s not in self._view_detectors
+        )
+        self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
+        self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
-        if profile.meaning == "labels" and (self._view_detectors or self._outputs):
-            names = ", ".join(s.name for s in (*self._view_detectors, *self._outputs))
-            raise ProfileError(f"the model answers with labels only, which {names} cannot work with")
+        self._check()
 
-    def _of(self, kind: Kind) -> tuple[_Stage, ...]:
+    def _check(self) -> None:
+        readers = (*self._view_detectors, *self._answer_detectors, *self._voters, *self._outputs)
+        if self.profile.meaning == "labels" and readers:
+            names = ", ".join(s.name for s in readers)
+            raise ProfileError(f"the model answers with labels only, which {names} cannot work with")
+        if len(self._voters) > 1:
+            raise ProfileError(f"one voting purifier at most, not {', '.join(s.name for s in self._voters)}")
+
+    def _of(self, kind: Kind) -> tuple[Stage, ...]:
         return tuple(s for s in self.stages if s.kind == kind)
 
     @property
     def reads_answers(self) -> bool:
         """Whether any stage needs the model's answer as an array."""
-        return bool(self._view_detectors or self._outputs)
+        return bool(self._view_detectors or self._answer_detectors or self._voters or self._outputs)
 
     # --- before the upstream is called
 
@@ -120,7 +113,7 @@ class Engine:
     def _validate(self, query: Query) -> bool:
         """Whether values are invalid where validation is in shadow. Raises InvalidQuery where it enforces."""
         checks = self.settings.validation
-        mode = _capped(checks.mode, self.settings.mode)
+        mode = capped(checks.mode, self.settings.mode)
         if mode is not Mode.OFF:
             try:
                 self._space.check(query.x, finite=checks.finite, bounds=checks.bounds)
@@ -183,7 +176,7 @@ class Engine:
             findings.append(finding)
         return findings, evidence
 
-    def _score(self, stage: _Stage, rows: int, score: Callable[[], Array]) -> Finding:
+    def _score(self, stage: Stage, rows: int, score: Callable[[], Array]) -> Finding:
         """Run one scoring stage and calibrate what it says."""
         try:
             scores = _rows_of_finite(score(), rows)
@@ -250,27 +243,96 @@ class Engine:
         return (current if acted else None), tuple(failed)
 
     def _plan_views(self, decision: Decision) -> Decision:
-        """What else to ask the model: views for the view detectors, a standby in case they fire and policy purifies."""
+        """What else to ask the model: views, copies to vote on, and a standby in case a detector fires."""
+        looked, voted, may_vote = self._escalated(decision), self._voted(decision), self._may_vote(decision)
+        rows = looked | may_vote
         unit = _unit(decision.query)
+        makers: list[tuple[str, Stage | None, Callable[[Array], tuple[Array, ...]]]] = []
+        if looked.any():
+            makers += [(s.key, s, s.impl.views) for s in self._view_detectors]
+        if decision.x is not None and (self._answer_detectors or (makers and looked.any())):
+            makers, rows = [(_REFERENCE, None, _itself), *makers], np.ones_like(rows)
+        if may_vote.any():
+            makers += [(s.key, s, s.impl.copies) for s in self._voters if s.enforces]
+        views, counts, failed = self._make_views(makers, unit[rows], decision)
+        if failed:
+            decision = self._weigh(decision, decision.findings + failed)
+        if decision.action is Action.DENY:
+            return decision
+        enforcing = decision.enforced and (
+            any(s.enforces and s.key in counts for s in self._view_detectors)
+            or any(s.enforces for s in self._answer_detectors)
+        )
+        protecting = decision.enforced and any(s.enforces for s in (*self._outputs, *self._voters))
+        decision = replace(
+            decision,
+            views=views,
+            view_rows=rows,
+            looked=looked,
+            voted=voted,
+            view_counts=counts,
+            waits=enforcing or protecting,
+        )
+        return self._plan_standby(decision) if enforcing else decision
+
+    def _make_views(
+        self,
+        makers: "list[tuple[str, Stage | None, Callable[[Array], tuple[Array, ...]]]]",
+        unit: Floats,
+        decision: Decision,
+    ) -> tuple[tuple[Array, ...], dict[str, int], tuple[Finding, ...]]:
+        """The further inputs in the model's own form, how many are whose, and who failed."""
         views: list[Array] = []
         counts: dict[str, int] = {}
         failed: list[Finding] = []
-        for stage in self._view_detectors:
+        for key, stage, make in makers:
             try:
-                made = [_same_kind(view, unit) for view in stage.impl.views(unit)]
+                made = [_same_kind(view, unit) for view in make(unit)]
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
-                failed.append(stage.finding(error=_name(error)))
+                failed += [] if stage is None else [stage.finding(error=_name(error))]
                 continue
-            counts[stage.name] = len(made)
+            counts[key] = len(made)
             views += [self._space.from_unit(view, decision.query.x) for view in made]
-        if failed:
-            decision = self._weigh(decision, decision.findings + tuple(failed))
-        enforcing = decision.enforced and any(s.enforces for s in self._view_detectors if s.name in counts)
-        protecting = decision.enforced and any(s.enforces for s in self._outputs)
-        if decision.action is Action.DENY:
-            return decision
-        decision = replace(decision, views=tuple(views), view_counts=counts, waits=enforcing or protecting)
-        return self._plan_standby(decision) if enforcing else decision
+        return tuple(views), counts, tuple(failed)
+
+    def _escalated(self, decision: Decision) -> Bools:
+        """(N,) rows that view detectors look at."""
+        rows = len(decision.query.x)
+        if not self._view_detectors or self._cheap is None:
+            return np.full(rows, bool(self._view_detectors))
+        own = {f.stage: f for f in decision.findings if f.kind == "detector" and f.error is None}
+        columns = [own[s.name].p_values if s.name in own else (0.0,) * rows for s in self._detectors]
+        unsure = self._cheap.p_values(np.column_stack(columns)) <= (self.settings.escalate_below or 0.0)
+        return np.asarray(unsure | self._sampled(_unit(decision.query)))
+
+    def _sampled(self, unit: Floats) -> Bools:
+        """A share of all rows, by a keyed hash: the same row always, or never."""
+        share = self.settings.escalate_sample
+        if share == 0:
+            return np.zeros(len(unit), np.bool_)
+        digests = (
+            hashlib.blake2b(row.tobytes(), key=self._secret, digest_size=8, person=b"guard sample").digest()
+            for row in np.ascontiguousarray(unit)
+        )
+        return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests], dtype=np.bool_)
+
+    def _voted(self, decision: Decision) -> Bools:
+        """(N,) rows whose answer will be a vote, as far as is known."""
+        none = np.zeros(len(decision.query.x), np.bool_)
+        if not decision.enforced or not any(s.enforces for s in self._voters):
+            return none
+        if any(s.when is When.ALWAYS for s in self._voters):
+            return ~none
+        return decision.suspicious if decision.action is Action.PURIFY else none
+
+    def _may_vote(self, decision: Decision) -> Bools:
+        """(N,) rows whose answer may yet turn out to be a vote: all, where detectors have still to speak."""
+        voted = self._voted(decision)
+        later = any(s.enforces for s in (*self._view_detectors, *self._answer_detectors))
+        asked = decision.enforced and self.settings.policy.on_input is Action.PURIFY
+        if later and asked and any(s.enforces for s in self._voters):
+            return np.ones_like(voted)
+        return voted
 
     def _plan_standby(self, decision: Decision) -> Decision:
         if self.settings.policy.on_input is not Action.PURIFY or decision.suspicious.all():
@@ -290,16 +352,35 @@ class Engine:
         """What the answer adds, and what leaves. A denied decision stays denied."""
         if decision.action is Action.DENY:
             return Conclusion(decision, Action.DENY, decision.would_be, decision.findings)
-        probs, views = self._read(answer.y), [self._read(view) for view in answer.views]
-        found, start = [], 0
-        for stage in self._view_detectors:
-            if stage.name not in decision.view_counts:
-                continue  # `decide` has its error
-            own = views[start : start + decision.view_counts[stage.name]]
-            start += decision.view_counts[stage.name]
-            found.append(self._compare(stage, probs, own, len(decision.query.x)))
+        given = self._given(decision, answer)
+        probs = given.get(_REFERENCE, (self._read(answer.y),))[0]
+        if _REFERENCE in decision.view_counts and _REFERENCE not in given:
+            probs = None
+        unit = _unit(decision.query)
+        found = [self._hold(stage, unit, probs) for stage in self._answer_detectors]
+        found += [
+            self._compare(stage, probs, given.get(stage.key), decision)
+            for stage in self._view_detectors
+            if stage.key in decision.view_counts  # else `decide` has its error, or nobody was asked
+        ]
         decision = self._weigh(decision, decision.findings + tuple(found))
-        return self._answer(decision, answer, probs)
+        return self._answer(decision, answer, given)
+
+    def _given(self, decision: Decision, answer: Answer) -> dict[str, tuple[Floats, ...]]:
+        """The answers to each stage's further inputs, of the rows of `view_rows`; without those that lack one."""
+        views, given, start = [self._read(view) for view in answer.views], {}, 0
+        rows = int(decision.view_rows.sum())
+        for key, count in decision.view_counts.items():
+            own = tuple(view for view in views[start : start + count] if view is not None and len(view) == rows)
+            start += count
+            if len(own) == count:
+                given[key] = own
+        return given
+
+    def _hold(self, stage: Stage, unit: Floats, probs: Floats | None) -> Finding:
+        if probs is None or len(probs) != len(unit):
+            return stage.finding(error="no answer to look at")
+        return self._score(stage, len(unit), partial(stage.impl.score_answer, unit, probs))
 
     def _read(self, y: Array | None) -> Floats | None:
         if y is None:
@@ -309,26 +390,53 @@ class Engine:
         except ValueError:
             return None
 
-    def _compare(self, stage: _Stage, probs: Floats | None, views: list[Floats | None], rows: int) -> Finding:
-        answered = tuple(view for view in views if view is not None and probs is not None and view.shape == probs.shape)
-        if probs is None or len(answered) < len(views):
+    def _compare(
+        self, stage: Stage, probs: Floats | None, given: tuple[Floats, ...] | None, decision: Decision
+    ) -> Finding:
+        rows = decision.view_rows
+        if probs is None or given is None or len(probs) != len(rows):
             return stage.finding(error="no answer to compare")
-        return self._score(stage, rows, partial(stage.impl.score_views, probs, answered))
+        own = probs[rows]
+        if any(view.shape != own.shape for view in given):
+            return stage.finding(error="no answer to compare")
+        finding = self._score(stage, len(own), partial(stage.impl.score_views, own, given))
+        return finding if finding.error is not None else _spread(finding, rows, decision.looked)
 
-    def _answer(self, decision: Decision, answer: Answer, probs: Floats | None) -> Conclusion:
+    def _answer(self, decision: Decision, answer: Answer, given: dict[str, tuple[Floats, ...]]) -> Conclusion:
         """Choose and protect the answer of a weighed decision."""
         y, use_standby = answer.y, False
         if decision.action is Action.PURIFY and decision.standby is not None:
             if answer.standby is None:
                 decision = self._without_standby(decision)
             else:
-                y, probs, use_standby = answer.standby, self._read(answer.standby), True
-        protected, failed = self._protect(decision, y, probs)
+                y, use_standby = answer.standby, True
+        probs = self._read(y)
+        decision, probs, voted = self._vote(decision, probs, given)
+        protected, failed = self._protect(decision, y, probs, voted)
         if failed:
             decision = self._weigh(decision, decision.findings + failed)
         if decision.action is Action.DENY:
             protected, use_standby = None, False
         return Conclusion(decision, decision.action, decision.would_be, decision.findings, use_standby, protected)
+
+    def _vote(
+        self, decision: Decision, probs: Floats | None, given: dict[str, tuple[Floats, ...]]
+    ) -> tuple[Decision, Floats | None, Bools]:
+        """The answers with the votes in their rows, and which rows these are."""
+        rows = decision.voted | self._voted(decision)
+        voted = np.zeros_like(rows)
+        for stage in self._voters:
+            if not rows.any() or stage.key not in decision.view_counts or decision.action is Action.DENY:
+                continue
+            try:
+                ballots = _ballots(given.get(stage.key), probs, rows)
+                own = _distribution(stage.impl.vote(ballots), ballots[0])
+            except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
+                decision = self._weigh(decision, (*decision.findings, stage.finding(error=_name(error))))
+                continue
+            probs, voted = np.array(probs), rows
+            probs[rows] = own[rows[decision.view_rows]]
+        return decision, probs, voted
 
     def _without_standby(self, decision: Decision) -> Decision:
         """The purified input got no answer: each purifier's `on_error` says what that means."""
@@ -336,9 +444,9 @@ class Engine:
         return self._weigh(decision, decision.findings + failed)
 
     def _protect(
-        self, decision: Decision, y: Array | None, probs: Floats | None
+        self, decision: Decision, y: Array | None, probs: Floats | None, voted: Bools
     ) -> tuple[Array | None, tuple[Finding, ...]]:
-        """The protected (N, C) output in its own meaning and dtype, None where nothing changed."""
+        """The (N, C) output with votes and protections, in its own meaning and dtype; None where nothing changed."""
         if not decision.enforced or decision.action is Action.DENY:
             return None, ()
         rows = decision.suspicious if decision.action is Action.DEGRADE else np.zeros_like(decision.suspicious)
@@ -346,7 +454,7 @@ class Engine:
         stages = [(stage, chosen) for stage, chosen in stages if chosen.any()]
         if y is None or probs is None or len(probs) != len(rows):
             return None, tuple(stage.finding(error="no answer to protect") for stage, _ in stages)
-        current, changed, failed = probs, np.zeros_like(rows), []
+        current, changed, failed = probs, voted.copy(), []
         for stage, chosen in stages:
             try:
                 current = _distribution(stage.impl.protect(current, chosen), current)
@@ -381,6 +489,24 @@ def _suspicious(findings: "list[Finding]", rows: int) -> Bools:
     return flagged
 
 
+def _spread(finding: Finding, rows: Bools, looked: Bools) -> Finding:
+    """A finding on some rows as one on all: p-value 1 and no score where nobody looked."""
+    scores, p_values = np.full(len(rows), np.nan), np.ones(len(rows))
+    scores[rows], p_values[rows] = finding.scores, finding.p_values
+    scores[~looked], p_values[~looked] = np.nan, 1.0
+    return replace(finding, scores=tuple(map(float, scores)), p_values=tuple(map(float, p_values)))
+
+
+def _ballots(given: tuple[Floats, ...] | None, probs: Floats | None, rows: Bools) -> tuple[Floats, ...]:
+    if given is None or probs is None or len(probs) != len(rows):
+        raise StageError("no answers to vote on")
+    return given
+
+
+def _itself(x: Array) -> tuple[Array, ...]:
+    return (x,)
+
+
 def _rows_of_finite(scores: Array, rows: int) -> NDArray[np.float64]:
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (rows,):
@@ -407,36 +533,3 @@ def _distribution(made: Array, like: Array) -> Floats:
     if not np.isfinite(made).all() or (made < 0).any() or (np.abs(made.sum(axis=1) - 1.0) > 1e-6).any():  # noqa: PLR2004
         raise StageError("returned rows that are no distribution")
     return made
-
-
-def _capped(mode: Mode, cap: Mode) -> Mode:
-    order = list(Mode)
-    return order[min(order.index(mode), order.index(cap))]
-
-
-def _assemble(settings: Model, profile: Profile) -> list[_Stage]:
-    """The settings' stages, built, calibrated, with their share of the budget."""
-    weights = sum(d.weight for d in settings.detectors if _capped(d.mode, settings.mode) is not Mode.OFF)
-    watching = sum(1 for m in settings.monitors if _capped(m.mode, settings.mode) is not Mode.OFF)
-    stages = []
-    for attribute, kind in STAGE_LISTS:
-        for i, entry in enumerate(getattr(settings, attribute)):
-            impl = build_stage(kind, entry.stage, entry.options, f"{attribute}.{i}")
-            if getattr(impl, "needs_images", False) and not profile.space.is_image:
-                raise ProfileError(f"{kind} {entry.stage!r} works on images only, and the model takes vectors")
-            mode = _capped(entry.mode, settings.mode)
-            common = {"name": entry.stage, "kind": kind, "impl": impl, "mode": mode, "on_error": entry.on_error}
-            if mode is Mode.OFF or kind in {"purifier", "output"}:
-                stages.append(_Stage(**common, when=getattr(entry, "when", When.SUSPICIOUS)))
-                continue
-            share = entry.weight / weights if kind == "detector" else 1.0 / watching
-            rate = settings.false_positive_rate if kind == "detector" else settings.caller_false_alarm_rate
-            calibration = profile.calibration(kind, entry.stage, impl)
-            if kind == "detector" and share * rate < calibration.least:
-                raise ProfileError(
-                    f"detector {entry.stage!r} can never fire: its share of the budget is {share * rate:g}, and "
-                    f"its {calibration.scores.size} clean inputs cannot show less than {calibration.least:g}; "
-                    f"fit with at least {int(np.ceil(1 / (share * rate))) - 1}"
-                )
-            stages.append(_Stage(**common, threshold=share * rate, calibration=calibration))
-    return stages

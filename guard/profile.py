@@ -232,6 +232,12 @@ class Profile:
             raise ProfileError(f"the profile has no calibration for {kind} {name!r}; run `guard fit` with this stage")
         return calibration
 
+    def network(self, name: str) -> bytes:
+        """One network's file. Raises ProfileError where it is not there."""
+        if name not in self.networks:
+            raise ProfileError(f"the profile has no network {name!r}; run `guard fit` with the stages that need it")
+        return self.networks[name]
+
     def check_served(self, metadata: ModelMetadata) -> None:
         """Raises ProfileError where what is served is not what the profile was made for."""
         if metadata_digest(metadata) == metadata_digest(self.metadata):

@@ -184,6 +184,11 @@ class Model(_Settings):
     """The share of callers (by a keyed hash) for whom enforcement is real; the others are in shadow."""
     false_positive_rate: float = Field(0.01, gt=0, lt=1)
     """The share of clean inputs that the detectors together may flag."""
+    escalate_below: float | None = Field(None, gt=0, le=1)
+    """Ask view detectors (extra upstream rows) only about inputs to which the detectors that look at the input alone
+    give together a p-value of at most this; default: about every input."""
+    escalate_sample: float = Field(0.0, ge=0, le=1)
+    """With `escalate_below`: the share of all other inputs (by a keyed hash) that they are asked about, too."""
     caller_false_alarm_rate: float = Field(0.001, gt=0, lt=1)
     """The share of benign callers that the monitors together may ever flag."""
     validation: Validation = Validation()
@@ -202,6 +207,8 @@ class Model(_Settings):
             raise ValueError("upstream and embedded exclude each other")
         if (self.detectors or self.monitors or self.purifiers or self.outputs) and self.profile is None:
             raise ValueError("stages need a profile: run `guard fit` and set `profile`")
+        if self.escalate_sample and self.escalate_below is None:
+            raise ValueError("escalate_sample goes with escalate_below")
         asked = {self.policy.on_input if self.detectors else None, self.policy.on_caller if self.monitors else None}
         if Action.PURIFY in asked and not self.purifiers:
             raise ValueError("policy says purify, but there is no purifier")

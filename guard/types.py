@@ -161,6 +161,7 @@ class Decision:
     views:     further inputs on which view detectors, then voting purifiers, want the model's answers, in stage order;
                each of the rows of `view_rows` alone.
     view_rows: (N,) the rows that `views` are of.
+    looked:    (N,) the rows that view detectors judge.
     view_counts: by stage (`detector/NAME`, `purifier/NAME`), how many of `views` are its own.
     voted:     (N,) rows whose answer is the vote of the voting purifiers' copies.
     waits:     whether the answer must be held until the conclusion; else it may leave at once.
@@ -177,6 +178,7 @@ class Decision:
     standby: Array | None = None
     views: tuple[Array, ...] = ()
     view_rows: Bools = field(default_factory=_none)
+    looked: Bools = field(default_factory=_none)
     view_counts: Mapping[str, int] = field(default_factory=dict)
     voted: Bools = field(default_factory=_none)
     waits: bool = False

@@ -225,7 +225,7 @@ def test_a_view_detector_fires_on_the_gap_between_answers() -> None:
 def test_views_of_several_detectors_are_told_apart() -> None:
     engine = engine_of(detectors=[{"stage": "test_broken_views"}, *VIEWS])
     decision = decide(engine, GOOD)
-    assert dict(decision.view_counts) == {"test_views": 1}
+    assert dict(decision.view_counts) == {"detector/test_views": 1}
     result = conclude(engine, decision, views=(Y[1:2],))
     assert [(f.stage, f.error) for f in result.findings] == [
         ("test_broken_views", "returned shape (1, 1) for (1, 4)"),
