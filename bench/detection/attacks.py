@@ -1,6 +1,6 @@
 """The attacks of the table: the adversary's own, with the bounds and budgets that are usual for each data set.
 
-On CIFAR-10 C&W and EAD have half of their usual gradients, so that the table is made within its time; their bounds
+C&W and EAD have half of their usual gradients, so that the table is made within its time; their bounds
 are wide enough that both reach nearly every image. JSMA may change a tenth of the pixels. The universal perturbation
 and the patch are made from the images they are then put on. The transfer is MI-FGSM on a network of the attacker's own,
 fitted on labelled images that the victim did not learn from.
@@ -51,10 +51,10 @@ MNIST = (
     _planned("autoattack", 0.3, 6910, 30),
     _planned("mi-fgsm", 0.3, 10, 20, surrogate=True),
     _planned("patch", 0.25, 20, 20, joint=True),
-    _planned("carlini-wagner", 4.0, 1000, 1000),
+    _planned("carlini-wagner", 4.0, 500, 500),
     _planned("jsma", 78.0, 78, 100),
     _planned("universal", 0.3, 200, 200, options={"passes": 2, "candidates": 5}, joint=True),
-    _planned("ead", 30.0, 1000, 1500),
+    _planned("ead", 30.0, 500, 750),
 )
 CIFAR10 = (
     _planned("fgsm", _WIDE, 1, 1),

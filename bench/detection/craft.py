@@ -1,7 +1,7 @@
 """Crafts the adversarial inputs of the table, a unit of work at a time, and keeps them: a killed run goes on.
 
-A unit is one attack on at most 250 images. What is kept is float32, named by the victim's digest, the attack with all
-its options, the seed, and the images themselves.
+A unit is one attack on at most 250 images, or on all where one perturbation or one surrogate is made for them. What is
+kept is float32, named by the victim's digest, the attack with all its options, the seed, and the images themselves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,7 +73,7 @@ def units(data: str, rows: int, names: Sequence[str] = ()) -> list[Unit]:
     for planned in ATTACKS[data]:
         if not names or planned.name in names:
             most = min(rows, planned.rows or rows)
-            step = most if planned.joint else ROWS
+            step = most if planned.joint or planned.surrogate else ROWS
             made += [Unit(data, planned.name, at, min(at + step, most)) for at in range(0, most, step)]
     return made
 
