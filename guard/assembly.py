@@ -1,10 +1,10 @@
 """The settings' stages, built, equipped and calibrated, each with the threshold at which it fires.
 
-Thresholds of detectors. Where the profile holds joint scores, all detectors together fire on a clean row at the asked
-rate (`guard.calibration.joint_threshold`); where it does not, each gets its share of the budget by weight (Bonferroni).
-With `escalate_below`, the same rule that decides who is escalated is applied to the joint rows, so that the rate still
-is the one that was asked for; with `escalate_sample`, too, rows are escalated that no rule names, and the thresholds
-are those of all detectors on all rows, which hold for either.
+Thresholds of detectors. Where the profile knows which scores are of one row, all detectors together fire on a clean row
+at the asked rate (`guard.calibration.joint_threshold`); where it does not, each gets its share of the budget by weight
+(Bonferroni). With `escalate_below`, the rule that decides who is escalated is applied to the calibration rows, too, so
+that the rate still is the one that was asked for; with `escalate_sample` rows are escalated that no rule names, and the
+thresholds are those of all detectors on all rows, which hold for either.
 """
 
 import math
@@ -29,7 +29,9 @@ _UNCALIBRATED = Calibration.of(np.zeros(1))  # of purifiers and outputs, which d
 class Stage:
     """One stage as the settings want it.
 
-    threshold: at which p-value it fires, where it scores. weight: relative to other detectors. joint: scores, (n,).
+    threshold: at which p-value it fires, where it scores.
+    weight:    relative to other detectors.
+    joint:     (n,) its scores by row.
     """
 
     name: str
@@ -184,7 +186,7 @@ def _places(stages: Sequence[Stage], some: Sequence[Stage]) -> list[int]:
 
 def _joint_p_values(stages: Sequence[Stage]) -> NDArray[np.float64] | None:
     """(n, K); None where a stage has no joint scores."""
-    columns = [stage.calibration.p_values(stage.joint) for stage in stages if stage.joint is not None]
+    columns = [stage.calibration.own_p_values(stage.joint) for stage in stages if stage.joint is not None]
     return np.column_stack(columns) if columns and len(columns) == len(stages) else None
 
 
@@ -194,7 +196,11 @@ def _cheap(
     if settings.escalate_below is None or not any(isinstance(stage.impl, ViewDetector) for stage in stages):
         return None
     if not seen or p_values is None:
-        lacking = "a detector that looks at the input alone" if not seen else "joint scores in the profile: fit it anew"
+        lacking = (
+            "a detector that looks at the input alone"
+            if not seen
+            else "scores by row, which this profile does not have: fit it anew"
+        )
         raise ProfileError(f"escalate_below needs {lacking}")
     weights = np.array([stage.weight for stage in seen], dtype=np.float64)
     own = weighted_least(p_values[:, _places(stages, seen)], weights)

@@ -6,10 +6,12 @@ P(p <= a) <= a for every a, whatever the score's distribution. Ties count agains
 for discrete scores too.
 
 **One budget for many stages.** A row's statistic over K stages is T = min_k p_k / w_k (a weighted minimum, Westfall and
-Young 1993), and its clean distribution is taken from n further clean rows that no stage's calibration has seen. A stage
-fires at p_k <= w_k t, where T <= t holds for floor(budget (n + 1)) - 1 of those rows at most: so a clean row makes any
-stage fire with probability at most the budget, whatever the stages have to do with each other. Where they see the same
-thing, each gets more than its share of the budget; splitting it (Bonferroni) would assume the worst.
+Young 1993). Its own clean distribution is that of the n calibration rows, each ranked among themselves and the row in
+question: n + 1 exchangeable rows to which the same is done, so that no rows have to be set apart. (A calibration row's
+p_k is counted without the row in question, which can only make it smaller, and the test stricter.) A stage fires at
+p_k <= w_k t, where T <= t holds for floor(budget (n + 1)) - 1 calibration rows at most: a clean row makes any stage fire
+with probability at most the budget, whatever the stages have to do with each other. Where they see the same thing, each
+gets more than its share of the budget; splitting it (Bonferroni) would assume the worst.
 
 **Evidence over time.** A p-value becomes an e-value (expectation at most 1 under the null) by the mixture calibrator of
 Vovk and Wang 2021 (arXiv:1912.06116): e(p) = (1 - p + p ln p) / (p ln(p)^2), the average of k p^(k-1) over k in (0, 1).
@@ -60,6 +62,10 @@ class Calibration:
         n = self.scores.size
         as_extreme = n - np.searchsorted(self.scores, np.asarray(scores, dtype=np.float64), side="left")
         return np.asarray((1.0 + as_extreme) / (n + 1.0), dtype=np.float64)
+
+    def own_p_values(self, scores: Array) -> NDArray[np.float64]:
+        """The same for the calibration rows themselves: each counts itself, and nobody else is added."""
+        return np.asarray(self.p_values(scores) - self.least, dtype=np.float64)
 
     @property
     def least(self) -> float:

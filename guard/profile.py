@@ -1,8 +1,8 @@
 """What `guard fit` learned of one served model: plain data in a directory.
 
     profile.json      input layout and bounds, output meaning, stages and their options, where it all came from
-    calibration.npz   one sorted float64 array a stage: its scores on clean inputs
-    joint.npz         one float64 array a detector: its scores on further clean inputs, the same rows in all of them
+    calibration.npz   one float64 array a stage: its scores on clean inputs; of detectors in the order of the rows,
+                      which are the same for all of them
     learned.npz       what stages learned, STAGE/NAME
     NETWORK.onnx      networks that stages work with
 
@@ -29,7 +29,7 @@ from guard.types import Array, Batching, InvalidQuery, Kind, ModelMetadata, Tens
 FORMAT = 2
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _OWN_FILE = re.compile(r"[a-z_]{1,64}\.(npz|onnx)")
-CALIBRATION, JOINT, LEARNED = "calibration.npz", "joint.npz", "learned.npz"
+CALIBRATION, LEARNED = "calibration.npz", "learned.npz"
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
 Meaning = Literal["probabilities", "logits", "labels"]
 
@@ -173,7 +173,7 @@ class StageFit:
 
     options:     what it was made with, defaults filled in.
     calibration: its scores on clean rows; None for a stage that does not score.
-    joint:       (n,) its scores on further clean rows, the same for every detector; None where there are none.
+    joint:       (n,) the same in the order of the rows, which are the same for every detector; None: not known.
     arrays:      what it learned.
     """
 
@@ -263,7 +263,9 @@ def save_profile(profile: Profile, directory: Path) -> str:
         "metadata_digest": metadata_digest(profile.metadata),
         "input": {"name": profile.input_name, "datatype": profile.datatype, **asdict(profile.space)},
         "output": {"name": profile.output_name, "meaning": profile.meaning, "classes": profile.classes},
-        "stages": {key: {"options": dict(fit.options)} for key, fit in profile.stages.items()},
+        "stages": {
+            key: {"options": dict(fit.options), "joint": fit.joint is not None} for key, fit in profile.stages.items()
+        },
         "networks": sorted(profile.networks),
         "notes": dict(profile.notes),
         "batching": None if profile.batching is None else asdict(profile.batching),
@@ -286,10 +288,10 @@ def _files_of_former(directory: Path) -> set[str]:
 def _packed_files(profile: Profile) -> dict[str, bytes]:
     """Every file but profile.json."""
     stages = profile.stages.items()
-    files = {CALIBRATION: _pack({k: fit.calibration.scores for k, fit in stages if fit.calibration is not None})}
-    joint = {key: fit.joint for key, fit in stages if fit.joint is not None}
+    scores = {key: fit.calibration.scores for key, fit in stages if fit.calibration is not None}
+    scores |= {key: fit.joint for key, fit in stages if fit.joint is not None}
     learned = {f"{key}/{name}": array for key, fit in stages for name, array in fit.arrays.items()}
-    files |= {name: _pack(arrays) for name, arrays in ((JOINT, joint), (LEARNED, learned)) if arrays}
+    files = {CALIBRATION: _pack(scores)} | ({LEARNED: _pack(learned)} if learned else {})
     return files | {f"{name}.onnx": raw for name, raw in profile.networks.items()}
 
 
@@ -337,6 +339,7 @@ class _Batching(pydantic.BaseModel, extra="forbid"):
 
 class _Stage(pydantic.BaseModel, extra="forbid"):
     options: dict[str, Any]
+    joint: bool = False
 
 
 class _Document(pydantic.BaseModel, extra="forbid"):
@@ -381,17 +384,15 @@ def _arrays(directory: Path, name: str, document: _Document) -> dict[str, Array]
 
 
 def _stage_of(key: str, stage: _Stage, arrays: Mapping[str, Mapping[str, Array]], directory: Path) -> StageFit:
-    scores, joint = arrays[CALIBRATION].get(key), arrays[JOINT].get(key)
+    scores = arrays[CALIBRATION].get(key)
     if scores is None and key.startswith(("detector/", "monitor/")):
         raise ProfileError(f"{directory / CALIBRATION} lacks {key}")
     learned = {name[len(key) + 1 :]: array for name, array in arrays[LEARNED].items() if name.startswith(f"{key}/")}
     try:
         calibration = None if scores is None else Calibration.of(scores)
-        joint = None if joint is None else np.asarray(joint, dtype=np.float64).reshape(-1)
     except (ValueError, TypeError) as error:
         raise ProfileError(f"{directory / CALIBRATION}: {key}: {error}") from None
-    if joint is not None and not np.isfinite(joint).all():
-        raise ProfileError(f"{directory / JOINT}: {key}: scores must be finite")
+    joint = None if scores is None or not stage.joint else np.asarray(scores, dtype=np.float64).ravel()
     return StageFit(stage.options, calibration, joint, learned)
 
 
@@ -410,10 +411,10 @@ def load_profile(directory: Path | str) -> Profile:
         raise ProfileError(
             f"{directory / 'profile.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
-    arrays = {name: _arrays(directory, name, document) for name in (CALIBRATION, JOINT, LEARNED)}
+    arrays = {name: _arrays(directory, name, document) for name in (CALIBRATION, LEARNED)}
     stages = {key: _stage_of(key, stage, arrays, directory) for key, stage in document.stages.items()}
     if len({len(fit.joint) for fit in stages.values() if fit.joint is not None}) > 1:
-        raise ProfileError(f"{directory / JOINT}: the stages' rows are not the same")
+        raise ProfileError(f"{directory / CALIBRATION}: the detectors' rows are not the same")
     model, source = document.model, document.input
     metadata = ModelMetadata(model.name, model.versions, model.platform, _specs(model.inputs), _specs(model.outputs))
     if metadata_digest(metadata) != document.metadata_digest:
