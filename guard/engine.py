@@ -100,6 +100,11 @@ class Engine:
         """Whether any stage needs the model's answer as an array."""
         return bool(self._view_detectors or self._answer_detectors or self._voters or self._outputs)
 
+    @property
+    def holds_answers(self) -> bool:
+        """Whether a detector looks at the answer to the input itself, with or without views."""
+        return bool(self._answer_detectors)
+
     # --- before the upstream is called
 
     def admit(self, query: Query) -> Query:

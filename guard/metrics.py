@@ -74,6 +74,13 @@ class Metrics:
         self.upstream_seconds = histogram(
             "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
         )
+        self.rows = counter("guard_rows_total", "Rows of inspected queries that the model was asked about.", "model")
+        self.extra_rows = counter(
+            "guard_extra_rows_total",
+            "Rows that Guard asked the model about beyond the callers' own: behind them in one call, or beside.",
+            "model",
+            "how",
+        )
         self.config_reloads = counter("guard_config_reloads_total", "Reloads of the settings.", "result")
         self.rejected = counter("guard_rejected_calls_total", "Calls turned away before they were read.", "reason")
         self.identities = counter(

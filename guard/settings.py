@@ -189,6 +189,10 @@ class Model(_Settings):
     give together a p-value of at most this; default: about every input."""
     escalate_sample: float = Field(0.0, ge=0, le=1)
     """With `escalate_below`: the share of all other inputs (by a keyed hash) that they are asked about, too."""
+    extra_rows: Literal["ride", "beside"] = "ride"
+    """How rows that detectors ask the model about travel, where the answer waits for them: behind the caller's own in
+    one call, if the profile says that the model batches and they fit (a batched row's answer can differ in its last
+    bits, as with any dynamic batcher), or always in calls beside the caller's, whose answer then stays bit-equal."""
     caller_false_alarm_rate: float = Field(0.001, gt=0, lt=1)
     """The share of benign callers that the monitors together may ever flag."""
     validation: Validation = Validation()

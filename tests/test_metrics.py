@@ -22,6 +22,8 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_denied_methods": ("grpc_method",),
     "guard_upstream_calls": ("model", "purpose", "grpc_code"),
     "guard_upstream_seconds": ("model", "purpose"),
+    "guard_rows": ("model",),
+    "guard_extra_rows": ("model", "how"),
     "guard_config_reloads": ("result",),
     "guard_rejected_calls": ("reason",),
     "guard_identities": ("source",),

@@ -1,20 +1,19 @@
 """One inspected request: what is read of it, decided on it, and sent for it. Array work only, run in worker threads.
 
-The original bytes are forwarded as they came unless the policy replaces the input. Further inputs (views, a purified
-standby) are calls of their own beside it, all rows of one view in one call, the other inputs unchanged.
+The original bytes are forwarded as they came unless the policy replaces the input, or rows of Guard's own ride with
+the caller's (`guard.proxy.extra`).
 """
 
 import hashlib
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from guard.engine import Engine
 from guard.profile import Profile
+from guard.proxy.extra import Ask, Asking
 from guard.settings import Limits, Model
 from guard.types import Answer, Array, Conclusion, Decision, InvalidQuery, Query, Sketches
-from guard.wire import messages
-from guard.wire.images import Format, decode_images, encode_images
+from guard.wire import messages, rows
+from guard.wire.images import Format, decode_images
 from guard.wire.messages import Inference, InvalidAnswer
 
 
@@ -32,29 +31,52 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
+class How:
+    """What is known of a decision's surroundings.
+
+    may_ride:  rows may be added to the caller's.
+    reads:     a detector reads the answer to the caller's own rows.
+    max_bytes: of a call with rows of several inputs, about.
+    """
+
+    may_ride: bool
+    reads: bool
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A decision, and the requests that carry it out.
 
     forward:  what goes to the upstream in the request's place.
-    views:    one request a view.
-    standby:  the purified request, in case a view detector fires.
-    probe:    the request with the inspected output added, where the caller did not ask for it and views are compared.
+    ride:     the same with every row of Guard's own behind it; then there are none of the following.
+    views:    calls with the views' rows.
+    standby:  the purified request, in case a detector fires.
+    probe:    the request with the inspected output added, where the caller did not ask for it and a detector reads it.
+    asking:   writes further requests; None where there are none.
     sha256:   of the body as it came; empty where no event is made.
     """
 
     decision: Decision
     forward: bytes
-    views: tuple[bytes, ...] = ()
+    ride: Ask | None = None
+    views: tuple[Ask, ...] = ()
     standby: bytes | None = None
     probe: bytes | None = None
+    asking: Asking | None = None
     sha256: str = ""
+
+    @property
+    def rows(self) -> int:
+        """The caller's."""
+        return len(self.decision.query.x)
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """The answers' bodies to the further requests; None where a call failed or was not made."""
+    """The answers' bodies to the further requests, without those that failed or were not made."""
 
-    views: tuple[bytes | None, ...] = ()
+    views: tuple[tuple[Ask, bytes], ...] = ()
     standby: bytes | None = None
     probe: bytes | None = None
 
@@ -74,29 +96,46 @@ def look(inference: Inference, profile: Profile, model: Model, limits: Limits, e
     return Looked(query, engine.sketch(query), formats)
 
 
-def plan(inference: Inference, profile: Profile, looked: Looked, decision: Decision, *, digest: bool) -> Plan:
+def plan(inference: Inference, profile: Profile, looked: Looked, decision: Decision, how: How, *, digest: bool) -> Plan:
     """The requests that carry out a decision. Raises ValueError where an input cannot be written."""
-
-    def request(x: Array) -> bytes:
-        return messages.replace_input(inference, profile.input_name, _as_sent(x, looked, inference, profile.input_name))
-
-    views: tuple[bytes, ...] = ()
-    probe = standby = None
-    forward = inference.body if decision.x is None else request(decision.x)
-    if not inference.sequence:  # each further call would move the model's state
-        wanted, added = messages.want_output(forward, profile.output_name)
-        probe = wanted if added and decision.views else None
-        views = tuple(messages.want_output(request(view), profile.output_name)[0] for view in decision.views)
-        standby = None if decision.standby is None else request(decision.standby)
-    return Plan(decision, forward, views, standby, probe, sha256_of(inference.body) if digest else "")
+    asking = Asking(inference, profile, decision, inference.body, looked.formats, how.max_bytes)
+    if decision.x is not None:
+        asking = replace(asking, forward=asking.replaced(decision.x))
+    made = Plan(decision, asking.forward, sha256=sha256_of(inference.body) if digest else "")
+    if asking.quiet:
+        return made
+    ride = asking.ride() if how.may_ride and decision.waits else None
+    made = replace(made, asking=asking, ride=ride)
+    return made if ride else beside(made, reads=how.reads)
 
 
-def _as_sent(x: Array, looked: Looked, inference: Inference, name: str) -> Array:
-    if looked.formats is None:
-        return x
-    rows = np.empty(len(x), dtype=object)
-    rows[:] = encode_images(x, looked.formats)
-    return rows.reshape(inference.tensors[name].shape)
+def beside(made: Plan, *, reads: bool) -> Plan:
+    """The plan with calls of their own for Guard's rows. `reads`: a detector reads the caller's answer."""
+    decision, asking = made.decision, made.asking
+    if asking is None:
+        return made
+    wanted, added = messages.want_output(made.forward, asking.profile.output_name)
+    return replace(
+        made,
+        ride=None,
+        views=asking.beside(packed=not decision.waits),
+        standby=None if decision.standby is None else asking.replaced(decision.standby),
+        probe=wanted if added and (decision.views or reads) else None,
+    )
+
+
+def standby_of(made: Plan) -> bytes | None:
+    """The purified request, wherever its rows went. Raises ValueError."""
+    if made.standby is None and made.asking is not None and made.decision.standby is not None:
+        return made.asking.replaced(made.decision.standby)
+    return made.standby
+
+
+def split(body: bytes, ride: Ask) -> tuple[bytes, bytes | None]:
+    """The caller's answer, and the standby's where there is one, out of the answer to both. Raises InvalidAnswer."""
+    own, total = ride.own, ride.total
+    standby = rows.cut(body, own, own + ride.standby, total) if ride.standby else None
+    return rows.cut(body, 0, own, total), standby
 
 
 def conclude(engine: Engine, profile: Profile, made: Plan, original: bytes | None, extra: Extra) -> Conclusion:
@@ -104,12 +143,18 @@ def conclude(engine: Engine, profile: Profile, made: Plan, original: bytes | Non
     y = _output(original, profile)
     if y is None:
         y = _output(extra.probe, profile)
+    views: list[Array | None] = [None] * len(made.decision.views)
+    for ask, body in extra.views:
+        answer = _output(body, profile)
+        if answer is None or len(answer) != ask.total:
+            continue
+        y = answer[: ask.own] if y is None and ask.own else y
+        for view, part in ask.parts(answer):
+            views[view] = part
     standby = _output(extra.standby, profile)
     if standby is None and extra.standby is not None and made.probe is not None:
         standby = y  # it answered, without the output that nobody asked for: nothing of it will be changed
-    views = tuple(_output(view, profile) for view in extra.views)
-    missing = (None,) * (len(made.decision.views) - len(views))
-    return engine.conclude(made.decision, Answer(y, (*views, *missing), standby))
+    return engine.conclude(made.decision, Answer(y, tuple(views), standby))
 
 
 def _output(body: bytes | None, profile: Profile) -> Array | None:

@@ -23,6 +23,8 @@ from guard.wire.messages import Dialect, InvalidAnswer, parse_metadata
 from guard.wire.open_inference_pb2 import ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse
 
 REFRESH_S = 30.0
+BESIDE_S = 30.0
+"""How long no rows are added to callers' calls after that has made one fail."""
 PROBE_TIMEOUT_S = 5.0
 UNDESCRIBED = ModelMetadata("", (), "", (), ())
 _log = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class GuardedModel:
         self._asked_at = -REFRESH_S
         self._connection: int | None = None
         self._asking: asyncio.Task[Reply | None] | None = None
+        self._beside_until = 0.0
 
     @property
     def name(self) -> str:
@@ -103,6 +106,16 @@ class GuardedModel:
     def upstream(self) -> Upstream:
         """Its server."""
         return self.route.upstream
+
+    @property
+    def may_ride(self) -> bool:
+        """Whether rows of Guard's own may be added to a caller's call."""
+        return self.settings.extra_rows == "ride" and time.monotonic() >= self._beside_until
+
+    def rode_in_vain(self) -> None:
+        """A call failed with Guard's rows, and was answered without them: none are added for a while."""
+        _log.warning("model %s: a call failed for the rows added to it; none are added for %g s", self.name, BESIDE_S)
+        self._beside_until = time.monotonic() + BESIDE_S
 
     @property
     def protects_outputs(self) -> bool:

@@ -20,8 +20,9 @@ import numpy as np
 from guard.audit import event_of
 from guard.proxy import case, methods, record, status
 from guard.proxy.budget import Budget
-from guard.proxy.case import Extra, Plan
-from guard.proxy.further import Further, ask_further
+from guard.proxy.case import Extra, How, Plan
+from guard.proxy.extra import Ask
+from guard.proxy.further import ENDED, Further, ask_further
 from guard.proxy.models import GuardedModel, Route, ask
 from guard.proxy.record import as_decided, is_recorded
 from guard.proxy.runtime import Runtime
@@ -29,7 +30,7 @@ from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
 from guard.types import Action, Conclusion, Decision, Finding, Histories, InvalidQuery, Mode, OnError, Query
 from guard.wire import messages
-from guard.wire.messages import Inference
+from guard.wire.messages import Inference, InvalidAnswer
 
 INLINE_BYTES = 16 * 1024
 """Smaller messages are read on the event loop: a thread would cost more than the work."""
@@ -173,6 +174,7 @@ class Pipeline:
         if made.decision.action is Action.DENY:
             self.record(opened, made, as_decided(made.decision))
             return status.refused()
+        self._metrics.rows.labels(opened.label).inc(made.rows)
         return opened
 
     async def _decide(self, opened: Opened, model: GuardedModel) -> Plan:
@@ -191,16 +193,20 @@ class Pipeline:
             except (OSError, RuntimeError) as error:  # the monitors' findings carry it
                 _log.warning("the store failed: %s", type(error).__name__)
 
-        audit = self.runtime.settings.audit
+        audit, how = self.runtime.settings.audit, self._how(model)
 
         def decide() -> Plan:
             decision = engine.decide(looked.query, histories, looked.sketches)
-            return case.plan(opened.inference, profile, looked, decision, digest=is_recorded(audit, decision))
+            return case.plan(opened.inference, profile, looked, decision, how, digest=is_recorded(audit, decision))
 
         made = await opened.budget.run(decide)
         if made.decision.evidence:
             await store.credit(model.name, ticket.caller, made.decision.evidence, time.monotonic())
         return made
+
+    def _how(self, model: GuardedModel) -> How:
+        reads = model.engine is not None and model.engine.holds_answers
+        return How(may_ride=model.may_ride, reads=reads, max_bytes=self._limits.max_request_bytes)
 
     def new_budget(self) -> Budget:
         """What inspecting one query may take."""
@@ -249,24 +255,71 @@ class Pipeline:
 
     async def _answer_held(self, opened: Opened, made: Plan) -> Reply:
         """The answer leaves after the conclusion."""
+        ridden = (
+            None if made.ride is None else await self._ride(opened, made.ride, opened.ticket.left_s, made.ride.extra)
+        )
+        if ridden is not None:
+            return await self._finish(opened, made, *ridden)
+        rode, made = made.ride is not None, await self._beside(opened, made)
         further = self._ask_further(opened, made, opened.ticket.left_s)
         try:
             original = await self.call(opened, opened.forward, "original")
             if original.code != Code.OK:
-                self.record(opened, made, as_decided(made.decision))
-                return original
+                return await self._finish(opened, made, original, (None, Extra()))
+            if rode and opened.model is not None:
+                opened.model.rode_in_vain()
             answers = await further.collect(self._limits.inspection_timeout_s)
             return await self._finish(opened, made, original, answers)
         finally:
             further.cancel()
 
+    async def _ride(
+        self, opened: Opened, ride: Ask, timeout_s: float, rows: int
+    ) -> tuple[Reply, tuple[Reply | None, Extra]] | None:
+        """Ask about all rows in one call: the caller's reply, and the rest; None where they must go separately.
+
+        rows: how many are beyond those that are asked about in any case.
+        """
+        self._metrics.extra_rows.labels(opened.label, "ride").inc(rows)
+        reply = await self.call(opened, ride.body, "ride", timeout_s=timeout_s)
+        if reply.code in ENDED:
+            return reply, (None, Extra())
+        if reply.code != Code.OK:
+            return None
+        try:
+            if len(reply.body) <= INLINE_BYTES:
+                own, standby = case.split(reply.body, ride)
+            else:
+                own, standby = await opened.budget.run(case.split, reply.body, ride)
+        except (InvalidAnswer, TimeoutError):
+            return None
+        extra = Extra(((ride, reply.body),), standby)
+        return replace(reply, body=own), (None if standby is None else replace(reply, body=standby), extra)
+
+    async def _beside(self, opened: Opened, made: Plan) -> Plan:
+        """The plan with calls of their own for Guard's rows; without any where they cannot be written."""
+        if made.ride is None or opened.model is None:
+            return made
+        try:
+            return await opened.budget.run(case.beside, made, reads=self._how(opened.model).reads)
+        except (ValueError, TimeoutError):
+            return replace(made, ride=None)
+
     def _ask_further(self, opened: Opened, made: Plan, timeout_s: float) -> Further:
         """Begin to ask for views, standby and probe, all at once."""
-        return ask_further(made, lambda body, purpose: self.call(opened, body, purpose, timeout_s=timeout_s))
+
+        async def call(body: bytes, purpose: str, rows: int) -> Reply:
+            self._metrics.extra_rows.labels(opened.label, "beside").inc(rows)
+            return await self.call(opened, body, purpose, timeout_s=timeout_s)
+
+        return ask_further(made, call, self.new_budget().run)
 
     async def _finish(self, opened: Opened, made: Plan, original: Reply, answers: tuple[Reply | None, Extra]) -> Reply:
         """Conclude and protect."""
         model, (standby, extra) = opened.model, answers
+        if original.code != Code.OK:
+            self.record(opened, made, as_decided(made.decision))
+            return original
         engine, profile = (None, None) if model is None else (model.engine, model.profile)
         if model is None or engine is None or profile is None:  # the upstream was swapped under the call
             return status.upstream_away()
@@ -320,15 +373,23 @@ class Pipeline:
         self, opened: Opened, made: Plan, original: Reply | None, timeout_s: float
     ) -> tuple[Conclusion, Plan]:
         """The conclusion alone, with the further calls that it needs. Raises TimeoutError."""
-        model = opened.model
-        if original is None and made.probe is None and made.views:
-            made = replace(made, probe=made.forward)
-        further = self._ask_further(opened, made, timeout_s)
-        try:
-            _, extra = await further.collect(timeout_s)
-        finally:
-            further.cancel()
-        if model is None or model.engine is None or model.profile is None:
+        model, ends = opened.model, asyncio.get_running_loop().time() + timeout_s
+        if model is None:
+            return as_decided(made.decision), made
+        ridden = None if made.ride is None else await self._ride(opened, made.ride, timeout_s, made.ride.total)
+        if ridden is not None:
+            extra = ridden[1][1]
+        else:
+            made = await self._beside(opened, made)
+            if original is None and made.probe is None and (made.views or self._how(model).reads):
+                made = replace(made, probe=made.forward)
+            left_s = ends - asyncio.get_running_loop().time()
+            further = self._ask_further(opened, made, left_s)
+            try:
+                _, extra = await further.collect(max(0.0, left_s))
+            finally:
+                further.cancel()
+        if model.engine is None or model.profile is None:
             return as_decided(made.decision), made
         body, budget = None if original is None else original.body, self.new_budget()
         try:

@@ -148,20 +148,21 @@ class Conversation:
         return await self._conclude(opened, opened.plan)
 
     async def _conclude(self, opened: Opened, made: Plan) -> Opened | Reply:
-        """Compare the views before the message is forwarded."""
-        if not made.decision.views:
+        """Hold the model's answers against each other, and the input, before the message is forwarded."""
+        model = opened.model
+        if model is None or model.engine is None or not (made.decision.views or model.engine.holds_answers):
             self._pipeline.record(opened, made, as_decided(made.decision))
             return opened
         try:
             conclusion, made = await self._pipeline.conclude(opened, made, None, opened.ticket.left_s)
-        except TimeoutError as error:
+            standby = await opened.budget.run(case.standby_of, made) if conclusion.use_standby else None
+        except (ValueError, TimeoutError) as error:
             return self._pipeline.stuck(opened, error)
         self._pipeline.record(opened, made, conclusion)
         if conclusion.action is Action.DENY:
             return status.refused()
-        forward = made.standby if conclusion.use_standby and made.standby is not None else made.forward
         settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)
-        return replace(opened, plan=Plan(settled, forward))
+        return replace(opened, plan=Plan(settled, standby or made.forward))
 
     def _open(self) -> UpstreamStream:
         async def forwarded() -> AsyncIterator[bytes]:
