@@ -83,7 +83,7 @@ def meaning_of(value: Schema, schema: Schema) -> str:
     words = value.get("description")
     if words is None and "items" not in value:
         words = next((schema["$defs"][name].get("description", "") for name, _ in references(value)), "")
-    return (words or "").replace("\n\n", " ").replace("|", "\\|")
+    return " ".join((words or "").split()).replace("|", "\\|")
 
 
 def rows(node: Schema, schema: Schema) -> Iterator[str]:
