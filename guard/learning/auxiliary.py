@@ -1,0 +1,133 @@
+"""The auxiliary: a small network that answers like the served model and withstands small perturbations.
+
+It is distilled from the served model's answers on clean inputs (no labels are needed), and trained adversarially: each
+step sees the inputs with random noise and with one signed gradient step, and wants the served model's answers to the
+inputs as they are. What is crafted against the served model seldom fools both in the same way.
+
+Source:       Wong, Rice, Kolter 2020, arXiv:2001.03994 (FGSM from a random start); Hinton et al. 2015, arXiv:1503.02531
+              (distillation). The gradient at the noisy inputs, which that step needs, teaches, too.
+Answers:      the profile's network "auxiliary": `logits` (N, C), `features` (N, F), `embedding` (N, at most 64) of
+              length 1.
+Known bypass: gradients through both networks: the table of results has that attack.
+Cost:         see `Pace`; for 45,000 images of 32x32x3 about ten minutes on one core.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guard.learning import Tell
+from guard.learning._export import export, rebuilt
+from guard.learning._networks import EMBEDDING, Auxiliary, Plan, auxiliary_plan, folded
+from guard.learning._perturbing import Ball, soft_loss
+from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, in_parts, learn, moved, quick, seeded, tensor
+from guard.types import Array, Material
+
+OUTPUTS = ("logits", "features", "embedding")
+_EMBEDDED = 5000  # rows that the embedding's directions come from, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the auxiliary learns.
+
+    eps:     the largest perturbation, linf in unit form; 0: none, a plain distillation.
+    even:    rows of every eps up to that one; else all of that one.
+    noisy:   the share of the loss on the noisy inputs; the rest is on the perturbed ones.
+    """
+
+    eps: float
+    pace: Pace
+    even: bool = False
+    noisy: float = 0.5
+
+
+def defaults(shape: tuple[int, ...]) -> Options:
+    """What suits inputs of this shape, (H, W, C) or (D,)."""
+    if len(shape) + 1 != IMAGE_RANK:
+        return Options(0.05, Pace(epochs=20, least=1000, most=8000, batch=128, rate=0.05))
+    if shape[-1] == 1:
+        return Options(0.3, Pace(epochs=6, least=800, most=4000, batch=128, rate=0.1), even=True)
+    return Options(8 / 255, Pace(epochs=12, least=800, most=6000, batch=128, rate=0.15))
+
+
+def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Options | None = None) -> bytes:
+    """The auxiliary as an ONNX file. Raises ValueError where rows or answers are missing."""
+    del raw  # it is the first network
+    probs = answers(material)
+    shape = material.x.shape[1:]
+    plan = auxiliary_plan(shape, material.classes)
+    with seeded(material.seed) as rng:
+        model = distil(material.x, probs, plan, options or defaults(shape), rng=rng, tell=tell)
+        embed(model, material.x[rng.permutation(len(material.x))[:_EMBEDDED]])
+        return export(model, plan, OUTPUTS)
+
+
+def load(raw: bytes) -> Auxiliary:
+    """The torch module of a file that `train` wrote. Raises ValueError where it is another network."""
+    return rebuilt(raw, Auxiliary)
+
+
+def answers(material: Material) -> Array:
+    """The served model's answers, (N, C). Raises ValueError where an auxiliary cannot learn from them."""
+    if material.probs is None:
+        raise ValueError("an auxiliary learns from the served model's probabilities, and it answers with labels only")
+    if len(material.x) < FEWEST_ROWS:
+        raise ValueError(f"an auxiliary needs {FEWEST_ROWS} clean inputs to learn from; there are {len(material.x)}")
+    if material.probs.shape != (len(material.x), material.classes):
+        raise ValueError(
+            f"the answers have the shape {material.probs.shape}, not {(len(material.x), material.classes)}"
+        )
+    return np.asarray(material.probs, np.float32)
+
+
+def distil(x: Array, probs: Array, plan: Plan, options: Options, *, rng: np.random.Generator, tell: Tell) -> Auxiliary:
+    """A network of this plan that has learned to answer so, folded. Call it within `seeded`."""
+    model, images = Auxiliary(plan, fold=False), plan["kind"] == "images"
+    _scale(model, x)
+    if images:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(some: Tensor, wanted: Tensor) -> Tensor:
+        with quick(images=images):
+            logits = model.logits(some)
+        return soft_loss(logits, wanted)
+
+    def backward(rows: Rows) -> None:
+        wanted, clean = torch.from_numpy(probs[rows]), tensor(moved(x[rows], rng))
+        if not options.eps:
+            loss(clean, wanted).backward()  # type: ignore[no-untyped-call]
+            return
+        ball = Ball.around(clean, options.eps, even=options.even)
+        noisy = ball.start().requires_grad_()
+        (options.noisy * loss(noisy, wanted)).backward()  # type: ignore[no-untyped-call]
+        assert noisy.grad is not None  # noqa: S101 - for the type checker
+        perturbed = ball.step(noisy.detach(), noisy.grad)
+        ((1.0 - options.noisy) * loss(perturbed, wanted)).backward()  # type: ignore[no-untyped-call]
+
+    learned = learn(model, backward, options.pace, len(x), rng=rng, tell=tell, what="auxiliary")
+    made = folded(Auxiliary(plan), learned)
+    assert isinstance(made, Auxiliary)  # noqa: S101 - for the type checker
+    return made
+
+
+def _scale(model: Auxiliary, x: Array) -> None:
+    """Each channel or feature to mean 0 and deviation 1; one that hardly varies is not blown up."""
+    axes = tuple(range(x.ndim - 1))
+    model.mean.copy_(tensor(x.mean(axes, dtype=np.float64)))
+    model.deviation.copy_(tensor(np.maximum(x.std(axes, dtype=np.float64), 0.01)))
+
+
+def embed(model: Auxiliary, x: Array) -> None:
+    """Let the embedding be the features' directions of largest variance over these rows."""
+    features = in_parts(model.features, x).astype(np.float64)
+    centre = features.mean(0)
+    _, _, directions = np.linalg.svd(features - centre, full_matrices=False)
+    size = model.directions.shape[1]
+    kept = np.zeros((features.shape[1], size), np.float32)
+    kept[:, : min(size, len(directions))] = directions[: min(size, EMBEDDING)].T
+    model.centre.copy_(tensor(centre))
+    model.directions.copy_(torch.from_numpy(kept))
