@@ -9,9 +9,9 @@ for discrete scores too.
 Young 1993). Its own clean distribution is that of the n calibration rows, each ranked among themselves and the row in
 question: n + 1 exchangeable rows to which the same is done, so that no rows have to be set apart. (A calibration row's
 p_k is counted without the row in question, which can only make it smaller, and the test stricter.) A stage fires at
-p_k <= w_k t, where T <= t holds for floor(budget (n + 1)) - 1 calibration rows at most: a clean row makes any stage fire
-with probability at most the budget, whatever the stages have to do with each other. Where they see the same thing, each
-gets more than its share of the budget; splitting it (Bonferroni) would assume the worst.
+p_k <= w_k t, where T <= t holds for floor(budget (n + 1)) - 1 calibration rows at most: so a clean row makes any stage
+fire with probability at most the budget, whatever the stages have to do with each other. Where they see the same thing,
+each gets more than its share of the budget; splitting it (Bonferroni) would assume the worst.
 
 **Evidence over time.** A p-value becomes an e-value (expectation at most 1 under the null) by the mixture calibrator of
 Vovk and Wang 2021 (arXiv:1912.06116): e(p) = (1 - p + p ln p) / (p ln(p)^2), the average of k p^(k-1) over k in (0, 1).

@@ -19,13 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from guard import config, fit_report, registry
+from guard.equipping import NETWORKS
 from guard.fit_clean import Clean, FitError, load
 from guard.fit_inputs import Bounds, Choices, Shape
+from guard.fit_learn import Given
 from guard.fit_profile import FitResult, Options, fit
-from guard.fit_stages import Progress, Wanted
-from guard.profile import Layout, Meaning, save_profile
+from guard.fit_stages import FITTED, SCORING, Progress, Wanted, is_fitted
+from guard.profile import Layout, Meaning, load_profile, save_profile
 from guard.proxy.ask import AskError, ServedModel
-from guard.settings import STAGE_LISTS, ClientTls, ConfigError, Embedded, Model
+from guard.settings import STAGE_LISTS, ClientTls, ConfigError, Embedded, Model, build_stage
 
 __all__ = ["Choices", "Clean", "FitError", "FitResult", "Options", "Wanted", "add_arguments", "fit", "load", "run"]
 
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="to check for enough clean inputs and to measure at; default: the settings', or 0.01",
     )
+    _add_learning(parser.add_argument_group("what stages learn"))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the profile")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -85,6 +88,37 @@ def _add_clean(group: Any) -> None:
     group.add_argument("--max", type=_count, metavar="N", help="use at most so many")
     group.add_argument("--held-out", type=_share_or_none, default=0.2, metavar="SHARE", help="default: 0.2")
     group.add_argument("--seed", type=int, default=0, help="of the split; default: 0")
+
+
+def _add_learning(group: Any) -> None:
+    group.add_argument(
+        "--train",
+        action="append",
+        default=[],
+        choices=(*NETWORKS, "all"),
+        help="train this network from the model's answers, for the stages that need it; may be given several times. "
+        "Stages of --stage and --config get what they need without it",
+    )
+    group.add_argument(
+        "--networks", type=Path, metavar="DIR", help="take NAME.onnx from there, an older profile say, and train it not"
+    )
+    group.add_argument(
+        "--backbone", type=Path, metavar="FILE.onnx", help="make the auxiliary of this network, which gives features"
+    )
+    group.add_argument(
+        "--learn",
+        type=Path,
+        metavar="FILE|DIR",
+        help="inputs to learn from, as for --clean; they may be those that the model has learned from; default: a "
+        "share of the clean ones, where anything is to be learned",
+    )
+    group.add_argument("--learn-share", type=_share, default=0.5, metavar="SHARE", help="that share; default: 0.5")
+    group.add_argument(
+        "--refresh",
+        type=Path,
+        metavar="PROFILE",
+        help="calibrate this profile's stages anew on the clean inputs; what they have learned stays",
+    )
 
 
 def _add_choices(group: Any) -> None:
@@ -174,8 +208,8 @@ def _served(args: argparse.Namespace, name: str) -> ServedModel:
 
 
 def _options(args: argparse.Namespace, name: str) -> Options:
-    if args.config and args.stage:
-        raise FitError("--config has the stages: --stage excludes it")
+    if sum(map(bool, (args.config, args.stage, args.refresh))) > 1:
+        raise FitError("--config, --stage and --refresh each say which stages: give one of them")
     stages = tuple(map(_stage, args.stage)) if args.stage else None
     rate = _FALSE_POSITIVE_RATE
     if args.config:
@@ -184,11 +218,32 @@ def _options(args: argparse.Namespace, name: str) -> Options:
     return Options(
         choices=Choices(args.input, args.output, args.layout, args.image_shape, args.bounds, args.meaning),
         stages=stages,
+        train=NETWORKS if "all" in args.train else tuple(args.train),
+        given=Given(_networks_in(args.networks), args.backbone and _file(args.backbone)),
+        learn=None if args.learn is None else load(args.learn, seed=args.seed),
+        learn_share=args.learn_share,
+        refresh=None if args.refresh is None else load_profile(args.refresh),
         false_positive_rate=args.false_positive_rate or rate,
         held_out=args.held_out,
         maximum=args.max,
         seed=args.seed,
     )
+
+
+def _networks_in(directory: Path | None) -> dict[str, bytes]:
+    if directory is None:
+        return {}
+    found = {name: _file(directory / f"{name}.onnx") for name in NETWORKS if (directory / f"{name}.onnx").is_file()}
+    if not found:
+        raise FitError(f"{directory} has none of {', '.join(f'{name}.onnx' for name in NETWORKS)}")
+    return found
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FitError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _model(models: tuple[Model, ...], name: str, file: Path) -> Model:
@@ -202,24 +257,25 @@ def _stages_of(model: Model) -> tuple[Wanted, ...]:
     return tuple(
         Wanted(kind, stage.stage, stage.options, getattr(stage, "weight", 1.0))
         for attribute, kind in STAGE_LISTS
-        if kind in {"detector", "monitor"}
         for stage in getattr(model, attribute)
+        if kind in SCORING or (kind == "purifier" and is_fitted(build_stage(kind, stage.stage, stage.options)))
     )
 
 
 def _stage(text: str) -> Wanted:
     """KIND/NAME[=OPTIONS]."""
     key, _, options = text.partition("=")
-    kind, _, name = key.strip().partition("/")
-    if kind not in {"detector", "monitor"} or not name:
-        raise FitError(f"--stage {text}: must be detector/NAME or monitor/NAME; other kinds need no fitting")
+    prefix, _, name = key.strip().partition("/")
+    kind = next((kind for kind in FITTED if kind == prefix), None)
+    if kind is None or not name:
+        raise FitError(f"--stage {text}: must be detector/NAME, monitor/NAME or purifier/NAME; others need no fitting")
     try:
         parsed = yaml.safe_load(options) or {}
     except yaml.YAMLError:
         parsed = None
     if not isinstance(parsed, dict):
         raise FitError(f"--stage {text}: the options must be a YAML mapping, such as {{bits: 4}}")
-    return Wanted("detector" if kind == "detector" else "monitor", name, parsed)
+    return Wanted(kind, name, parsed)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What `guard fit` shows: a table for people, the same as plain data for programs."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,9 +34,13 @@ def as_data(result: FitResult, directory: str, digest: str) -> dict[str, Any]:
         "clean": {"duplicates": result.duplicates} | dict(profile.notes),
         "false_positive_rate": _rate(measured.total) if measured else None,
         "stages": {
-            key: {"options": dict(fit.options), "held_out": _rate(measured.stages[key]) if measured else None}
+            key: {
+                "options": dict(fit.options),
+                "held_out": _rate(measured.stages[key]) if measured and key in measured.stages else None,
+            }
             for key, fit in profile.stages.items()
         },
+        "networks": {name: hashlib.sha256(raw).hexdigest() for name, raw in profile.networks.items()},
         "caller_p_values": measured.caller_p_values if measured else {},
         "skipped": dict(result.skipped),
         "warnings": list(warnings(result)),
@@ -53,7 +58,7 @@ def warnings(result: FitResult) -> Iterator[str]:
         yield "the bounds are only what the clean inputs showed, so values outside are not refused; --bounds tells"
     if space.layout == "vector":
         yield "the input is taken for vectors; if they are images, --image-shape H,W,C tells"
-    if not result.profile.stages:
+    if not any(key.startswith(("detector/", "monitor/")) for key in result.profile.stages):
         yield "no detector or monitor suits this model"
     if measured is None:
         yield "without a held-out part the false-positive rate is not measured"
@@ -77,6 +82,10 @@ def show(result: FitResult, directory: str, digest: str, console: Console) -> No
         f"{notes['clean_count']} distinct clean inputs ({result.duplicates} duplicates dropped), "
         f"{notes['calibration']} for calibration, {notes['held_out']} held out"
     )
+    if "learned_rows" in notes:
+        line(f"learned from {notes['learned_rows']} rows: {notes['learned_from']}")
+    for name, raw in result.profile.networks.items():
+        line(f"network {name}: {len(raw) / 1e6:.1f} MB")
     if result.measured:
         console.print(_table(result, result.measured))
         for monitor, p_value in result.measured.caller_p_values.items():

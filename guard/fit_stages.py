@@ -6,24 +6,25 @@ inputs, the better.
 """
 
 import math
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
-from guard import registry
+from guard import equipping, fit_batching, registry
 from guard.fit_clean import FitError
 from guard.fit_subject import Positions, Subject
 from guard.profile import stage_key
 from guard.settings import build_stage
 from guard.stores.memory import MemoryStore
-from guard.types import Array, Kind, Monitor, Sketch, ViewDetector
+from guard.types import AnswerDetector, Array, Kind, Monitor, Sketch, ViewDetector, VotingPurifier
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how many
 
 SCORING: tuple[Kind, ...] = ("detector", "monitor")
+FITTED: tuple[Kind, ...] = ("detector", "monitor", "purifier")
 _CHUNK = 128
 _FOLDS = 5
 _SECRET = b"guard fit: overlaps do not depend on the secret"
@@ -44,31 +45,47 @@ class Wanted:
         return stage_key(self.kind, self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """A stage that suits the model."""
+    """A stage that suits the model.
+
+    impl:    as its options make it. working: equipped with what was learned.
+    arrays:  what it learned.
+    asked:   whether somebody asked for it.
+    """
 
     wanted: Wanted
     impl: Any
+    working: Any = None
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    asked: bool = True
+
+    @property
+    def scores(self) -> bool:
+        """Whether it is calibrated."""
+        return self.wanted.kind in SCORING
 
 
 def choose(
-    wanted: Sequence[Wanted] | None, subject: Subject, row: Positions
+    wanted: Sequence[Wanted] | None, subject: Subject, available: Collection[str], *, learning: bool = False
 ) -> tuple[tuple[Chosen, ...], dict[str, str]]:
     """The stages to fit, and why others are left out; None: every stage that suits. Raises FitError, ConfigError.
 
-    `row`: one clean row to try them on.
+    available: networks that stages may have although nobody asked for these stages.
+    learning:  whether stages that nobody asked for may learn.
     """
     registry.load()
     every = [Wanted(kind, name) for kind in SCORING for name in registry.names(kind)]
     chosen, skipped = [], {}
     for stage in every if wanted is None else wanted:
-        if stage.kind not in SCORING:
-            raise FitError(f"{stage.key}: a {stage.kind} needs no fitting")
         impl = build_stage(stage.kind, stage.name, stage.options)
-        why = _unsuited(impl, subject, row)
+        if stage.kind not in FITTED or (stage.kind == "purifier" and not is_fitted(impl)):
+            raise FitError(f"{stage.key}: a {stage.kind} such as this needs no fitting")
+        why = _unsuited(impl, subject, available if wanted is None else equipping.NETWORKS)
+        if why is None and wanted is None:
+            why = _not_by_itself(impl, learning=learning)
         if why is None:
-            chosen.append(Chosen(stage, impl))
+            chosen.append(Chosen(stage, impl, asked=wanted is not None))
         elif wanted is None:
             skipped[stage.key] = why
         else:
@@ -79,36 +96,75 @@ def choose(
     return tuple(chosen), skipped
 
 
-def _unsuited(impl: Any, subject: Subject, row: Positions) -> str | None:
-    """Why a stage cannot serve this model."""
+def is_fitted(impl: Any) -> bool:
+    """Whether a stage that does not score still has something to learn, or networks to get."""
+    return equipping.learns(impl) or bool(equipping.needs_of(impl))
+
+
+def _unsuited(impl: Any, subject: Subject, available: Collection[str]) -> str | None:
+    """Why a stage cannot serve this model, as far as its options tell."""
     if getattr(impl, "needs_images", False) and not subject.space.is_image:
         return "it works on images, and the model takes vectors"
-    if isinstance(impl, ViewDetector) and subject.meaning == "labels":
-        return "it compares probabilities, and the model answers with labels only"
+    lacking = [name for name in equipping.needs_of(impl) if name not in available]
+    if lacking:
+        return f"it needs the network {lacking[0]!r}: --train {lacking[0]}, or --networks with one that is there"
+    return None
+
+
+def _not_by_itself(impl: Any, *, learning: bool) -> str | None:
+    """Why a stage is only fitted where somebody asks for it."""
+    if getattr(impl, "opt_in", False):
+        return "it asks the model for many further rows, or has a choice to make: ask for it by --stage or --config"
+    if equipping.learns(impl) and not learning:
+        return "it learns from clean inputs: --learn, --train, or ask for it by --stage or --config"
+    return None
+
+
+def trial(working: Any, subject: Subject, row: Positions) -> None:
+    """Raises ValueError where an equipped stage cannot serve this model. `row`: a clean row to try it on."""
+    compares = isinstance(working, ViewDetector | AnswerDetector | VotingPurifier)
+    if compares and subject.meaning == "labels":
+        raise ValueError("it compares probabilities, and the model answers with labels only")
+    why = fit_batching.refuse(working, subject.batching)
+    if why is None and subject.whole_numbers and not hasattr(working, "sketch"):
+        why = _refuses_whole_numbers(working)
+    if why is not None:
+        raise ValueError(why)
     unit = subject.space.to_unit(subject.seen(row)[0])
-    try:
-        if isinstance(impl, ViewDetector):
-            impl.views(unit)
-        elif hasattr(impl, "sketch"):
-            impl.sketch(unit, _SECRET)
-        else:
-            impl.score(unit)
-    except ValueError as error:
-        return str(error)
+    if isinstance(working, ViewDetector):
+        working.views(unit)
+    elif isinstance(working, VotingPurifier):
+        working.copies(unit)
+    elif isinstance(working, AnswerDetector):
+        working.score_answer(unit, subject.probabilities(row))
+    elif hasattr(working, "sketch"):
+        working.sketch(unit, _SECRET)
+    elif hasattr(working, "purify"):
+        working.purify(unit)
+    else:
+        working.score(unit)
+
+
+def _refuses_whole_numbers(working: Any) -> str | None:
+    if isinstance(working, ViewDetector | VotingPurifier) or hasattr(working, "purify"):
+        return "it changes values a little, and the model takes whole numbers, such as token ids"
     return None
 
 
 def check_count(chosen: Sequence[Chosen], count: int, rate: float) -> None:
-    """Raises FitError where a detector's share of the budget is below the least p-value that `count` rows can show."""
-    detectors = [stage for stage in chosen if stage.wanted.kind == "detector"]
-    if not detectors:
+    """Raises FitError where `count` rows cannot show p-values small enough for detectors to fire at this rate.
+
+    A detector fires at its share of the budget or above it; in the worst case each has rows to itself at the end.
+    """
+    weights = [stage.wanted.weight for stage in chosen if stage.wanted.kind == "detector"]
+    if not weights:
         return
-    share = min(stage.wanted.weight for stage in detectors) / sum(stage.wanted.weight for stage in detectors)
-    if share * rate * (count + 1) < 1:
+    parts = sum(weights) / min(weights) + (len(weights) > 1)
+    if rate * (count + 1) < parts:
         raise FitError(
             f"{count} distinct clean inputs for calibration are too few for a false-positive rate of {rate:g} "
-            f"shared by {len(detectors)} detector(s): give at least {math.ceil(1 / (share * rate)) - 1}, "
-            f"or a rate of at least {1 / (share * (count + 1)):.2g}"
+            f"shared by {len(weights)} detector(s): give at least {math.ceil(parts / rate - 1e-9) - 1}, "
+            f"or a rate of at least {parts / (count + 1):.2g}, or fewer stages (--stage)"
         )
 
 
@@ -119,28 +175,32 @@ def chunks(rows: Positions) -> Iterator[Positions]:
 
 
 def calibrate(subject: Subject, chosen: Sequence[Chosen], rows: Positions, progress: Progress) -> dict[str, Array]:
-    """Each stage's scores of clean rows, by key. Raises FitError, AskError."""
-    scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in chosen}
-    sketches: dict[str, list[Sketch]] = {stage.wanted.key: [] for stage in chosen if stage.wanted.kind == "monitor"}
+    """Each stage's scores of clean rows, by key and in the rows' order. Raises FitError, AskError."""
+    scoring = [stage for stage in chosen if stage.scores]
+    scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in scoring}
+    sketches: dict[str, list[Sketch]] = {stage.wanted.key: [] for stage in scoring if stage.wanted.kind == "monitor"}
+    reading = any(isinstance(stage.working, ViewDetector | AnswerDetector) for stage in scoring)
     done = 0
     progress("calibrating", done, len(rows))
     for some in chunks(rows):
         x, formats = subject.seen(some)
         unit = subject.space.to_unit(x)
-        probs = subject.probabilities(some) if any(isinstance(stage.impl, ViewDetector) for stage in chosen) else None
-        for stage in chosen:
+        probs = subject.probabilities(some) if reading else None
+        for stage in scoring:
             if stage.wanted.key in sketches:
-                sketches[stage.wanted.key] += stage.impl.sketch(unit, _SECRET)
-            elif probs is not None and isinstance(stage.impl, ViewDetector):
-                sent = (subject.space.from_unit(np.clip(view, 0, 1), x) for view in stage.impl.views(unit))
+                sketches[stage.wanted.key] += stage.working.sketch(unit, _SECRET)
+            elif probs is not None and isinstance(stage.working, ViewDetector):
+                sent = (subject.space.from_unit(np.clip(view, 0, 1), x) for view in stage.working.views(unit))
                 views = tuple(subject.probabilities(some, view, formats) for view in sent)
-                scores[stage.wanted.key].append(stage.impl.score_views(probs, views))
+                scores[stage.wanted.key].append(stage.working.score_views(probs, views))
+            elif probs is not None and isinstance(stage.working, AnswerDetector):
+                scores[stage.wanted.key].append(stage.working.score_answer(unit, probs))
             else:
-                scores[stage.wanted.key].append(stage.impl.score(unit))
+                scores[stage.wanted.key].append(stage.working.score(unit))
         done += len(some)
         progress("calibrating", done, len(rows))
     found = {key: np.concatenate(parts) for key, parts in scores.items() if parts}
-    found |= {s.wanted.key: _overlaps(s.impl, sketches[s.wanted.key]) for s in chosen if s.wanted.key in sketches}
+    found |= {s.wanted.key: _overlaps(s.working, sketches[s.wanted.key]) for s in scoring if s.wanted.key in sketches}
     return found
 
 

@@ -1,7 +1,7 @@
 """The served model with the clean rows that `guard fit` asks it about: as they are sent, and as Guard looks at them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from guard.fit_clean import FitError
 from guard.profile import Meaning, Space, to_probabilities
 from guard.proxy import ask
-from guard.types import Array, Floats, ModelMetadata
+from guard.types import Array, Batching, Floats, ModelMetadata
 
 Positions = NDArray[np.int64]
 Formats = tuple[ask.Format, ...]
@@ -23,6 +23,10 @@ class Served(Protocol):
         """What the server says of the model."""
         ...
 
+    def batching(self) -> Batching:
+        """How it takes rows."""
+        ...
+
     def answer(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Inputs by name -> outputs by name, rows in order."""
         ...
@@ -30,7 +34,7 @@ class Served(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """One model's clean rows. `inputs`: by name, as they are sent."""
+    """One model's clean rows. `inputs`: by name, as they are sent; `batching`: how the model takes them."""
 
     served: Served
     input_name: str
@@ -38,6 +42,12 @@ class Subject:
     space: Space
     output_name: str
     meaning: Meaning
+    batching: Batching = field(default_factory=Batching)
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether the inspected input is of whole numbers that are no pixels, such as token ids."""
+        return not self.space.is_image and self.inputs[self.input_name].dtype.kind in "iub"
 
     def seen(self, rows: Positions) -> tuple[Array, Formats]:
         """These rows in the model's layout, encoded images decoded; and their formats."""

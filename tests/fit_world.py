@@ -14,7 +14,7 @@ from onnx import TensorProto, checker, helper, numpy_helper, save
 
 from guard.proxy.ask import ServedModel, _Failed
 from guard.settings import Embedded
-from guard.types import Array, ModelMetadata, TensorSpec
+from guard.types import Array, Batching, ModelMetadata, TensorSpec
 
 SHAPES = {"nchw": (1, 8, 8), "nhwc": (8, 8, 1), "nhw": (8, 8), "flat": (64,)}
 
@@ -97,6 +97,9 @@ class Pretended:
 
     def metadata(self) -> ModelMetadata:
         return ModelMetadata("pretended", ("1",), "", self._inputs, (TensorSpec("y", "FP32", (-1, 4)),))
+
+    def batching(self) -> Batching:
+        return Batching()
 
     def answer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         self.rows += len(next(iter(arrays.values())))

@@ -250,15 +250,15 @@ models:
         Engine(other, profile, b"secret")
     common = ("--model", file, "--clean", clean, "--config", settings)
     assert "has no model 'other'; it has quadrants" in refused(capsys, *common, "--model-name", "other")
-    assert "--stage excludes it" in refused(capsys, *common, "--stage", "monitor/fingerprint")
+    assert "give one of them" in refused(capsys, *common, "--stage", "monitor/fingerprint")
 
 
 @pytest.mark.parametrize(
     ("stage", "words"),
     [
-        ("fingerprint", "must be detector/NAME or monitor/NAME"),
-        ("purifier/median", "other kinds need no fitting"),
-        ("monitor/", "must be detector/NAME or monitor/NAME"),
+        ("fingerprint", "must be detector/NAME, monitor/NAME or purifier/NAME"),
+        ("purifier/median", "such as this needs no fitting"),
+        ("monitor/", "must be detector/NAME, monitor/NAME or purifier/NAME"),
         ("monitor/fingerprint=[1]", "the options must be a YAML mapping"),
         ("monitor/fingerprint={a", "the options must be a YAML mapping"),
         ("monitor/nobody", "no monitor is called 'nobody'"),

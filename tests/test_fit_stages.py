@@ -12,6 +12,7 @@ from scipy.special import softmax
 from guard import registry
 from guard.detectors.feature_squeezing import FeatureSqueezing
 from guard.fit_clean import FitError
+from guard.fit_learn import Given, put_to_work
 from guard.fit_stages import Chosen, Wanted, at_once, calibrate, check_count, choose
 from guard.fit_subject import Subject
 from guard.monitors.fingerprint import Fingerprint
@@ -55,20 +56,29 @@ def quiet(*_):
     return None
 
 
+def fitting(wanted, of):
+    """The stage, chosen and at work."""
+    chosen, _ = choose([wanted], of, ())
+    return put_to_work(of, chosen, {}, Given(), None, np.array([0]))[0]
+
+
 class TestChoice:
     def test_every_stage_that_suits(self):
-        chosen, skipped = choose(None, subject()[0], np.array([0]))
+        chosen, skipped = choose(None, subject()[0], ())
         keys = [stage.wanted.key for stage in chosen]
         assert {"detector/brightness", "detector/feature_squeezing", "monitor/fingerprint"} <= set(keys)
         assert not {key for key in keys if key.startswith(("purifier", "output"))}
         assert not set(keys) & set(skipped)
 
     def test_what_does_not_suit_is_left_out_with_words(self):
-        chosen, skipped = choose(None, subject(space=VECTOR)[0], np.array([0]))
+        chosen, skipped = choose(None, subject(space=VECTOR)[0], ())
         assert "works on images" in skipped["detector/feature_squeezing"]
         assert "monitor/fingerprint" in [stage.wanted.key for stage in chosen]
-        _, skipped = choose(None, subject(meaning="labels")[0], np.array([0]))
+        of = subject(meaning="labels")[0]
+        chosen, _ = choose(None, of, ())
+        working, skipped = put_to_work(of, chosen, {}, Given(), None, np.array([0]))
         assert "labels only" in skipped["detector/feature_squeezing"]
+        assert "monitor/fingerprint" in [stage.wanted.key for stage in working]
 
     def test_what_does_not_suit_is_refused_where_it_is_asked_for(self):
         for wanted, of, words in (
@@ -77,21 +87,21 @@ class TestChoice:
             (Wanted("detector", "brightness", {"channels": 3}), subject(), "needs 3 channels"),
         ):
             with pytest.raises(FitError, match=f"cannot serve this model: .*{words}"):
-                choose([wanted], of[0], np.array([0]))
+                fitting(wanted, of[0])
 
     def test_options_are_checked(self):
-        (chosen,), _ = choose([Wanted("monitor", "fingerprint", {"window": 8})], subject()[0], np.array([0]))
+        (chosen,), _ = choose([Wanted("monitor", "fingerprint", {"window": 8})], subject()[0], ())
         assert chosen.impl == Fingerprint(window=8)
         with pytest.raises(ConfigError, match=r"options\.windows: unknown option"):
-            choose([Wanted("monitor", "fingerprint", {"windows": 8})], subject()[0], np.array([0]))
+            choose([Wanted("monitor", "fingerprint", {"windows": 8})], subject()[0], ())
         with pytest.raises(ConfigError, match="no detector is called 'nobody'"):
-            choose([Wanted("detector", "nobody")], subject()[0], np.array([0]))
+            choose([Wanted("detector", "nobody")], subject()[0], ())
 
     def test_twice_or_of_another_kind(self):
         with pytest.raises(FitError, match="asked for twice"):
-            choose([Wanted("monitor", "fingerprint")] * 2, subject()[0], np.array([0]))
-        with pytest.raises(FitError, match="purifier/median: a purifier needs no fitting"):
-            choose([Wanted("purifier", "median")], subject()[0], np.array([0]))
+            choose([Wanted("monitor", "fingerprint")] * 2, subject()[0], ())
+        with pytest.raises(FitError, match="purifier/median: a purifier such as this needs no fitting"):
+            choose([Wanted("purifier", "median")], subject()[0], ())
 
 
 class TestCount:
@@ -105,11 +115,11 @@ class TestCount:
             check_count(self.of(1.0), 98, 0.01)
 
     def test_shares_need_more(self):
-        check_count(self.of(1.0, 1.0), 199, 0.01)
-        with pytest.raises(FitError, match=r"2 detector.* give at least 199"):
-            check_count(self.of(1.0, 1.0), 198, 0.01)
-        with pytest.raises(FitError, match="give at least 399"):
-            check_count(self.of(1.0, 3.0), 398, 0.01)
+        check_count(self.of(1.0, 1.0), 299, 0.01)
+        with pytest.raises(FitError, match=r"2 detector.* give at least 299"):
+            check_count(self.of(1.0, 1.0), 298, 0.01)
+        with pytest.raises(FitError, match="give at least 499"):
+            check_count(self.of(1.0, 3.0), 498, 0.01)
 
     def test_monitors_need_none(self):
         check_count([Chosen(Wanted("monitor", "m"), None)], 1, 0.01)
@@ -119,7 +129,7 @@ class TestCount:
 class TestScores:
     def test_a_detectors_are_of_the_unit_form(self):
         of, served = subject(bounds=255.0, space=Space("nchw", (0.0,), (255.0,), certain=True))
-        chosen, _ = choose([Wanted("detector", "brightness")], of, np.array([0]))
+        chosen = fitting(Wanted("detector", "brightness"), of)
         rows = np.array([3, 0, 7])
         scores = calibrate(of, chosen, rows, quiet)["detector/brightness"]
         np.testing.assert_allclose(scores, clean_images(40)[rows].mean(axis=(1, 2)), rtol=1e-5)
@@ -127,7 +137,7 @@ class TestScores:
 
     def test_a_view_detectors_are_of_the_models_answers(self):
         of, served = subject(300)
-        chosen, _ = choose([Wanted("detector", "feature_squeezing")], of, np.array([0]))
+        chosen = fitting(Wanted("detector", "feature_squeezing"), of)
         told = []
         rows = np.arange(299, -1, -1)
         scores = calibrate(of, chosen, rows, lambda *news: told.append(news))["detector/feature_squeezing"]
@@ -148,7 +158,7 @@ class TestScores:
             x[other] = x[one]
             x[other, 0, 0, 0] = 1.0 - x[one, 0, 0, 0]
         of = Subject(of.served, "x", {"x": x}, GREY, "y", "logits")
-        chosen, _ = choose([Wanted("monitor", "fingerprint")], of, np.array([0]))
+        chosen = fitting(Wanted("monitor", "fingerprint"), of)
         scores = calibrate(of, chosen, np.arange(20), quiet)["monitor/fingerprint"]
         assert (scores[:2] > 0.5).all()
         assert (scores[2:] < 0.1).all()
@@ -156,7 +166,7 @@ class TestScores:
     @pytest.mark.parametrize("count", [1, 2, 4])
     def test_a_monitors_with_next_to_nothing(self, count):
         of, _ = subject(count)
-        chosen, _ = choose([Wanted("monitor", "fingerprint")], of, np.array([0]))
+        chosen = fitting(Wanted("monitor", "fingerprint"), of)
         assert calibrate(of, chosen, np.arange(count), quiet)["monitor/fingerprint"].shape == (count,)
 
     def test_encoded_images_are_sent_as_they_are_and_views_in_their_format(self):
@@ -175,7 +185,7 @@ class TestScores:
         served = Pretended((TensorSpec("x", "BYTES", (-1, 1)),), answer)
         space = Space("encoded", (0.0,), (255.0,), certain=True, image_shape=(8, 8, 1))
         of = Subject(served, "x", {"x": files[:, None]}, space, "y", "logits")
-        chosen, _ = choose([Wanted("detector", "feature_squeezing", {"squeezers": ["bit_depth_1"]})], of, np.array([0]))
+        chosen = fitting(Wanted("detector", "feature_squeezing", {"squeezers": ["bit_depth_1"]}), of)
         scores = calibrate(of, chosen, np.arange(6), quiet)["detector/feature_squeezing"]
         original, view = sent
         assert original.ravel().tolist() == files.tolist()
@@ -188,7 +198,7 @@ class TestScores:
 
     def test_answers_that_are_none(self):
         of, _ = subject()
-        chosen, _ = choose([Wanted("detector", "feature_squeezing")], of, np.array([0]))
+        chosen = fitting(Wanted("detector", "feature_squeezing"), of)
         for y, words in (({"y": np.full((40, 4), np.nan)}, "finite"), ({"z": np.zeros((40, 4))}, "without output 'y'")):
             broken = Subject(Pretended(SPEC, lambda _, y=y: y), "x", of.inputs, GREY, "y", "logits")
             with pytest.raises(FitError, match=words):
