@@ -10,15 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-STAGES = (
-    "guard.detectors.*",
-    "guard.purifiers.*",
-    "guard.monitors.*",
-    "guard.outputs.*",
-    "guard.filters",
-    "guard.keyed",
-)
-STAGE_HOUSE = ("guard.types", "guard.registry", "guard.filters", "guard.keyed", "guard.networks")
+HELPERS = ("guard.filters", "guard.keyed")
+STAGES = ("guard.detectors.*", "guard.purifiers.*", "guard.monitors.*", "guard.outputs.*", *HELPERS)
+STAGE_HOUSE = ("guard.types", "guard.registry", "guard.networks", *HELPERS)
 ARRAYS = ("numpy", "cv2", "pydantic.Field", "pydantic.TypeAdapter", "pydantic.ValidationError")
 CORE = ("guard.types", "guard.registry", "guard.calibration", "guard.profile", "guard.settings", "guard.engine")
 WIRE_USERS = ("guard.proxy.*", "guard.client", "guard.wire", "guard.wire.*", "adversary.*")  # adversary: its own rules

@@ -1,22 +1,39 @@
 """What every registered stage promises, whatever it does: run over the whole registry, defaults and forms of input."""
 
 import dataclasses
+import functools
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pydantic
 import pytest
 
-from guard import registry
-from guard.profile import stage_options
+from guard import networks, registry
+from guard.equipping import NETWORKS, equip, learner_of, needs_of
+from guard.profile import stage_key, stage_options
 from guard.settings import build_stage
-from guard.types import Detector, History, Match, ViewDetector
+from guard.types import AnswerDetector, Detector, History, Match, Material, ViewDetector, VotingPurifier
+from tests import tiny_networks
 
 registry.load()
 
 SECRET = b"a secret of the contract test"
-SUSPECT_WHAT_STAYS = ("strip", "scale_up")  # a trigger's answer does not move; an adversarial one does
 FORMS = {"grey": (12, 12, 1), "colour": (16, 12, 3), "vector": (24,)}
+CLASSES = tiny_networks.CLASSES
+LEARNED_FROM = 400  # rows
+MOST_BYTES = 8 * 2**20  # of what one stage keeps in a profile
+
+
+@functools.cache
+def options(kind, name):
+    """What a stage cannot do without."""
+    if (kind, name) != ("purifier", "onnx_denoiser"):
+        return {}
+    file = Path(tempfile.mkdtemp()) / "denoiser.onnx"
+    file.write_bytes(tiny_networks.towards_grey(("h", "w", "c")))
+    return {"file": file, "layout": "NHWC"}
 
 
 def stages(kind):
@@ -30,26 +47,58 @@ def rows(form, n=3, seed=0):
     return x
 
 
-def answers(n=3, classes=5, seed=0):
+def answers(n=3, classes=CLASSES, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(classes), n)
 
 
+@functools.cache
+def every_network(form):
+    make = {"auxiliary": tiny_networks.auxiliary}
+    return {name: networks.load(make.get(name, tiny_networks.towards_grey)(FORMS[form])) for name in NETWORKS}
+
+
+@functools.cache
+def material(form):
+    """Uniform noise, and the answers of a model that is much like the auxiliary network."""
+    x = np.random.default_rng(1).random((LEARNED_FROM, *FORMS[form]), dtype=np.float32)
+    logits = every_network(form)["auxiliary"](x)["logits"].astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    frozen(x, odds)
+    return Material(x, odds / odds.sum(axis=1, keepdims=True), CLASSES, every_network(form), seed=3)
+
+
+@functools.cache
+def working(kind, name, form):
+    """A stage with default options, at work. Raises ValueError."""
+    stage = build_stage(kind, name, options(kind, name))
+    learn = learner_of(stage)
+    arrays = {} if learn is None else learn(material(form))
+    return equip(stage, stage_key(kind, name), every_network(form), arrays, SECRET)
+
+
 def built(kind, name, form):
-    """A stage with default options that takes this form, else a skip; what it refuses it refuses with words."""
-    stage = build_stage(kind, name, {})
+    """A stage at work that takes this form, else a skip; what it refuses it refuses with words."""
+    options_ = build_stage(kind, name, options(kind, name))
     x = rows(form)
     try:
-        match kind:
-            case "purifier":
+        stage = working(kind, name, form)
+        match kind, stage:
+            case "purifier", VotingPurifier():
+                stage.copies(x)
+            case "purifier", _:
                 stage.purify(x)
-            case "monitor":
+            case "monitor", _:
                 stage.sketch(x, SECRET)
-            case "detector":
-                stage.views(x) if isinstance(stage, ViewDetector) else stage.score(x)
-        assert form != "vector" or not getattr(stage, "needs_images", False)
+            case "detector", ViewDetector():
+                stage.views(x)
+            case "detector", AnswerDetector():
+                stage.score_answer(x, answers())
+            case "detector", _:
+                stage.score(x)
+        assert form != "vector" or not getattr(options_, "needs_images", False)
     except ValueError as error:
         assert str(error)  # noqa: PT017 - the text is shown by `guard fit`
-        assert form != "vector" or stage.needs_images
+        assert form != "vector" or options_.needs_images
         pytest.skip(str(error))
     return stage
 
@@ -73,14 +122,19 @@ def test_there_are_stages_of_every_kind():
 )
 class TestEveryStage:
     def test_options_have_defaults_types_and_a_schema(self, kind, name):
-        stage = build_stage(kind, name, {})
-        assert stage == registry.lookup(kind, name)()
+        stage = build_stage(kind, name, options(kind, name))
+        assert stage == registry.lookup(kind, name)(**options(kind, name))
         schema = pydantic.TypeAdapter(type(stage)).json_schema()
         assert set(schema.get("properties", {})) == {field.name for field in dataclasses.fields(stage)}
 
     def test_options_survive_the_profile(self, kind, name):
-        stage = build_stage(kind, name, {})
+        stage = build_stage(kind, name, options(kind, name))
         assert build_stage(kind, name, stage_options(stage)) == stage
+
+    def test_it_needs_networks_that_there_are(self, kind, name):
+        stage = build_stage(kind, name, options(kind, name))
+        assert set(needs_of(stage)) <= set(NETWORKS)
+        assert not (needs_of(stage) or learner_of(stage)) or hasattr(stage, "equip")
 
     def test_the_module_says_what_it_is(self, kind, name):
         module = __import__(registry.lookup(kind, name).__module__, fromlist=["_"])
@@ -99,57 +153,110 @@ class TestEveryStage:
         assert served
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (k, n)
+        for k in ("detector", "purifier")
+        for n in registry.names(k)
+        if learner_of(build_stage(k, n, options(k, n)))
+    ],
+)
+def test_what_is_learned(kind, name, form):
+    built(kind, name, form)
+    learn = learner_of(build_stage(kind, name, options(kind, name)))
+    arrays = learn(material(form))
+    again = learn(material(form))
+    assert arrays
+    assert set(arrays) == set(again)
+    for key, array in arrays.items():
+        assert array.dtype.kind in "fiub"
+        assert np.isfinite(array).all()
+        np.testing.assert_array_equal(array, again[key])
+    assert sum(array.nbytes for array in arrays.values()) <= MOST_BYTES
+
+
 @pytest.mark.parametrize(("name", "form"), stages("purifier"))
 def test_purifiers(name, form):
     stage = built("purifier", name, form)
     (x,) = frozen(rows(form))
+    if isinstance(stage, VotingPurifier):
+        check_vote(stage, x)
+        return
     before = x.copy()
     out = stage.purify(x)
+    check_same_form(out, x)
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(out, stage.purify(x))
+    np.testing.assert_allclose(out, np.concatenate(one_by_one(stage.purify, x)), rtol=1e-5, atol=1e-7)
+    assert stage.purify(x[:0]).shape == x[:0].shape
+
+
+def check_same_form(out, x):
     assert out.shape == x.shape
     assert out.dtype == x.dtype
     assert out.min() >= 0
     assert out.max() <= 1
     assert not np.shares_memory(out, x)
+
+
+def check_vote(stage, x):
+    before = x.copy()
+    copies = stage.copies(x)
+    assert copies
+    check_further_inputs(stage.copies, copies, x)
     np.testing.assert_array_equal(x, before)
-    np.testing.assert_array_equal(out, stage.purify(x))
-    np.testing.assert_array_equal(out, np.concatenate(one_by_one(stage.purify, x)))
-    assert stage.purify(x[:0]).shape == x[:0].shape
+    assert all(copy.shape == x[:0].shape for copy in stage.copies(x[:0]))
+    probs = frozen(*(answers(seed=i) for i in range(len(copies))))
+    voted = stage.vote(probs)
+    assert voted.shape == probs[0].shape
+    assert (voted >= 0).all()
+    np.testing.assert_allclose(voted.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(voted, np.concatenate(one_by_one(lambda *p: stage.vote(p), *probs)), rtol=1e-5)
+    agreed = stage.vote(tuple(probs[0] for _ in copies))
+    np.testing.assert_array_equal(agreed.argmax(axis=1), probs[0].argmax(axis=1))
+
+
+def check_further_inputs(make, made, x):
+    again, alone = make(x), one_by_one(make, x)
+    for i, one in enumerate(made):
+        check_same_form(one, x)
+        np.testing.assert_array_equal(one, again[i])
+        np.testing.assert_allclose(one, np.concatenate([row[i] for row in alone]), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("name", "form"), stages("detector"))
 def test_detectors(name, form):
     stage = built("detector", name, form)
-    if isinstance(stage, ViewDetector):
-        check_views(stage, form)
-    assert isinstance(stage, ViewDetector | Detector)
-    if isinstance(stage, Detector):
-        (x,) = frozen(rows(form))
-        scores = stage.score(x)
-        assert scores.shape == (len(x),)
-        assert np.isfinite(scores).all()
-        np.testing.assert_array_equal(scores, stage.score(x))
-        np.testing.assert_allclose(scores, np.concatenate(one_by_one(stage.score, x)), rtol=1e-5)
+    kinds = [kind for kind in (ViewDetector, AnswerDetector, Detector) if isinstance(stage, kind)]
+    assert len(kinds) == 1
+    (x, probs) = frozen(rows(form), answers())
+    if kinds == [ViewDetector]:
+        check_views(stage, x)
+    elif kinds == [AnswerDetector]:
+        check_scores(stage.score_answer, x, probs)
+    else:
+        check_scores(stage.score, x)
 
 
-def check_views(stage, form):
-    (x,) = frozen(rows(form))
+def check_scores(use, *arrays):
+    before = [array.copy() for array in arrays]
+    scores = use(*arrays)
+    assert scores.shape == (len(arrays[0]),)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores, use(*arrays))
+    np.testing.assert_allclose(scores, np.concatenate(one_by_one(use, *arrays)), rtol=1e-5, atol=1e-6)
+    for array, old in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+def check_views(stage, x):
     views = stage.views(x)
     assert views
-    for i, view in enumerate(views):
-        assert view.shape == x.shape
-        assert view.dtype == x.dtype
-        assert view.min() >= 0
-        assert view.max() <= 1
-        np.testing.assert_array_equal(view, stage.views(x)[i])
-        np.testing.assert_array_equal(view, np.concatenate([one[i] for one in one_by_one(stage.views, x)]))
+    check_further_inputs(stage.views, views, x)
     probs, *others = frozen(*(answers(seed=i) for i in range(len(views) + 1)))
-    scores = stage.score_views(probs, tuple(others))
-    assert scores.shape == (len(probs),)
-    assert np.isfinite(scores).all()
-    alone = one_by_one(lambda p, *v: stage.score_views(p, v), probs, *others)
-    np.testing.assert_array_equal(scores, np.concatenate(alone))
-    unmoved = stage.score_views(probs, tuple(probs for _ in views))
-    assert type(stage).__module__.endswith(SUSPECT_WHAT_STAYS) or (unmoved <= scores).all()
+    check_scores(lambda p, *v: stage.score_views(p, v), probs, *others)
 
 
 @pytest.mark.parametrize(("name", "form"), stages("monitor"))
@@ -176,7 +283,7 @@ def test_monitors(name, form):
 @pytest.mark.parametrize("name", registry.names("output"))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_outputs(name, dtype):
-    stage = build_stage("output", name, {})
+    stage = working("output", name, "vector")
     probs = answers(n=40, classes=7).astype(dtype)
     suspicion = np.arange(40) % 2 == 0
     before = probs.copy()

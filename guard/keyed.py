@@ -1,0 +1,26 @@
+"""Randomness that defends: keyed by a secret and a coarse digest of the row.
+
+The same row gives the same draw, in whatever batch and however often it comes, so that repeating a query averages
+nothing out; whoever lacks the secret cannot foretell it. The digest is of 16 levels a value, so that most tiny changes
+of a row change nothing, either.
+"""
+
+from hashlib import blake2b
+
+import numpy as np
+
+from guard.types import Array
+
+_TOP_LEVEL = np.float32(15)
+_KEY_BYTES = 16  # of a Philox generator
+
+
+def generators(x: Array, secret: bytes) -> list[np.random.Generator]:
+    """(N, ...) unit form, at most 64 bytes -> one generator a row."""
+    return [_generator(row, secret) for row in x]
+
+
+def _generator(row: Array, secret: bytes) -> np.random.Generator:
+    coarse = np.ascontiguousarray(np.rint(row * _TOP_LEVEL).astype(np.uint8))
+    digest = blake2b(coarse.data, digest_size=_KEY_BYTES, key=secret).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, np.dtype("<u8")).astype(np.uint64)))
