@@ -15,7 +15,7 @@ from tests.servers.models import digits_onnx, images  # noqa: E402
 
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The gRPC address of a real Triton that serves digits, identity, repeat and spare."""
+    """The gRPC address of a real Triton that serves digits, identity, repeat, single, spare and stateful."""
     with triton_process.start(tmp_path_factory.mktemp("triton")) as address:
         yield address
 

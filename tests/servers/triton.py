@@ -21,7 +21,8 @@ def start(directory: Path) -> Iterator[str]:
     packages = venv / "lib" / "python3.11" / "site-packages"
     server = packages / "pytriton" / "tritonserver"
     repository = shutil.copytree(REPOSITORY, directory / "models")
-    digits_onnx(repository / "digits" / "1" / "model.onnx")
+    for name in ("digits", "single"):
+        digits_onnx(repository / name / "1" / "model.onnx")
     backends = shutil.copytree(server / "backends", directory / "backends")
     stub = server / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
     shutil.copy(stub, backends / "python")
