@@ -8,7 +8,7 @@ thresholds are those of all detectors on all rows, which hold for either.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +74,7 @@ class Cheap:
 
     def p_values(self, p_values: Array) -> NDArray[np.float64]:
         """(N, K) of those stages -> (N,), their one p-value."""
-        return self.clean.p_values(-np.log(weighted_least(p_values, self.weights)))
+        return self.clean.p_values(-weighted_least(p_values, self.weights))
 
 
 def capped(mode: Mode, cap: Mode) -> Mode:
@@ -102,23 +102,16 @@ def assemble(settings: Model, profile: Profile, secret: bytes) -> tuple[tuple[St
     return (*detectors, *rest), cheap
 
 
-class _Loaded(Mapping[str, Network]):
+class _Loaded(dict[str, Network]):
     """The profile's networks, each loaded when a stage first asks for it."""
 
     def __init__(self, profile: Profile) -> None:
+        super().__init__()
         self._profile = profile
-        self._ready: dict[str, Network] = {}
 
-    def __getitem__(self, name: str) -> Network:
-        if name not in self._ready:
-            self._ready[name] = networks.load(self._profile.network(name))
-        return self._ready[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._profile.networks)
-
-    def __len__(self) -> int:
-        return len(self._profile.networks)
+    def __missing__(self, name: str) -> Network:
+        self[name] = networks.load(self._profile.network(name))
+        return self[name]
 
 
 def _built(kind: Kind, entry: Any, path: str, profile: Profile) -> Any:
@@ -196,15 +189,11 @@ def _cheap(
     if settings.escalate_below is None or not any(isinstance(stage.impl, ViewDetector) for stage in stages):
         return None
     if not seen or p_values is None:
-        lacking = (
-            "a detector that looks at the input alone"
-            if not seen
-            else "scores by row, which this profile does not have: fit it anew"
-        )
+        lacking = "scores by row, which only a newly fitted profile has" if seen else "a detector of the input alone"
         raise ProfileError(f"escalate_below needs {lacking}")
     weights = np.array([stage.weight for stage in seen], dtype=np.float64)
     own = weighted_least(p_values[:, _places(stages, seen)], weights)
-    return Cheap(weights, Calibration.of(-np.log(own)))
+    return Cheap(weights, Calibration.of(-own))
 
 
 def _check_resolution(stage: Stage) -> None:

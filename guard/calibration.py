@@ -74,11 +74,8 @@ class Calibration:
 
 
 def weighted_least(p_values: Array, weights: Array) -> NDArray[np.float64]:
-    """(N, K) p-values, (K,) positive weights -> (N,) the statistic T; infinite where K is 0."""
-    p_values = np.asarray(p_values, dtype=np.float64)
-    if p_values.shape[1] == 0:
-        return np.full(len(p_values), np.inf)
-    return np.asarray((p_values / np.asarray(weights, dtype=np.float64)).min(axis=1))
+    """(N, K) p-values, (K,) positive weights -> (N,) the statistic T."""
+    return np.asarray((np.asarray(p_values, dtype=np.float64) / np.asarray(weights, dtype=np.float64)).min(axis=1))
 
 
 def joint_threshold(statistics: Array, budget: float) -> float:

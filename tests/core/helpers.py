@@ -9,7 +9,7 @@ import numpy as np
 from guard.calibration import Calibration
 from guard.profile import Profile, Space, StageFit, stage_key, stage_options
 from guard.settings import Model
-from guard.types import Array, Bools, History, Kind, ModelMetadata, Sketch, TensorSpec
+from guard.types import Array, Bools, Equipment, History, Kind, Material, ModelMetadata, Sketch, TensorSpec
 
 METADATA = ModelMetadata(
     "m", ("1",), "onnxruntime_onnx", (TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y", "FP32", (-1, 3)),)
@@ -129,6 +129,78 @@ class WrongShapeOutput:
         return probs[:, :1]
 
 
+@dataclass(frozen=True)
+class Surprise:
+    """One less the answer's probability of the class that the row's first value points at."""
+
+    def score_answer(self, x: Array, probs: Array) -> Array:
+        return np.asarray(1.0 - probs[np.arange(len(x)), np.minimum(2, (x[:, 0] * 3).astype(int))])
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """The mean of the answers on x and on x halved."""
+
+    broken: str = ""
+
+    def copies(self, x: Array) -> tuple[Array, ...]:
+        return (x[:, :1],) if self.broken == "copies" else (x, x * np.float32(0.5))
+
+    def vote(self, copy_probs: tuple[Array, ...]) -> Array:
+        return np.ones_like(copy_probs[0]) if self.broken == "vote" else np.mean(copy_probs, axis=0)
+
+
+@dataclass(frozen=True)
+class OtherBallot(Ballot):
+    """Another."""
+
+
+@dataclass(frozen=True)
+class Centred:
+    """The distance of the mean from what was learned; needs a network where it is told to."""
+
+    network: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("auxiliary",) if self.network else ()
+
+    def learn(self, material: Material) -> Mapping[str, Array]:
+        return {"centre": material.x.mean(axis=0)}
+
+    def equip(self, equipment: Equipment) -> Any:
+        if "centre" not in equipment.arrays:
+            raise ValueError("there is no centre")
+        return _FromCentre(equipment)
+
+
+@dataclass(frozen=True, eq=False)
+class _FromCentre:
+    equipment: Equipment
+
+    def score(self, x: Array) -> Array:
+        return np.asarray(np.abs(x - self.equipment.arrays["centre"]).mean(axis=1))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A purifier that moves rows to what was learned."""
+
+    def learn(self, material: Material) -> Mapping[str, Array]:
+        return {"centre": material.x.mean(axis=0)}
+
+    def equip(self, equipment: Equipment) -> Any:
+        return _ToCentre(equipment.arrays["centre"])
+
+
+@dataclass(frozen=True, eq=False)
+class _ToCentre:
+    centre: Array
+
+    def purify(self, x: Array) -> Array:
+        return np.broadcast_to(self.centre, x.shape).astype(np.float32)
+
+
 STAGES: dict[tuple[Kind, str], type[Any]] = {
     ("detector", "test_mean"): MeanDetector,
     ("detector", "test_views"): ViewGap,
@@ -138,6 +210,11 @@ STAGES: dict[tuple[Kind, str], type[Any]] = {
     ("purifier", "test_halve"): Halve,
     ("purifier", "test_broken"): BrokenPurifier,
     ("monitor", "test_overlap"): OverlapMonitor,
+    ("detector", "test_surprise"): Surprise,
+    ("detector", "test_centred"): Centred,
+    ("purifier", "test_ballot"): Ballot,
+    ("purifier", "test_other_ballot"): OtherBallot,
+    ("purifier", "test_taught"): Taught,
     ("output", "test_uniform"): Uniform,
     ("output", "test_broken"): BrokenOutput,
     ("output", "test_wrong_shape"): WrongShapeOutput,
@@ -145,13 +222,27 @@ STAGES: dict[tuple[Kind, str], type[Any]] = {
 
 
 def profile_of(
-    scores: Mapping[tuple[Kind, str], Any], *, meaning: Any = "probabilities", space: Space | None = None
+    scores: Mapping[tuple[Kind, str], Any],
+    *,
+    meaning: Any = "probabilities",
+    space: Space | None = None,
+    joint: bool = False,
+    arrays: Mapping[str, Mapping[str, Array]] | None = None,
+    networks: Mapping[str, bytes] | None = None,
 ) -> Profile:
-    """A profile over (N, 4) vectors in [0, 1] and 3 classes: {(kind, name): (stage, calibration scores)}."""
-    fits = {
-        stage_key(kind, name): StageFit(stage_options(stage), Calibration.of(np.asarray(values, dtype=np.float64)))
-        for (kind, name), (stage, values) in scores.items()
-    }
+    """A profile over (N, 4) vectors in [0, 1] and 3 classes: {(kind, name): (stage, calibration scores)}.
+
+    joint: the scores are known by row, for detectors.
+    """
+    fits = {}
+    for (kind, name), (stage, values) in scores.items():
+        key, known = stage_key(kind, name), None if values is None else np.asarray(values, dtype=np.float64)
+        fits[key] = StageFit(
+            stage_options(stage),
+            None if known is None else Calibration.of(known),
+            known if joint and kind == "detector" else None,
+            (arrays or {}).get(key, {}),
+        )
     return Profile(
         metadata=METADATA,
         input_name="x",
@@ -161,6 +252,7 @@ def profile_of(
         meaning=meaning,
         classes=3,
         stages=fits,
+        networks=networks or {},
     )
 
 

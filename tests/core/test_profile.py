@@ -1,8 +1,9 @@
 """Profiles: unit form and back, saving, and refusing what is broken or made for something else."""
 
+import hashlib
 import io
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from guard.profile import (
     to_probabilities,
 )
 from guard.types import Batching, InvalidQuery
-from tests.core.helpers import METADATA, MeanDetector, profile_of
+from tests.core.helpers import METADATA, MeanDetector, Taught, ViewGap, profile_of
 
 UNIT = (0.0,), (1.0,)
 
@@ -265,3 +266,62 @@ def test_profiles_that_do_not_say_how_the_model_batches_are_read(saved: Path) ->
 )
 def test_rows_are_added_where_the_model_batches(batching: Batching, more: bool) -> None:
     assert batching.takes_more is more
+
+
+class TestWhatWasLearned:
+    @pytest.fixture
+    def learned(self, tmp_path: Path) -> Path:
+        profile = profile_of(
+            {
+                ("detector", "test_mean"): (MeanDetector(), [3.0, 1.0, 2.0]),
+                ("detector", "test_views"): (ViewGap(), [1.0, 5.0, 4.0]),
+                ("purifier", "test_taught"): (Taught(), None),
+            },
+            joint=True,
+            arrays={"purifier/test_taught": {"centre": np.arange(4.0)}},
+            networks={"auxiliary": b"a network"},
+        )
+        save_profile(profile, tmp_path / "p")
+        return tmp_path / "p"
+
+    def test_it_comes_back(self, learned: Path) -> None:
+        profile = load_profile(learned)
+        fit = profile.stages["detector/test_mean"]
+        assert fit.joint is not None
+        assert fit.joint.tolist() == [3.0, 1.0, 2.0]  # by row
+        assert fit.calibration is not None
+        assert fit.calibration.scores.tolist() == [1.0, 2.0, 3.0]
+        taught = profile.fitted("purifier", "test_taught", Taught())
+        assert taught.calibration is None
+        assert taught.arrays["centre"].tolist() == [0.0, 1.0, 2.0, 3.0]
+        assert profile.network("auxiliary") == b"a network"
+        with pytest.raises(ProfileError, match="no network 'denoiser'"):
+            profile.network("denoiser")
+
+    def test_files_of_the_former_profile_go_and_no_others(self, learned: Path) -> None:
+        (learned / "mine.onnx").write_bytes(b"not a profile's")
+        save_profile(profile_of({("detector", "test_mean"): (MeanDetector(), [1.0])}), learned)
+        assert {file.name for file in learned.iterdir()} == {"profile.json", "calibration.npz", "mine.onnx"}
+        assert load_profile(learned).stages["detector/test_mean"].joint is None
+
+    @pytest.mark.parametrize("name", ["auxiliary.onnx", "learned.npz"])
+    def test_another_file_in_its_place_is_refused(self, learned: Path, name: str) -> None:
+        (learned / name).write_bytes(b"another")
+        with pytest.raises(ProfileError, match=f"{name} is not the file"):
+            load_profile(learned)
+
+    def test_scores_of_different_rows_are_refused(self, learned: Path) -> None:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **{"detector/test_mean": [1.0, 2.0], "detector/test_views": [1.0]})  # type: ignore[arg-type]
+        (learned / "calibration.npz").write_bytes(packed.getvalue())
+        files = json.loads((learned / "profile.json").read_text())["files"]
+        _edit(learned, files=files | {"calibration.npz": hashlib.sha256(packed.getvalue()).hexdigest()})
+        with pytest.raises(ProfileError, match="the detectors' rows are not the same"):
+            load_profile(learned)
+
+    def test_options_that_are_paths_are_kept_as_text(self) -> None:
+        @dataclass(frozen=True)
+        class File:
+            file: Path = Path("a.onnx")
+
+        assert profiles.stage_options(File()) == {"file": "a.onnx"}
