@@ -31,6 +31,7 @@ class ScaleUp:
     """Multiples 2 to `multiples` of x, clipped at white."""
 
     needs_images: ClassVar[bool] = True
+    opt_in: ClassVar[bool] = True  # not fitted unless somebody asks for it: its rows are many
     multiples: Annotated[int, Field(ge=2, le=32)] = 11
 
     def views(self, x: Array) -> tuple[Array, ...]:
