@@ -11,6 +11,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class _Block(nn.Module):
         y = functional.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
         y = functional.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.skips else y
+        return cast("Tensor", x + y if self.skips else y)
 
 
 class Victim(nn.Module):

@@ -31,7 +31,6 @@ class Planned:
     options: Mapping[str, Any] = field(default_factory=dict)
     joint: bool = False
     surrogate: bool = False
-    rows: int | None = None
 
     @property
     def name(self) -> str:
@@ -69,4 +68,13 @@ CIFAR10 = (
     _planned("universal", _WIDE, 200, 100, options={"passes": 2, "candidates": 5}, joint=True),
     _planned("ead", 30.0, 500, 750),
 )
-ATTACKS: Mapping[str, tuple[Planned, ...]] = {"mnist": MNIST, "cifar10": CIFAR10}
+_NEAR = 4 / 255
+PHOTOS = (
+    _planned("fgsm", _NEAR, 1, 60),
+    _planned("bim", _NEAR, 10, 600),
+    _planned("pgd", _NEAR, 40, 2400),
+    _planned("deepfool", 5.0, 100, 1200, options={"candidates": 5}),
+    _planned("autoattack", _NEAR, 691, 600),
+    _planned("carlini-wagner", 5.0, 120, 7000, options={"search_steps": 3}),
+)
+ATTACKS: Mapping[str, tuple[Planned, ...]] = {"mnist": MNIST, "cifar10": CIFAR10, "photos": PHOTOS, "fashion": ()}

@@ -72,9 +72,8 @@ def units(data: str, rows: int, names: Sequence[str] = ()) -> list[Unit]:
     made = []
     for planned in ATTACKS[data]:
         if not names or planned.name in names:
-            most = min(rows, planned.rows or rows)
-            step = most if planned.joint or planned.surrogate else ROWS
-            made += [Unit(data, planned.name, at, min(at + step, most)) for at in range(0, most, step)]
+            step = rows if planned.joint or planned.surrogate else ROWS
+            made += [Unit(data, planned.name, at, min(at + step, rows)) for at in range(0, rows, step)]
     return made
 
 

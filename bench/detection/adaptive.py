@@ -1,0 +1,142 @@
+"""Attackers who know Guard's weights: through PID and feature squeezing, and through every purifier.
+
+Against detectors: PGD on one objective. The margin of the best wrong class, up to where it is safely won, less lambda
+times what the detectors would say: PID's score for that class through the auxiliary, rebuilt in torch from its ONNX
+file, and the distance between the model's answers to the input and to its squeezed versions, with the identity for the
+squeezers' derivative (BPDA). Of all iterates that fool the model, the one of the lowest such sum is kept. What he does
+not know is the secret. Several lambdas are tried, and each against PID alone, squeezing alone, and both.
+
+Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT).
+
+Sources: Athalye, Carlini, Wagner 2018, arXiv:1802.00420; Carlini, Wagner 2017, arXiv:1705.07263 (detectors fall to an
+         attacker who has them in his loss); Tramer, Carlini, Brendel, Madry 2020, arXiv:2002.08347.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adversary.adaptive import bpda
+from adversary.attack import Array
+from adversary.gradients import one_thread
+from adversary.tensors import CLEAR, classes, margin, rows
+from bench.detection import fitted, purify, stagework
+from bench.detection.subjects import Subject
+from guard.detectors.feature_squeezing import FeatureSqueezing
+from guard.learning import auxiliary
+
+EPS = {"mnist": 0.3, "cifar10": 8 / 255}
+STEPS = 100
+SAFE = 1.0
+"""Logits of margin past which only the detectors count."""
+LAMBDAS = (0.3, 1.0, 3.0)
+DRAWS = 5
+_PART = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Aware:
+    """Who knows what: `through` are the detectors in the loss, `weight` is lambda."""
+
+    through: tuple[str, ...]
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """As the table calls it."""
+        return f"{' + '.join(self.through)}, lambda {self.weight:g}" if self.through else "PGD, unaware"
+
+
+def variants(data: str) -> tuple[Aware, ...]:
+    """All attackers of the table."""
+    sets: list[tuple[str, ...]] = [("squeezing",)]
+    if "auxiliary" in fitted.networks_of(data):
+        sets = [("PID",), ("squeezing",), ("PID", "squeezing")]
+    return (Aware((), 0.0), *(Aware(through, weight) for through in sets for weight in LAMBDAS))
+
+
+def attack(on: Subject, aware: Aware, x: Array, y: Array, *, eps: float, seed: int, steps: int = STEPS) -> Array:
+    """(N, C, H, W), (N,) -> (N, C, H, W) within eps."""
+    known = auxiliary.load(fitted.networks_of(on.name)["auxiliary"]) if "PID" in aware.through else None
+    squeeze = FeatureSqueezing().views if "squeezing" in aware.through else None
+    rng, parts = np.random.default_rng(seed), []
+    with one_thread():
+        for at in range(0, len(x), _PART):
+            part = slice(at, at + _PART)
+            start = np.asarray(x[part] + rng.uniform(-eps, eps, x[part].shape), np.float32)
+            loss = _Loss(on.model, known, squeeze, classes(y[part]), aware.weight)
+            parts.append(_ascend(loss, rows(x[part]), rows(start), eps, steps).numpy())
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loss:
+    victim: Any
+    known: Any
+    squeeze: Callable[[Array], Sequence[Array]] | None
+    y: Tensor
+    weight: float
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, ...) -> what to raise, the margin, what the detectors would say; (N,) each."""
+        logits = self.victim(x)
+        own = functional.one_hot(self.y, logits.shape[1]).bool()
+        wrong = logits.detach().masked_fill(own, -torch.inf).argmax(1)
+        lead, said = margin(logits, self.y), torch.zeros(len(x))
+        if self.known is not None:
+            said = said + functional.cross_entropy(self.known.logits(x.permute(0, 2, 3, 1)), wrong, reduction="none")
+        if self.squeeze is not None:
+            said = said + self._gap(x, logits)
+        return lead.clamp(max=SAFE) - self.weight * said, lead.detach(), said.detach()
+
+    def _gap(self, x: Tensor, logits: Tensor) -> Tensor:
+        """The largest L1 distance of answers, the squeezers' derivative taken for the identity's."""
+        assert self.squeeze is not None  # noqa: S101 - for the type checker
+        seen, probs = stagework.unit(x.detach().numpy()), logits.softmax(1)
+        gaps = []
+        for view in self.squeeze(seen):
+            through = x + (torch.from_numpy(stagework.planar(view)) - x).detach()
+            gaps.append((self.victim(through).softmax(1) - probs).abs().sum(1))
+        return torch.stack(gaps).amax(0)
+
+
+def _ascend(loss: _Loss, x: Tensor, start: Tensor, eps: float, steps: int) -> Tensor:
+    """Signed steps that shrink, projected; the best winner of each row, else where the margin was largest."""
+    low, high = (x - eps).clamp(min=0.0), (x + eps).clamp(max=1.0)
+    now = torch.minimum(torch.maximum(start, low), high)
+    best, worth = now.clone(), torch.full((len(x),), -torch.inf)
+    for step in range(steps + 1):
+        now = now.detach().requires_grad_()
+        raised, lead, said = loss(now)
+        gradient = torch.autograd.grad(raised.sum(), now)[0]
+        value = torch.where(lead > 10 * CLEAR, 1e3 - said, lead)
+        better = value > worth
+        best[better], worth[better] = now.detach()[better], value[better]
+        size = 2.5 * eps / steps * (1.5 - step / steps)
+        now = torch.minimum(torch.maximum(now.detach() + size * gradient.sign(), low), high)
+    return best
+
+
+def through_purifier(on: Subject, name: str, x: Array, y: Array, *, eps: float, seed: int, steps: int = 40) -> Array:
+    """BPDA through a purifier whose secret the attacker lacks: he draws his own, DRAWS of them a step."""
+    upstream = stagework.Upstream(on.onnx)
+    draws = DRAWS if purify.randomised(on, upstream, name) else 1
+    ready = [purify.at_work(on, upstream, name, f"the attacker's {i}".encode().ljust(32)) for i in range(8 * draws)]
+    rng = np.random.default_rng(seed)
+
+    def purified(rows_: Array) -> Array:
+        stage = ready[int(rng.integers(len(ready)))].stage if draws > 1 else ready[0].stage
+        seen = stagework.unit(rows_)
+        return stagework.planar(stage.copies(seen)[0] if hasattr(stage, "copies") else stage.purify(seen))
+
+    with one_thread():
+        found = bpda.attack(
+            on.model, x, y, eps=eps, budget=steps * draws, rng=np.random.default_rng(seed), purify=purified,
+            samples=draws,
+        )  # fmt: skip
+    return np.clip(found.x_adv, 0.0, 1.0)

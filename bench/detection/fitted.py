@@ -1,0 +1,89 @@
+"""The profile of a victim, by `guard fit`'s own function, with every detector on: made once and kept.
+
+Networks are not trained here: they are what `guard fit` trained for the victim before, one ONNX file each in the
+cache's `bench-networks/DATA` (or beside this package, where they are committed). Where one is missing, the stages that
+need it are left out, and the table says so.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from adversary import serving, shelf
+from adversary.data.cache import root, sha256
+from bench.detection.subjects import subject
+from guard import equipping, registry
+from guard.fit_clean import Clean
+from guard.fit_learn import Given
+from guard.fit_profile import Options, fit
+from guard.fit_stages import Wanted
+from guard.profile import Profile, load_profile, save_profile
+from guard.proxy.ask import ServedModel
+from guard.settings import Embedded, build_stage
+
+BUDGET = 0.01
+AGAINST_TRIGGERS = ("strip", "scale_up")
+"""Detectors of backdoors: no part of the combination against adversarial inputs, but of `all stages on`."""
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {"purified_answer": {"purifier": "learned_denoiser"}}
+_COMMITTED = Path(__file__).parents[1] / "profiles"
+
+
+def networks_of(data: str) -> dict[str, bytes]:
+    """The ONNX files there are for a victim, by name."""
+    found = {}
+    for name in equipping.NETWORKS:
+        for place in (_COMMITTED / data, root() / "bench-networks" / data):
+            file = place / f"{name}.onnx"
+            if name not in found and file.is_file():
+                found[name] = file.read_bytes()
+    return found
+
+
+def wanted(available: Mapping[str, bytes]) -> tuple[Wanted, ...]:
+    """Every detector whose networks there are."""
+    registry.load()
+    made = [Wanted("detector", name, _OPTIONS.get(name, {})) for name in registry.names("detector")]
+    return tuple(one for one in made if set(_needs(one)) <= set(available))
+
+
+def _needs(one: Wanted) -> tuple[str, ...]:
+    return equipping.needs_of(build_stage(one.kind, one.name, one.options))
+
+
+def place(data: str, most: int | None = None) -> Path:
+    """Where the profile lies: by the victim, the networks, Guard's own code, and how many clean rows it may use."""
+    name = shelf.key(
+        victim=subject(data).sha256,
+        networks={name: sha256(raw) for name, raw in networks_of(data).items()},
+        code=serving.code_digest("guard"),
+        most=most,
+    )
+    return root() / "bench-detection" / "profiles" / f"{data}-{name}"
+
+
+def make(data: str, most: int | None = None) -> None:
+    """Fit the profile, where it is not there yet."""
+    directory = place(data, most)
+    if (directory / "profile.json").is_file():
+        return
+    on, available = subject(data), networks_of(data)
+    options = Options(
+        stages=wanted(available),
+        given=Given(networks=available),
+        learn=Clean(arrays={"image": on.learn_x[:most]}),
+        false_positive_rate=BUDGET,
+        held_out=0.0,
+        maximum=most,
+    )
+    served = Embedded(file=on.onnx, max_batch_rows=256)
+    with ServedModel.embedded(served, data, batch=128) as model:
+        result = fit(model, Clean(arrays={"image": on.clean_x}), options)
+    save_profile(result.profile, directory)
+
+
+@lru_cache(maxsize=2)
+def profile(data: str, most: int | None = None) -> Profile:
+    """The profile, fitted where it is missing; a process loads each once."""
+    make(data, most)
+    return load_profile(place(data, most))
