@@ -96,7 +96,7 @@ class _Loss:
 
     def _gap(self, x: Tensor, logits: Tensor) -> Tensor:
         """The largest L1 distance of answers, the squeezers' derivative taken for the identity's."""
-        assert self.squeeze is not None  # noqa: S101 - for the type checker
+        assert self.squeeze is not None
         seen, probs = stagework.unit(x.detach().numpy()), logits.softmax(1)
         gaps = []
         for view in self.squeeze(seen):

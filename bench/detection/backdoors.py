@@ -13,6 +13,7 @@ import numpy as np
 
 from adversary.attack import Array
 from adversary.data import cifar10
+from adversary.data.cache import sha256
 from adversary.scores import Rate, rate, threshold_at
 from adversary.victims import cifar10_poisoned
 from bench.detection import stagework
@@ -95,16 +96,30 @@ def poisoned(rows: int) -> Poisoned:
     return Poisoned(upstream, material, calibrating, clean, stamped, obeyed, accuracy)
 
 
-def measure(on: Poisoned, name: str, stage: str, options: Mapping[str, Any]) -> list[Passed]:
-    """One detector on every trigger."""
+def digest() -> str:
+    """Of the poisoned victim."""
+    return sha256(cifar10_poisoned.CHECKPOINT.read_bytes())
+
+
+def scores(on: Poisoned, stage: str, options: Mapping[str, Any]) -> dict[str, Array]:
+    """One detector's, of `calibrating`, `clean` and each trigger's rows; and what else `passed` needs."""
     one = stagework.working("detector", stage, on.material, options=options)
     calibrating, rows = stagework.score(one, on.calibrating, on.upstream)
-    clean, _ = stagework.score(one, on.clean, on.upstream)
-    thresholds = [threshold_at(calibrating, share) for share in RATES]
-    found = []
+    found = {"calibrating": calibrating, "clean": stagework.score(one, on.clean, on.upstream)[0]}
     for trigger, stamped in on.stamped.items():
-        hostile, _ = stagework.score(one, stamped, on.upstream)
+        found[f"stamped.{trigger}"] = stagework.score(one, stamped, on.upstream)[0]
+        found[f"obeyed.{trigger}"] = np.array([on.obeyed[trigger].hits, on.obeyed[trigger].n])
+    return {**found, "upstream_rows": np.array(rows), "accuracy": np.array(on.accuracy)}
+
+
+def passed(name: str, found: Mapping[str, Array]) -> list[Passed]:
+    """One detector on every trigger."""
+    clean, thresholds = found["clean"], [threshold_at(found["calibrating"], share) for share in RATES]
+    made = []
+    for trigger in cifar10_poisoned.BACKDOORS:
+        hostile, (hits, n) = found[f"stamped.{trigger}"], found[f"obeyed.{trigger}"]
         far = tuple(rate(hostile <= threshold) for threshold in thresholds)
         frr = tuple(rate(clean > threshold) for threshold in thresholds)
-        found.append(Passed(name, trigger, on.obeyed[trigger], area(clean, hostile), far, frr, rows))
-    return found
+        rows = int(found["upstream_rows"])
+        made.append(Passed(name, trigger, Rate(int(hits), int(n)), area(clean, hostile), far, frr, rows))
+    return made

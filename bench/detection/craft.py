@@ -4,11 +4,9 @@ A unit is one attack on at most 250 images, or on all where one perturbation or 
 kept is float32, named by the victim's digest, the attack with all its options, the seed, and the images themselves.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from adversary.gradients import one_thread, predict
 from adversary.shelf import Shelf
 from adversary.sizes import sizes
 from bench.detection.attacks import ATTACKS, Planned
-from bench.detection.subjects import Subject, subject
+from bench.detection.subjects import subject
 
 ROWS = 250
 SEED = 0
@@ -46,8 +44,17 @@ class Unit:
 
     @property
     def cost(self) -> float:
-        """Gradients, about."""
-        return self.planned.cost * (self.stop - self.start)
+        """Seconds, about."""
+        return self.planned.cost * (self.stop - self.start) / 1000.0
+
+    @property
+    def label(self) -> str:
+        """What is being done."""
+        return f"{self.data}: crafting {self.attack} {self.start}-{self.stop}"
+
+    def do(self) -> None:
+        """Craft it, if it is not there yet."""
+        make(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +84,9 @@ def units(data: str, rows: int, names: Sequence[str] = ()) -> list[Unit]:
     return made
 
 
-def _name(unit: Unit, on: Subject) -> str:
-    planned = unit.planned
+def name_of(unit: Unit) -> str:
+    """Under which it is kept."""
+    on, planned = subject(unit.data), unit.planned
     key = shelf.key(
         victim=on.sha256,
         attack=planned.entry.name,
@@ -102,7 +110,7 @@ def _surrogate(data: str, seed: int) -> Any:
 def make(unit: Unit) -> Array:
     """Craft a unit, or take it from the shelf -> (N, ...) float32."""
     on, kept = subject(unit.data), Shelf(home())
-    name = _name(unit, on)
+    name = name_of(unit)
     stored = kept.get(name)
     if stored is not None:
         return stored[0]["x_adv"]
@@ -114,25 +122,6 @@ def make(unit: Unit) -> Array:
     )  # fmt: skip
     kept.put(name, {"x_adv": done.x_adv}, {"unit": repr(unit)})
     return done.x_adv
-
-
-def _work(unit: Unit) -> Unit:
-    import torch  # noqa: PLC0415
-
-    torch.set_num_threads(1)
-    make(unit)
-    return unit
-
-
-def run(wanted: Sequence[Unit], jobs: int) -> Iterator[Unit]:
-    """Craft what is not there yet, in so many processes; yields each unit as it is done."""
-    if jobs <= 1:
-        for unit in wanted:
-            yield _work(unit)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_work, unit) for unit in wanted]):
-            yield future.result()
 
 
 def cell(data: str, attack: str, rows: int) -> Crafted:

@@ -58,7 +58,7 @@ def randomised(on: Subject, upstream: stagework.Upstream, name: str) -> bool:
     for secret in (b"one", b"another"):
         one = at_work(on, upstream, name, secret.ljust(32)).stage
         seen.append(np.asarray(one.copies(few)) if hasattr(one, "copies") else one.purify(few))
-    return not np.array_equal(*seen)
+    return not np.array_equal(seen[0], seen[1])
 
 
 def right(on: Subject, name: str, x: Array, y: Array) -> tuple[Array, int]:
