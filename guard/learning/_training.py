@@ -1,9 +1,9 @@
 """What the making of every network has in common: one thread, one seed, a one-cycle rate, averaged weights."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ Rows = NDArray[np.int64]
 IMAGE_RANK = 4
 FEWEST_ROWS = 200
 _WARM = 20.0  # steps; an average over fewer than are done so far
+_LARGE = 64 * 64  # pixels
 _TOLD = 10  # steps between two words
 
 
@@ -43,6 +44,13 @@ class Pace:
     def steps(self, rows: int) -> int:
         """How many there are."""
         return min(max(self.epochs * (rows // min(self.batch, rows)), self.least), self.most)
+
+
+def suited(pace: Pace, shape: Sequence[int]) -> Pace:
+    """The same for images larger than 64x64: fewer at a time and less often, or it would take hours."""
+    if len(shape) + 1 != IMAGE_RANK or shape[0] * shape[1] <= _LARGE:
+        return pace
+    return replace(pace, batch=pace.batch // 4, least=pace.least // 4, most=pace.most // 4)
 
 
 @contextmanager

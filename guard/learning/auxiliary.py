@@ -23,7 +23,19 @@ from guard.learning import Tell
 from guard.learning._export import export, rebuilt
 from guard.learning._networks import EMBEDDING, Auxiliary, Plan, auxiliary_plan, folded
 from guard.learning._perturbing import Ball, soft_loss
-from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, in_parts, learn, moved, quick, seeded, tensor
+from guard.learning._training import (
+    FEWEST_ROWS,
+    IMAGE_RANK,
+    Pace,
+    Rows,
+    in_parts,
+    learn,
+    moved,
+    quick,
+    seeded,
+    suited,
+    tensor,
+)
 from guard.types import Array, Material
 
 OUTPUTS = ("logits", "features", "embedding")
@@ -50,8 +62,8 @@ def defaults(shape: tuple[int, ...]) -> Options:
     if len(shape) + 1 != IMAGE_RANK:
         return Options(0.05, Pace(epochs=20, least=1000, most=8000, batch=128, rate=0.05))
     if shape[-1] == 1:
-        return Options(0.3, Pace(epochs=6, least=800, most=4000, batch=128, rate=0.1), even=True)
-    return Options(8 / 255, Pace(epochs=12, least=800, most=6000, batch=128, rate=0.15))
+        return Options(0.3, suited(Pace(epochs=6, least=800, most=4000, batch=128, rate=0.1), shape), even=True)
+    return Options(8 / 255, suited(Pace(epochs=12, least=800, most=6000, batch=128, rate=0.15), shape))
 
 
 def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Options | None = None) -> bytes:

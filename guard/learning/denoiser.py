@@ -22,7 +22,7 @@ from guard.learning import Tell, auxiliary
 from guard.learning._export import export, plan_of
 from guard.learning._networks import Auxiliary, Convolution, Plan, folded
 from guard.learning._perturbing import Ball, climb, soft_loss
-from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, learn, moved, quick, seeded, tensor
+from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, learn, moved, quick, seeded, suited, tensor
 from guard.types import Material
 
 OUTPUTS = ("x",)
@@ -46,7 +46,7 @@ class Options:
 def defaults(shape: tuple[int, ...]) -> Options:
     """What suits inputs of this shape, (H, W, C) or (D,)."""
     eps = auxiliary.defaults(shape).eps
-    return Options(eps, Pace(4, least=600, most=2000, batch=128, rate=0.002, average=0.99, adam=True))
+    return Options(eps, suited(Pace(4, least=600, most=2000, batch=128, rate=0.002, average=0.99, adam=True), shape))
 
 
 def plan_for(shape: Sequence[int]) -> dict[str, Any]:
