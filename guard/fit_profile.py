@@ -29,6 +29,7 @@ from guard.fit_subject import Positions, Served, Subject
 from guard.profile import Profile, StageFit, stage_options
 from guard.types import Array, Kind, Material, ModelMetadata
 
+PART, OWN = "a part of the clean inputs", "inputs of its own"
 _FIRST = 256  # rows from which the output's meaning is learned
 
 
@@ -86,9 +87,7 @@ def fit(
     fitted, held_out = _split(kept, options)
     subject, classes = _subject(served, prepared, options.choices, fitted)
     available = {*options.train, *options.given.networks, *(("auxiliary",) if options.given.backbone else ())}
-    chosen, skipped = choose(
-        options.stages, subject, available, learning=bool(available) or options.learn is not None
-    )
+    chosen, skipped = choose(options.stages, subject, available, learning=bool(available) or options.learn is not None)
     learned = _Learned()
     if learns_anything(chosen, options.given):
         learned, fitted = _learning(subject, metadata, fitted, classes, options, progress)
@@ -111,14 +110,17 @@ def fit(
     settings = shadow(profile, chosen, options.false_positive_rate)
     measured = measure(subject, profile, settings, fitted, held_out, progress=progress) if len(held_out) else None
     notes = _notes(x, fitted, held_out, options, measured) | {**learned.notes, "fitted_at": fitted_at}
+    if learned.notes.get("learned_from") == PART:
+        notes["clean_count"] += learned.taken
     return FitResult(replace(profile, notes=notes), options, {**skipped, **unsuited}, measured, len(x) - len(kept))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Learned:
-    """The material, and what is noted of it."""
+    """The material, how many clean rows it took, and what is noted of it."""
 
     material: Material | None = None
+    taken: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -175,15 +177,15 @@ def _learning(
         if not 0 < count < len(rows):
             raise FitError(f"{len(rows)} clean inputs leave none to learn from, or none to calibrate with")
         own, rows = rows[:count], rows[count:]
-        whose = "a part of the clean inputs"
+        whose = PART
     else:
         told = replace(options.choices, layout=subject.space.layout, image_shape=subject.space.image_shape)
         others = prepare(options.learn, metadata, told)
-        subject, whose = replace(subject, inputs=others.inputs), "inputs of its own"
+        subject, whose = replace(subject, inputs=others.inputs), OWN
         own = np.random.default_rng(options.seed).permutation(distinct(others.inputs[subject.input_name]))
     material = material_of(subject, own, classes, options.seed, progress)
-    notes = {"learned_from": whose, "learned_rows": len(material.x)}
-    return _Learned(material, notes), rows
+    notes = {"learned_from": whose, "learned_rows": len(material.x), "learned_sha256": sha256_of(material.x)}
+    return _Learned(material, len(own), notes), rows
 
 
 def _subject(served: Served, prepared: Prepared, choices: Choices, rows: Positions) -> tuple[Subject, int]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from guard.fit_measure import Measured, Rate
-from guard.fit_profile import FitResult
+from guard.fit_profile import OWN, PART, FitResult
 from guard.profile import Profile, stage_key
 
 CALLER_ALARM = 0.001  # the settings' default of `caller_false_alarm_rate`
@@ -81,9 +81,10 @@ def show(result: FitResult, directory: str, digest: str, console: Console) -> No
     line(
         f"{notes['clean_count']} distinct clean inputs ({result.duplicates} duplicates dropped), "
         f"{notes['calibration']} for calibration, {notes['held_out']} held out"
+        + (f", the others to learn from ({notes['learned_rows']} rows)" if notes.get("learned_from") == PART else "")
     )
-    if "learned_rows" in notes:
-        line(f"learned from {notes['learned_rows']} rows: {notes['learned_from']}")
+    if notes.get("learned_from") == OWN:
+        line(f"{notes['learned_rows']} inputs of their own to learn from")
     for name, raw in result.profile.networks.items():
         line(f"network {name}: {len(raw) / 1e6:.1f} MB")
     if result.measured:
