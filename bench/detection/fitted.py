@@ -1,17 +1,18 @@
 """The profile of a victim, by `guard fit`'s own function, with every detector on: made once and kept.
 
-Networks are not trained here: they are what `guard fit` trained for the victim before, one ONNX file each in the
-cache's `bench-networks/DATA` (or beside this package, where they are committed). Where one is missing, the stages that
-need it are left out, and the table says so.
+Networks are not trained here: `python -m bench.profiles` has made them, as `guard fit` does. Where one is missing, the
+stages that need it are left out, and the table says so.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from adversary import serving, shelf
 from adversary.data.cache import root, sha256
+from bench import profiles
 from bench.detection.subjects import subject
 from guard import equipping, registry
 from guard.fit_clean import Clean
@@ -26,17 +27,14 @@ BUDGET = 0.01
 AGAINST_TRIGGERS = ("strip", "scale_up")
 """Detectors of backdoors: no part of the combination against adversarial inputs, but of `all stages on`."""
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"purified_answer": {"purifier": "learned_denoiser"}}
-_COMMITTED = Path(__file__).parents[1] / "profiles"
 
 
 def networks_of(data: str) -> dict[str, bytes]:
     """The ONNX files there are for a victim, by name."""
     found = {}
     for name in equipping.NETWORKS:
-        for place in (_COMMITTED / data, root() / "bench-networks" / data):
-            file = place / f"{name}.onnx"
-            if name not in found and file.is_file():
-                found[name] = file.read_bytes()
+        with suppress(FileNotFoundError):
+            found[name] = profiles.kept(data, name).read_bytes()
     return found
 
 
