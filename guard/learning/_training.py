@@ -46,11 +46,11 @@ class Pace:
         return min(max(self.epochs * (rows // min(self.batch, rows)), self.least), self.most)
 
 
-def suited(pace: Pace, shape: Sequence[int]) -> Pace:
+def suited(pace: Pace, shape: Sequence[int], batch: int = 32) -> Pace:
     """The same for images larger than 64x64: fewer at a time and less often, or it would take hours."""
     if len(shape) + 1 != IMAGE_RANK or shape[0] * shape[1] <= _LARGE:
         return pace
-    return replace(pace, batch=pace.batch // 4, least=pace.least // 4, most=pace.most // 4)
+    return replace(pace, batch=batch, least=pace.least // 4, most=pace.most // 4)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def defaults(shape: tuple[int, ...]) -> Options:
     images = len(shape) + 1 == IMAGE_RANK
     noise = 0.1 if images and shape[-1] == 1 else 0.025
     pace = Pace(40, least=2000, most=6000, batch=256 if images else 128, rate=0.01, average=0.99, adam=True)
-    return Options(noise, suited(pace, shape))
+    return Options(noise, suited(pace, shape, batch=16))
 
 
 def plan_for(shape: Sequence[int]) -> dict[str, Any]:

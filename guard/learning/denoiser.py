@@ -28,6 +28,7 @@ from guard.types import Material
 OUTPUTS = ("x",)
 _DEEPEST = 3  # halvings, at most
 _FEWEST = 4  # pixels that a side keeps
+_LARGEST = 64  # pixels of a side; of larger images, squares of pixels become channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,11 @@ def plan_for(shape: Sequence[int]) -> dict[str, Any]:
     """A U-net as deep as the image allows, or two layers for vectors."""
     if len(shape) + 1 != IMAGE_RANK:
         return {"kind": "vectors", "shape": list(shape), "widths": [max(32, min(256, 2 * shape[0]))]}
-    depth = 0
-    while depth < _DEEPEST - 1 and min(shape[:2]) >> (depth + 1) >= _FEWEST:
-        depth += 1
-    return {"kind": "images", "shape": list(shape), "widths": [24 << i for i in range(depth + 1)]}
+    fold, side = 1, min(shape[:2])
+    while side // fold > _LARGEST and not (shape[0] % (2 * fold) or shape[1] % (2 * fold)):
+        fold *= 2
+    depth = sum(side // fold >> i >= _FEWEST for i in range(1, _DEEPEST))
+    return {"kind": "images", "shape": list(shape), "widths": [24 << i for i in range(depth + 1)], "squares": fold}
 
 
 class Unet(nn.Module):
@@ -92,7 +94,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.image, size, widths = plan["kind"] == "images", plan["shape"][-1], plan["widths"]
         if self.image:
-            self.noise: nn.Module = Unet(size, widths, fold=fold)
+            squares = plan["squares"]
+            unet = Unet(size * squares**2, widths, fold=fold)
+            self.noise: nn.Module = nn.Sequential(nn.PixelUnshuffle(squares), unet, nn.PixelShuffle(squares))
         else:
             last = nn.Linear(widths[0], size)
             nn.init.zeros_(last.weight)
