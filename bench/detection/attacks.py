@@ -1,9 +1,9 @@
 """The attacks of the table: the adversary's own, with the bounds and budgets that are usual for each data set.
 
-C&W and EAD have half of their usual gradients, and on CIFAR-10 a third, so that the table is made within its time; their
-bounds are wide enough that both reach nearly every image. JSMA may change a tenth of the pixels. The universal perturbation
-and the patch are made from the images they are then put on. The transfer is MI-FGSM on a network of the attacker's own,
-fitted on labelled images that the victim did not learn from.
+C&W and EAD have half of their usual gradients, and on CIFAR-10 a third, so that the table is made within its time;
+their bounds are wide enough that both reach nearly every image. JSMA may change a tenth of the pixels. The universal
+perturbation and the patch are made from the images they are then put on. The transfer is MI-FGSM on a network of the
+attacker's own, fitted on labelled images that the victim did not learn from.
 """
 
 from collections.abc import Mapping
