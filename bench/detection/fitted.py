@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from adversary import serving, shelf
-from adversary.data.cache import root, sha256
+from adversary.data.cache import sha256
 from bench import profiles
+from bench.detection import craft
 from bench.detection.subjects import subject
 from guard import equipping, registry
 from guard.fit_clean import Clean
@@ -57,7 +58,7 @@ def place(data: str, most: int | None = None) -> Path:
         code=serving.code_digest("guard"),
         most=most,
     )
-    return root() / "bench-detection" / "profiles" / f"{data}-{name}"
+    return craft.home() / "profiles" / f"{data}-{name}"
 
 
 def make(data: str, most: int | None = None) -> None:
