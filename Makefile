@@ -78,6 +78,10 @@ results: demo ## the demo, and its table in docs/results.md
 bench-attacks: $(VENV)/.peers ## our attacks beside other libraries', on the bare models of the shipped campaigns
 	$(BIN)/python -m bench.attacks $(BENCH_ARGS)
 
+.PHONY: bench-detection
+bench-detection: $(VENV)/.demo ## every detector and purifier against every attack: docs/results/detection.md
+	$(BIN)/python -m bench.detection $(BENCH_ARGS)
+
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

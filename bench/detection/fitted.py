@@ -1,6 +1,6 @@
 """The profile of a victim, by `guard fit`'s own function, with every detector on: made once and kept.
 
-Networks are not trained here: `python -m bench.profiles` has made them, as `guard fit` does. Where one is missing, the
+The networks are those of `python -m bench.profiles`, which makes them as `guard fit` does. Where one is missing, the
 stages that need it are left out, and the table says so.
 """
 

@@ -11,9 +11,12 @@ import numpy as np
 
 from adversary import shelf
 from adversary.attack import Array
+from adversary.data.cache import write_atomic
 from adversary.shelf import Shelf
+from bench import profiles
 from bench.detection import adaptive, backdoors, craft, fitted, purify, scoring, stagework
 from bench.detection.subjects import Subject, subject
+from guard import learning
 
 ROWS = 250
 UNTOUCHED, QUIET = "untouched", "quiet"
@@ -54,6 +57,32 @@ def _crafted(data: str, name: str, scale: Scale) -> list[str]:
 
 def _kept() -> Shelf:
     return Shelf(craft.home())
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The networks of a victim that there are not yet."""
+
+    data: str
+    cost: float = 1500.0
+
+    @property
+    def label(self) -> str:
+        """What is being done."""
+        return f"{self.data}: training networks"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those that `python -m bench.profiles` makes and has not made."""
+        there = fitted.networks_of(self.data)
+        return tuple(name for name in learning.NAMES if name not in there) if self.data in profiles.SUBJECTS else ()
+
+    def do(self) -> None:
+        """Train them, in their order."""
+        given = fitted.networks_of(self.data)
+        for name in self.missing:
+            given |= profiles.make(self.data, (name,), lambda *_: None, given=given)
+            write_atomic(profiles.place(self.data, name), given[name])
 
 
 @dataclass(frozen=True, slots=True)

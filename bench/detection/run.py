@@ -8,7 +8,7 @@ from typing import Any
 from adversary.data.cache import DataUnavailable
 from bench.detection import adaptive, backdoors, bars, craft, document, fitted, pieces, purify
 from bench.detection.attacks import ATTACKS
-from bench.detection.pieces import QUIET, UNTOUCHED, Fit, Known, Purified, Scale, Score, Triggers
+from bench.detection.pieces import QUIET, UNTOUCHED, Fit, Known, Networks, Purified, Scale, Score, Triggers
 from bench.detection.work import Work, run
 
 FULL = Scale()
@@ -56,6 +56,9 @@ def _knowing(data: str, scale: Scale) -> list[Known]:
 
 def measured(data: Sequence[str], scale: Scale, jobs: int, command: str) -> dict[str, Any]:
     """Do what is not done, then tell all of it. Raises DataUnavailable."""
+    untrained = [one for one in map(Networks, data) if one.missing]
+    if scale == FULL and untrained:
+        run([untrained], jobs)
     run(phases(data, scale), jobs)
     found: dict[str, Any] = {"made": made(command), "data": {name: _data(name, scale) for name in data}}
     found["false_positives"] = [document.false_positives(name, scale) for name in data]
