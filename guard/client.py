@@ -98,14 +98,29 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """The latest look at inputs beside the clean ones of the fit: how many, and whether they are more suspicious."""
+
+    rows: int
+    distance: float
+    expected_rate: float
+    observed_rate: float
+    alarm: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StageStatus:
-    """A stage in use. `threshold`: its share of the false-positive budget, 0 where it does not score."""
+    """A stage in use. `threshold`: its share of the false-positive budget, 0 where it does not score.
+
+    drift: None where it is not watched, or has not seen enough.
+    """
 
     name: str
     kind: Kind
     mode: Mode
     calibration_size: int
     threshold: float
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +305,18 @@ def _model(message: pb.ModelStatus) -> ModelStatus:
         ready=message.ready,
         reason=message.reason,
         false_positive_rate=message.false_positive_rate,
-        stages=tuple(
-            StageStatus(stage.name, _kind(stage.kind), _MODES[stage.mode], stage.calibration_size, stage.threshold)
-            for stage in message.stages
-        ),
+        stages=tuple(map(_stage, message.stages)),
+    )
+
+
+def _stage(message: pb.StageStatus) -> StageStatus:
+    seen = message.drift
+    drift = Drift(seen.rows, seen.distance, seen.expected_rate, seen.observed_rate, seen.alarm)
+    return StageStatus(
+        name=message.name,
+        kind=_kind(message.kind),
+        mode=_MODES[message.mode],
+        calibration_size=message.calibration_size,
+        threshold=message.threshold,
+        drift=drift if message.HasField("drift") else None,
     )

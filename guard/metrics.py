@@ -99,6 +99,20 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.drift_distance = Gauge(
+            "guard_drift_distance",
+            "The most by which presumably clean inputs have smaller p-values than those of the fit; 0 to 1.",
+            ("model", "stage"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.drift_alarm = Gauge(
+            "guard_drift_alarm",
+            "1 where inputs have become more suspicious to a detector than those of the fit, beyond chance.",
+            ("model", "stage"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.model_ready = Gauge(
             "guard_model_ready",
             "1 where a model takes calls.",

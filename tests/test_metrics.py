@@ -31,6 +31,8 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_store_evicted": ("what",),
     "guard_watch_lost": (),
     "guard_profile_mismatch": ("model",),
+    "guard_drift_distance": ("model", "stage"),
+    "guard_drift_alarm": ("model", "stage"),
     "guard_model_ready": ("model",),
     "guard_calls_in_flight": (),
     "guard_calls_queued": (),

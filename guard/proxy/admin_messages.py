@@ -6,6 +6,7 @@ from typing import Protocol
 import guard
 from guard import config
 from guard.audit import Event
+from guard.drift import Drift, Report
 from guard.engine import Engine
 from guard.profile import Profile
 from guard.proxy.seam import Upstream
@@ -53,6 +54,11 @@ class Guarded(Protocol):
     @property
     def mismatch(self) -> str | None:
         """Why the profile is not in use; None where it is, or there is none."""
+        ...
+
+    @property
+    def drift(self) -> Drift:
+        """Whether its traffic still is like the fit's clean inputs."""
         ...
 
     @property
@@ -108,6 +114,18 @@ def watched(event: Event, lost: int) -> pb.WatchResponse:
     return response
 
 
+def _drift(report: Report | None) -> pb.Drift | None:
+    if report is None:
+        return None
+    return pb.Drift(
+        rows=report.rows,
+        distance=report.distance,
+        expected_rate=report.expected,
+        observed_rate=report.observed,
+        alarm=report.alarm,
+    )
+
+
 def status(settings: Settings, models: Mapping[str, Guarded], started: float) -> pb.StatusResponse:
     """started: seconds since 1970."""
     response = pb.StatusResponse(
@@ -136,6 +154,7 @@ def _model(name: str, model: Guarded) -> pb.ModelStatus:
                 mode=MODES[stage.mode],
                 calibration_size=0 if stage.calibration is None else stage.calibration.scores.size,
                 threshold=stage.threshold,
+                drift=_drift(model.drift.reports.get(stage.name)) if stage.kind == "detector" else None,
             )
             for stage in stages
         ],

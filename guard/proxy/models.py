@@ -9,8 +9,10 @@ The upstream must answer ModelMetadata without a caller's credentials.
 import asyncio
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from guard.drift import Drift, Report, Watched
 from guard.engine import Engine
 from guard.metrics import Metrics
 from guard.profile import Profile, ProfileError
@@ -18,7 +20,7 @@ from guard.proxy import methods, status
 from guard.proxy.seam import Metadata, Reply, Upstream
 from guard.proxy.status import Code
 from guard.settings import Model
-from guard.types import Mode, ModelMetadata
+from guard.types import Finding, Mode, ModelMetadata, ViewDetector
 from guard.wire.messages import Dialect, InvalidAnswer, parse_metadata
 from guard.wire.open_inference_pb2 import ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse
 
@@ -72,6 +74,7 @@ class GuardedModel:
 
     ready:    the upstream serves it.
     engine:   its defence; None where there is none, or the profile is not used.
+    drift:    whether its traffic still is like the fit's clean inputs.
     metadata: what the upstream says of it; None where it has not said.
     mismatch: why the profile is not used; None where it is, or there is none.
     reason:   why it is not ready, or the mismatch.
@@ -91,6 +94,7 @@ class GuardedModel:
         self._connection: int | None = None
         self._asking: asyncio.Task[Reply | None] | None = None
         self._beside_until = 0.0
+        self.drift = Drift({} if engine is None else _watched(engine))
 
     @property
     def name(self) -> str:
@@ -127,7 +131,20 @@ class GuardedModel:
         self.metadata, self._connection, self._asked_at = former.metadata, former._connection, former._asked_at  # noqa: SLF001
         self.ready, self.reason = former.ready, former.reason
         self._judge_profile()
+        if self.drift.stages == former.drift.stages and _digest(self.profile) == _digest(former.profile):
+            self.drift = former.drift
+        else:
+            self._show_drift(dict.fromkeys(former.drift.reports, Report(0, 0.0, 0.0, 0.0, alarm=False)))
         self._show()
+
+    def watch_drift(self, findings: Iterable[Finding]) -> None:
+        """Look at what was found on one query."""
+        self._show_drift(self.drift.add(findings))
+
+    def _show_drift(self, reports: Mapping[str, Report]) -> None:
+        for stage, report in reports.items():
+            self._metrics.drift_distance.labels(self.name, stage).set(report.distance)
+            self._metrics.drift_alarm.labels(self.name, stage).set(report.alarm)
 
     def fits(self, version: str) -> bool:
         """Whether the profile was made for this version; empty: the server's choice."""
@@ -203,6 +220,20 @@ class GuardedModel:
     def _show(self) -> None:
         self._metrics.model_ready.labels(self.name).set(self.ready)
         self._metrics.profile_mismatch.labels(self.name).set(self.mismatch is not None)
+
+
+def _watched(engine: Engine) -> dict[str, Watched]:
+    """The detectors whose p-values say something of all inputs: not those that are asked about suspicious ones only."""
+    some = engine.settings.escalate_below is not None
+    return {
+        stage.name: Watched(stage.threshold, stage.calibration.scores.size)
+        for stage in engine.stages
+        if stage.kind == "detector" and not (some and isinstance(stage.impl, ViewDetector))
+    }
+
+
+def _digest(profile: Profile | None) -> str:
+    return "" if profile is None else profile.digest
 
 
 def _latest(versions: tuple[str, ...]) -> str:

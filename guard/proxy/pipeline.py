@@ -400,6 +400,8 @@ class Pipeline:
     def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
         """Count it, write it down, tell who watches."""
         self._metrics.inspection_seconds.labels(opened.label).observe(opened.budget.spent_s)
+        if opened.model is not None:
+            opened.model.watch_drift(conclusion.findings)
         event = event_of(
             conclusion,
             time_unix=time.time(),

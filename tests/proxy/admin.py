@@ -11,6 +11,7 @@ import numpy as np
 
 from guard import config
 from guard.audit import Audit, Broadcast, Event
+from guard.drift import Drift
 from guard.engine import Engine
 from guard.metrics import Metrics
 from guard.profile import Profile
@@ -52,6 +53,7 @@ class FakeModel:
     ready: bool = True
     reason: str = ""
     upstream: Any = FakeUpstream()
+    drift: Drift = field(default_factory=lambda: Drift({}))
 
     @classmethod
     def of(cls, profile: Profile = PROFILE, **values: Any) -> "FakeModel":

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from guard import registry
 from guard.audit import Event
+from guard.drift import Drift, Watched
 from guard.engine import Engine
 from guard.profile import Space
 from guard.proxy import admin_grpc
@@ -422,6 +423,21 @@ async def test_status(api):
         ("test_overlap", "monitor", pb.MODE_SHADOW, 999),
     }
     assert [s.threshold for s in model.stages if s.kind == "detector"] == [pytest.approx(0.1)]
+
+
+async def test_status_tells_of_drift(api):
+    good = FakeModel.of(detectors=MEAN, monitors=[{"stage": "test_overlap", "mode": "shadow"}])
+    watched = Drift({"test_mean": Watched(0.1, 99)})
+    one = await api(replace(good, drift=watched))
+    for count, rows, alarm in ((249, None, False), (1, 250, False), (250, 500, True)):
+        watched.add([Finding("test_mean", "detector", Mode.SHADOW, p_values=(0.2 if alarm else 0.9,) * count)])
+        status = await one.stub.Status(pb.StatusRequest(), metadata=RIGHT, timeout=20)
+        mean, overlap = status.models[0].stages
+        assert not overlap.HasField("drift")
+        assert mean.HasField("drift") is (rows is not None)
+        assert (mean.drift.rows, mean.drift.alarm) == (rows or 0, alarm)
+    assert mean.drift.expected_rate == 0.1
+    assert mean.drift.distance > 0.3
 
 
 async def test_status_of_a_model_without_a_profile(api):

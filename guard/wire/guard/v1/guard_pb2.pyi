@@ -132,19 +132,35 @@ class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Drift(_message.Message):
+    __slots__ = ("rows", "distance", "expected_rate", "observed_rate", "alarm")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_RATE_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_RATE_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    distance: float
+    expected_rate: float
+    observed_rate: float
+    alarm: bool
+    def __init__(self, rows: _Optional[int] = ..., distance: _Optional[float] = ..., expected_rate: _Optional[float] = ..., observed_rate: _Optional[float] = ..., alarm: _Optional[bool] = ...) -> None: ...
+
 class StageStatus(_message.Message):
-    __slots__ = ("name", "kind", "mode", "calibration_size", "threshold")
+    __slots__ = ("name", "kind", "mode", "calibration_size", "threshold", "drift")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_SIZE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     mode: Mode
     calibration_size: int
     threshold: float
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., calibration_size: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
+    drift: Drift
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., calibration_size: _Optional[int] = ..., threshold: _Optional[float] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
     __slots__ = ("name", "upstream", "mode", "profile_digest", "ready", "reason", "false_positive_rate", "stages")
