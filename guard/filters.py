@@ -18,7 +18,7 @@ MedianSize = Literal[2, 3, 5]
 _IMAGES = 4
 _GREY = 1
 _COLOUR = 3
-_BLOCK = 1 << 16  # floats, so that a handful of blocks fits a core's cache
+_BLOCK = 1 << 16  # floats; some of these fit a core's cache
 _TAU = 0.25  # Chambolle's step; he proves convergence to 1/8 and sees it to 1/4
 
 
@@ -31,14 +31,15 @@ def require_images(x: Array, channels: tuple[int, ...] = ()) -> None:
 
 
 def bit_depth(x: Array, bits: int) -> Array:
-    """The nearest of 2^bits levels, any shape."""
+    """The nearest of 2^bits levels, any shape; levels to the last bit of float32."""
     top, out = np.float32(2**bits - 1), np.empty(x.shape, np.float32)
     source, target = x.reshape(-1), out.reshape(-1)
-    for start in range(0, source.size, _BLOCK):
-        block = target[start : start + _BLOCK]
-        np.multiply(source[start : start + _BLOCK], top, out=block)
+    step = 2 * _BLOCK  # one array is worked on
+    for start in range(0, source.size, step):
+        block = target[start : start + step]
+        np.multiply(source[start : start + step], top, out=block)
         np.rint(block, out=block)
-        np.divide(block, top, out=block)
+        np.multiply(block, 1 / top, out=block)
     return out
 
 

@@ -36,7 +36,18 @@ def test_bit_depth_by_hand(bits, wanted):
 
 def test_bit_depth_of_eight_keeps_eight_bit_images():
     x = (np.arange(256, dtype=np.float32) / 255)[None]
-    np.testing.assert_array_equal(filters.bit_depth(x, 8), x)
+    np.testing.assert_allclose(filters.bit_depth(x, 8), x, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_bit_depth_ends_where_the_range_ends(bits):
+    assert filters.bit_depth(np.array([[0, 1]], dtype=np.float32), bits).tolist() == [[0, 1]]
+
+
+def test_a_large_batch_is_as_its_rows():
+    x = images((3, 224, 224, 3))
+    for use in (lambda x: filters.bit_depth(x, 4), lambda x: filters.median(x, 2)):
+        np.testing.assert_array_equal(use(x), np.concatenate([use(x[i : i + 1]) for i in range(len(x))]))
 
 
 def naive_non_local_means(grey, search, patch, strength):
