@@ -96,7 +96,16 @@ def answers(material: Material) -> Array:
     return np.asarray(material.probs, np.float32)
 
 
-def distil(x: Array, probs: Array, plan: Plan, options: Options, *, rng: np.random.Generator, tell: Tell) -> Auxiliary:
+def distil(
+    x: Array,
+    probs: Array,
+    plan: Plan,
+    options: Options,
+    *,
+    rng: np.random.Generator,
+    tell: Tell,
+    what: str = "auxiliary",
+) -> Auxiliary:
     """A network of this plan that has learned to answer so, folded. Call it within `seeded`."""
     model, images = Auxiliary(plan, fold=False), plan["kind"] == "images"
     _scale(model, x)
@@ -120,7 +129,7 @@ def distil(x: Array, probs: Array, plan: Plan, options: Options, *, rng: np.rand
         perturbed = ball.step(noisy.detach(), noisy.grad)
         ((1.0 - options.noisy) * loss(perturbed, wanted)).backward()  # type: ignore[no-untyped-call]
 
-    learned = learn(model, backward, options.pace, len(x), rng=rng, tell=tell, what="auxiliary")
+    learned = learn(model, backward, options.pace, len(x), rng=rng, tell=tell, what=what)
     made = folded(Auxiliary(plan), learned)
     assert isinstance(made, Auxiliary)  # noqa: S101 - for the type checker
     return made

@@ -1,7 +1,9 @@
 """The denoiser: takes perturbations away so that a network's answers become those to the clean input.
 
-A small U-net says what to subtract. It learns on inputs perturbed by one or two signed gradient steps, by noise, and
-not at all, and its loss is the distance of the guide's logits on the denoised input from those on the clean one.
+A small U-net says what to subtract. It learns on clean inputs and on ones perturbed by a signed gradient step of many
+sizes, and its loss is the distance of the guide's logits on the denoised input from those on the clean one. The guide
+is distilled from the served model, as the auxiliary is, but without perturbations: what sways the auxiliary is another
+thing than what sways the served model, and that is to be taken away.
 
 Source:       Liao et al. 2018, arXiv:1712.02976 (HGD, its logits-guided form).
 Answers:      the profile's network "denoiser": `x`, of its input's shape, in [0, 1].
@@ -11,16 +13,17 @@ Cost:         some minutes on one core for 45,000 images of 32x32x3.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from guard.learning import Tell, auxiliary
-from guard.learning._export import export, plan_of
-from guard.learning._networks import Auxiliary, Convolution, Plan, folded
+from guard.learning._export import export
+from guard.learning._networks import Auxiliary, Convolution, Plan, auxiliary_plan, folded
 from guard.learning._perturbing import Ball, climb, soft_loss
 from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, learn, moved, quick, seeded, suited, tensor
 from guard.types import Material
@@ -36,11 +39,13 @@ class Options:
     """How the denoiser learns.
 
     eps:     the largest perturbation that it learns to take away, linf in unit form.
+    guide:   how the guide learns; None: as its default is.
     pixels:  the weight of the distance in pixels, beside that in logits.
     """
 
     eps: float
     pace: Pace
+    guide: Pace | None = None
     pixels: float = 1.0
 
 
@@ -48,6 +53,12 @@ def defaults(shape: tuple[int, ...]) -> Options:
     """What suits inputs of this shape, (H, W, C) or (D,)."""
     eps = auxiliary.defaults(shape).eps
     return Options(eps, suited(Pace(4, least=600, most=2000, batch=128, rate=0.002, average=0.99, adam=True), shape))
+
+
+def guide_pace(shape: tuple[int, ...]) -> Pace:
+    """As the auxiliary's, two thirds as long."""
+    pace = auxiliary.defaults(shape).pace
+    return replace(pace, epochs=pace.epochs * 2 // 3, least=pace.least * 2 // 3, most=pace.most * 2 // 3)
 
 
 def plan_for(shape: Sequence[int]) -> dict[str, Any]:
@@ -61,6 +72,13 @@ def plan_for(shape: Sequence[int]) -> dict[str, Any]:
     return {"kind": "images", "shape": list(shape), "widths": [24 << i for i in range(depth + 1)], "squares": fold}
 
 
+def _silence(layer: nn.Conv2d | nn.Linear) -> None:
+    """Let a network begin by subtracting nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class Unet(nn.Module):
     """(N, C, H, W) -> the same shape: down and up again, what was seen at each size handed across."""
 
@@ -72,7 +90,7 @@ class Unet(nn.Module):
         self.refine = nn.ModuleList(Convolution(o, o, fold=fold) for _, o in pairs)
         self.up = nn.ModuleList(Convolution(i + o, i, fold=fold) for i, o in reversed(pairs))
         self.leave = nn.Conv2d(widths[0], channels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
+        _silence(self.leave)
 
     def forward(self, x: Tensor) -> Tensor:
         """What to subtract."""
@@ -99,7 +117,7 @@ class Denoiser(nn.Module):
             self.noise: nn.Module = nn.Sequential(nn.PixelUnshuffle(squares), unet, nn.PixelShuffle(squares))
         else:
             last = nn.Linear(widths[0], size)
-            nn.init.zeros_(last.weight)
+            _silence(last)
             self.noise = nn.Sequential(nn.Linear(size, widths[0]), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,13 +128,14 @@ class Denoiser(nn.Module):
 
 
 def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Options | None = None) -> bytes:
-    """The denoiser as an ONNX file. Raises ValueError where rows, answers or the auxiliary are missing."""
+    """The denoiser as an ONNX file. Raises ValueError where rows or answers are missing."""
     if len(material.x) < FEWEST_ROWS:
         raise ValueError(f"a denoiser needs {FEWEST_ROWS} clean inputs to learn from; there are {len(material.x)}")
+    del raw  # it has a guide of its own
     shape = material.x.shape[1:]
     chosen, plan = options or defaults(shape), plan_for(shape)
     with seeded(material.seed) as rng:
-        guide = _guide(material, raw, tell)
+        guide = _guide(material, chosen, rng, tell)
         model = Denoiser(plan, fold=False)
         if model.image:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -129,18 +148,17 @@ def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Opt
         return export(folded(Denoiser(plan), learned), plan, OUTPUTS)
 
 
-def _guide(material: Material, raw: Mapping[str, bytes], tell: Tell) -> Auxiliary:
-    """Whose logits count: the auxiliary's; where that has no gradients (a backbone), one is made for this alone."""
-    own = raw.get("auxiliary")
-    if own is None or plan_of(own) is None:
-        own = auxiliary.train(material, {}, tell)
-    guide = auxiliary.load(own)
-    guide.requires_grad_(requires_grad=False)
-    return guide
+def _guide(material: Material, options: Options, rng: np.random.Generator, tell: Tell) -> Auxiliary:
+    """Whose logits count."""
+    probs, shape = auxiliary.answers(material), material.x.shape[1:]
+    pace = options.guide or guide_pace(shape)
+    plan = auxiliary_plan(shape, material.classes)
+    guide = auxiliary.distil(material.x, probs, plan, auxiliary.Options(0.0, pace), rng=rng, tell=tell, what="guide")
+    return guide.requires_grad_(requires_grad=False)
 
 
 def _loss(model: Denoiser, guide: Auxiliary, options: Options) -> Callable[[Tensor], Tensor]:
-    """Clean inputs -> what the denoiser costs on them, on noisy and on perturbed ones, a third each."""
+    """Clean inputs -> what the denoiser costs on a third of them, and on the others perturbed."""
 
     def logits(x: Tensor) -> Tensor:
         with quick(images=model.image):
