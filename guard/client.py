@@ -72,6 +72,7 @@ class Verdict:
     purified:  send this to the model instead; None: send what was inspected.
     answer:    give this instead of the model's answer; None: leave it, or no answer was brought.
     views:     further inputs on which view detectors want the model's answers; empty once these were brought.
+    view_rows: the rows of the input that each view has; None: all.
     """
 
     decision_id: str
@@ -81,6 +82,7 @@ class Verdict:
     purified: Array | None = None
     answer: Array | None = None
     views: tuple[Array, ...] = ()
+    view_rows: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ class GuardClient:
             purified=_array(response.purified) if response.HasField("purified") else None,
             answer=_array(response.answer) if response.HasField("answer") else None,
             views=tuple(_array(view) for view in response.views),
+            view_rows=tuple(response.view_rows) or None,
         )
 
     def watch(self, model: str = "", *, only_non_allowed: bool = False) -> Iterator[Watched]:

@@ -16,7 +16,7 @@ from guard.engine import Engine
 from guard.profile import Profile
 from guard.proxy.admin_messages import ACTIONS, array_of, finding_of, tensor_of
 from guard.settings import Limits, Model
-from guard.types import Action, Answer, Array, Conclusion, Decision, InvalidQuery, Query, Store
+from guard.types import Action, Answer, Array, Bools, Conclusion, Decision, InvalidQuery, Query, Store
 from guard.wire.guard.v1 import guard_pb2 as pb
 from guard.wire.images import Format, decode_images, encode_images
 
@@ -36,13 +36,14 @@ class Input:
     datatype: str
     formats: tuple[Format, ...] | None = None
 
-    def tensor(self, x: Array) -> pb.Tensor:
-        """Another input, as the model takes it."""
+    def tensor(self, x: Array, chosen: Bools | None = None) -> pb.Tensor:
+        """Another input, as the model takes it; `chosen`: (N,) the rows that it has, None: all."""
         if self.formats is None:
             return tensor_of(self.name, x, self.datatype)
+        formats = [kind for row, kind in enumerate(self.formats) if chosen is None or chosen[row]]
         rows = np.empty(len(x), dtype=object)
-        rows[:] = encode_images(x, self.formats)
-        return tensor_of(self.name, rows.reshape(self.like.shape), self.datatype)
+        rows[:] = encode_images(x, formats)
+        return tensor_of(self.name, rows.reshape(len(x), *self.like.shape[1:]), self.datatype)
 
 
 def read_input(tensor: pb.Tensor, profile: Profile, model: Model, limits: Limits) -> Input:
@@ -106,8 +107,9 @@ class Inspection:
             )
         y = array_of(request.answer, self.limits.max_elements)
         views = tuple(array_of(view, self.limits.max_elements) for view in request.view_answers)
-        if any(view.shape != y.shape for view in views):
-            raise InvalidQuery("answers on views have the shape of the answer on the input")
+        expected = (int(decision.view_rows.sum()) if decision.views else len(y), *y.shape[1:])
+        if any(view.shape != expected for view in views):
+            raise InvalidQuery("answers on views have the shape of the answer on the input, with the rows of the views")
         return Answer(
             y, views[: len(decision.views)], standby=y
         )  # the standby's place is taken: its own answer is for the caller to ask
@@ -136,5 +138,7 @@ class Inspection:
         if conclusion.y is not None and not conclusion.use_standby:
             response.answer.CopyFrom(tensor_of(request.answer.name, conclusion.y, request.answer.datatype))
         if not request.view_answers:
-            response.views.extend(given.tensor(view) for view in decision.views)
+            response.views.extend(given.tensor(view, decision.view_rows) for view in decision.views)
+            if decision.views and not decision.view_rows.all():
+                response.view_rows.extend(np.flatnonzero(decision.view_rows).tolist())
         return response

@@ -211,6 +211,28 @@ async def test_views_and_the_answers_on_them(api):
     assert (near.action, near.findings[0].fired) == (pb.ACTION_ALLOW, False)
 
 
+async def test_views_of_some_rows(api):
+    joint = np.random.default_rng(0).permutation(CLEAN)
+    fits = {key: replace(fit, joint=joint if "views" in key else CLEAN) for key, fit in PROFILE.stages.items()}
+    profile = replace(PROFILE, stages={key: fit for key, fit in fits.items() if key.startswith("detector")})
+    one = await api(FakeModel.of(profile, detectors=[*MEAN, *VIEWS], escalate_below=0.5, false_positive_rate=0.1))
+    x = np.concatenate([GOOD, GOOD * 4, GOOD, GOOD * 4])
+    first = await one.inspect(x)
+    assert list(first.view_rows) == [1, 3]
+    assert [array_of(view).shape for view in first.views] == [(2, 4)]
+    y, far = np.repeat(Y, 4, axis=0), np.array([[0.2, 0.3, 0.5], [0.9, 0.1, 0.0]], np.float32)
+    second = await one.inspect(x, answer=tensor(y), view_answers=[tensor(far)])
+    (found,) = [finding for finding in second.findings if finding.stage == "test_views"]
+    assert (second.action, [p <= found.threshold for p in found.p_values]) == (pb.ACTION_DENY, [False] * 3 + [True])
+    call = one.inspect(x, answer=tensor(y), view_answers=[tensor(y)])
+    assert await one.fails(call) == (
+        "INVALID_ARGUMENT",
+        "answers on views have the shape of the answer on the input, with the rows of the views",
+    )
+    assert not (await one.inspect(GOOD * 4)).view_rows  # all of them
+    assert not (await one.inspect(GOOD)).views
+
+
 async def test_a_view_detector_that_fires_may_purify(api):
     purify = {"purifiers": [{"stage": "test_halve"}], "policy": {"on_input": "purify"}}
     one = await api(detectors=VIEWS, **purify)

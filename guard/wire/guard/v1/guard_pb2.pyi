@@ -83,7 +83,7 @@ class InspectRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., caller: _Optional[str] = ..., input: _Optional[_Union[Tensor, _Mapping]] = ..., answer: _Optional[_Union[Tensor, _Mapping]] = ..., view_answers: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., remember: _Optional[bool] = ...) -> None: ...
 
 class InspectResponse(_message.Message):
-    __slots__ = ("decision_id", "action", "findings", "purified", "answer", "views", "would_be")
+    __slots__ = ("decision_id", "action", "findings", "purified", "answer", "views", "would_be", "view_rows")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class InspectResponse(_message.Message):
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     WOULD_BE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_ROWS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     action: Action
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
@@ -98,7 +99,8 @@ class InspectResponse(_message.Message):
     answer: Tensor
     views: _containers.RepeatedCompositeFieldContainer[Tensor]
     would_be: Action
-    def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., purified: _Optional[_Union[Tensor, _Mapping]] = ..., answer: _Optional[_Union[Tensor, _Mapping]] = ..., views: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., would_be: _Optional[_Union[Action, str]] = ...) -> None: ...
+    view_rows: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., purified: _Optional[_Union[Tensor, _Mapping]] = ..., answer: _Optional[_Union[Tensor, _Mapping]] = ..., views: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., would_be: _Optional[_Union[Action, str]] = ..., view_rows: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("model", "only_non_allowed")
