@@ -1,10 +1,11 @@
 """Attackers who know Guard's weights: through PID and feature squeezing, and through every purifier.
 
-Against detectors: PGD on one objective. The margin of the best wrong class, up to where it is safely won, less lambda
-times what the detectors would say: PID's score for that class through the auxiliary, rebuilt in torch from its ONNX
-file, and the distance between the model's answers to the input and to its squeezed versions, with the identity for the
-squeezers' derivative (BPDA). Of all iterates that fool the model, the one of the lowest such sum is kept. What he does
-not know is the secret. Several lambdas are tried, and each against PID alone, squeezing alone, and both.
+Against detectors: PGD towards one wrong class, and towards all networks agreeing on it: its log-probability by the
+victim, plus lambda times that by the auxiliary (rebuilt in torch from its ONNX file), which is PID's score, plus lambda
+times the mean of those by the victim on squeezed versions of the input, with the identity for the squeezers' derivative
+(BPDA). The class is the one that they give together most, and stays from a quarter of the steps on. Of all iterates
+that fool the model, the one is kept of which PID and squeezing say least. What he does not know is the secret. Several
+lambdas are tried, and each against PID alone, squeezing alone, and both.
 
 Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT).
 
@@ -12,7 +13,7 @@ Sources: Athalye, Carlini, Wagner 2018, arXiv:1802.00420; Carlini, Wagner 2017, 
          attacker who has them in his loss); Tramer, Carlini, Brendel, Madry 2020, arXiv:2002.08347.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,10 @@ from guard.learning import auxiliary
 
 EPS = {"mnist": 0.3, "cifar10": 8 / 255}
 STEPS = 100
-SAFE = 1.0
-"""Logits of margin past which only the detectors count."""
 LAMBDAS = (0.3, 1.0, 3.0)
 DRAWS = 5
 _PART = 100
+_CHOOSING = 0.25  # of the steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,19 @@ def attack(on: Subject, aware: Aware, x: Array, y: Array, *, eps: float, seed: i
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """One look at x. answers: log-probabilities (N, C) by the victim, then by each network or view in the loss."""
+
+    answers: tuple[Tensor, ...]
+    lead: Tensor
+    said: Tensor
+
+    def total(self, weights: Sequence[float]) -> Tensor:
+        """(N, C) what they give together."""
+        return torch.stack([weight * answer for weight, answer in zip(weights, self.answers, strict=True)]).sum(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Loss:
     victim: Any
     known: Any
@@ -82,27 +95,27 @@ class _Loss:
     y: Tensor
     weight: float
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, ...) -> what to raise, the margin, what the detectors would say; (N,) each."""
+    def look(self, x: Tensor) -> tuple[_Seen, list[float]]:
+        """(N, ...) -> what all of them say, and their weights."""
         logits = self.victim(x)
-        own = functional.one_hot(self.y, logits.shape[1]).bool()
-        wrong = logits.detach().masked_fill(own, -torch.inf).argmax(1)
-        lead, said = margin(logits, self.y), torch.zeros(len(x))
+        answers, weights, said = [logits.log_softmax(1)], [1.0], torch.zeros(len(x))
         if self.known is not None:
-            said = said + functional.cross_entropy(self.known.logits(x.permute(0, 2, 3, 1)), wrong, reduction="none")
+            answers.append(self.known.logits(x.permute(0, 2, 3, 1)).log_softmax(1))
+            weights.append(self.weight)
+            said = said - answers[-1].detach().gather(1, logits.argmax(1, keepdim=True))[:, 0]
         if self.squeeze is not None:
-            said = said + self._gap(x, logits)
-        return lead.clamp(max=SAFE) - self.weight * said, lead.detach(), said.detach()
+            views = [self.victim(view).log_softmax(1) for view in self._squeezed(x)]
+            answers += views
+            weights += [self.weight / len(views)] * len(views)
+            gaps = [(view.detach().exp() - answers[0].detach().exp()).abs().sum(1) for view in views]
+            said = said + torch.stack(gaps).amax(0)
+        return _Seen(tuple(answers), margin(logits.detach(), self.y), said), weights
 
-    def _gap(self, x: Tensor, logits: Tensor) -> Tensor:
-        """The largest L1 distance of answers, the squeezers' derivative taken for the identity's."""
+    def _squeezed(self, x: Tensor) -> Iterator[Tensor]:
+        """The views, their derivative taken for the identity's."""
         assert self.squeeze is not None
-        seen, probs = stagework.unit(x.detach().numpy()), logits.softmax(1)
-        gaps = []
-        for view in self.squeeze(seen):
-            through = x + (torch.from_numpy(stagework.planar(view)) - x).detach()
-            gaps.append((self.victim(through).softmax(1) - probs).abs().sum(1))
-        return torch.stack(gaps).amax(0)
+        for view in self.squeeze(stagework.unit(x.detach().numpy())):
+            yield x + (torch.from_numpy(stagework.planar(view)) - x).detach()
 
 
 def _ascend(loss: _Loss, x: Tensor, start: Tensor, eps: float, steps: int) -> Tensor:
@@ -110,11 +123,16 @@ def _ascend(loss: _Loss, x: Tensor, start: Tensor, eps: float, steps: int) -> Te
     low, high = (x - eps).clamp(min=0.0), (x + eps).clamp(max=1.0)
     now = torch.minimum(torch.maximum(start, low), high)
     best, worth = now.clone(), torch.full((len(x),), -torch.inf)
+    goal = loss.y
     for step in range(steps + 1):
         now = now.detach().requires_grad_()
-        raised, lead, said = loss(now)
-        gradient = torch.autograd.grad(raised.sum(), now)[0]
-        value = torch.where(lead > 10 * CLEAR, 1e3 - said, lead)
+        seen, weights = loss.look(now)
+        total = seen.total(weights)
+        if step <= steps * _CHOOSING:
+            own = functional.one_hot(loss.y, total.shape[1]).bool()
+            goal = total.detach().masked_fill(own, -torch.inf).argmax(1)
+        gradient = torch.autograd.grad(total.gather(1, goal[:, None]).sum(), now)[0]
+        value = torch.where(seen.lead > CLEAR, 1e3 - seen.said, seen.lead)
         better = value > worth
         best[better], worth[better] = now.detach()[better], value[better]
         size = 2.5 * eps / steps * (1.5 - step / steps)
