@@ -9,16 +9,20 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from guard import registry
 from guard.calibration import Calibration
 from guard.profile import Space, StageFit, load_profile, save_profile
-from guard.proxy import models, pipeline
+from guard.proxy import models, onnx_model, pipeline
+from guard.proxy.ask import ServedModel
+from guard.settings import Embedded
 from guard.types import Array, Batching, ModelMetadata, TensorSpec
 from guard.wire import messages, tensors
 from guard.wire import open_inference_pb2 as pb
 from guard.wire.contents import encode_contents
+from tests.proxy.test_embedded import save
 from tests.proxy.test_inspection import MEAN, VIEWS, ZERO, assert_refused
 from tests.proxy.world import (
     CLEAN,
@@ -32,15 +36,18 @@ from tests.proxy.world import (
     Views,
     answer,
     eventually,
+    guarding,
     profile,
     read,
     request,
+    settings,
     world,
 )
 
 pytestmark = pytest.mark.usefixtures("world_stages", "thrice")
 
 FOUR = np.concatenate([CLEAN, CLEAN + 0.1, CLEAN - 0.1, CLEAN + 0.2]).astype(np.float32)
+OTHERS = ("test_thrice", "test_surprise")
 THRICE = {"detectors": [{"stage": "test_thrice"}]}
 ANY = Batching()
 
@@ -55,7 +62,8 @@ class Thrice(Views):
 
 @pytest.fixture
 def thrice(monkeypatch: pytest.MonkeyPatch, world_stages: None) -> None:
-    monkeypatch.setattr(registry, "_stages", registry._stages | {("detector", "test_thrice"): Thrice})
+    more = {("detector", "test_thrice"): Thrice, ("detector", "test_surprise"): Surprise}
+    monkeypatch.setattr(registry, "_stages", registry._stages | more)
 
 
 @pytest.fixture
@@ -75,7 +83,8 @@ def model(tmp_path: Path) -> Callable[..., dict]:
         made = load_profile(path)
         rng = np.random.default_rng(0)
         joint = {"detector/test_mean": rng.uniform(0, 0.5, 1000), "detector/test_thrice": rng.uniform(0, 1, 1000)}
-        fits = dict(made.stages) | {"detector/test_thrice": StageFit({}, Calibration.of(np.linspace(0, 1, 1000)))}
+        others = {f"detector/{name}": StageFit({}, Calibration.of(np.linspace(0, 1, 1000))) for name in OTHERS}
+        fits = dict(made.stages) | others
         if "escalate_below" in values:
             fits = {key: replace(fit, joint=joint[key]) for key, fit in fits.items() if key in joint}
         save_profile(replace(made, batching=batching, stages=fits), path)
@@ -475,6 +484,89 @@ async def test_encoded_images_ride(model: Any) -> None:
         assert files.shape == (4, 1)
         assert files[:2].tolist() == x.tolist()
         assert np.asarray(Image.open(io.BytesIO(files[3, 0]))).tolist() == [[0, 0], [60, 60]]
+
+
+# --- detectors that look at the caller's own answer
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Twice what the answer gives to class 0."""
+
+    def score_answer(self, x: Array, probs: Array) -> Array:
+        return 2 * probs[:, 0]
+
+
+SURPRISE = {"detectors": [{"stage": "test_surprise"}]}
+
+
+async def test_a_detector_of_answers_needs_no_further_rows(model: Any) -> None:
+    async with world(**model(SURPRISE)) as (server, guarded):
+        assert (await guarded.unary(request(FOUR))).body == await server.plain(request(FOUR), None)
+        assert_refused(await guarded.unary(request(SQUEEZED)))
+        assert [len(x) for x in sent(server)] == [4, 1]
+        assert (extra(guarded, "ride"), extra(guarded, "beside")) == (0, 0)
+
+
+async def test_a_detector_of_answers_is_not_blinded_by_asking_for_another_output(model: Any) -> None:
+    infer = several()
+    x = FOUR.copy()
+    x[1] = SQUEEZED
+    async with world({"metadata": TWO, "infer": infer}, **model(SURPRISE, metadata=TWO)) as (server, guarded):
+        body = two(FOUR, [3, 1, 0, 2], raw=True, outputs=("key",))
+        assert (await guarded.unary(body)).body == await infer(body, None)
+        assert len(server.calls()) == 2
+        assert_refused(await guarded.unary(two(x, [3, 1, 0, 2], raw=True, outputs=("key",))))
+
+
+async def test_a_detector_of_answers_judges_a_streams_messages_before_they_are_forwarded(model: Any) -> None:
+    async with world(**model(SURPRISE)) as (server, guarded):
+        reply = await guarded.stream(request(SQUEEZED), request(CLEAN))
+        assert server.calls(STREAM)[0].bodies == [request(CLEAN)]
+        assert len(reply.bodies) == 2
+        assert extra(guarded, "beside") == 2
+        assert guarded.count("guard_stage_errors_total", model="m", stage="test_surprise") == 0
+
+
+# --- a file served in this process
+
+
+@pytest.mark.parametrize(("limit", "runs"), [(16, [16]), (15, [4, 4, 4, 4])])
+async def test_the_embedded_model_runs_once(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, runs: list[int]
+) -> None:
+    """(N, 4) -> (N, 3) as `world.answer` has it."""
+    w = np.array([[1, -0.25, -0.75], [0, 0, 0], [0, 0, 0], [0, 0, 0]], np.float32)
+    b = np.array([0, 0.25, 0.75], np.float32)
+    file = save(
+        tmp_path / "m.onnx",
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
+        {"x": (TensorProto.FLOAT, ["n", 4])},
+        {"y": (TensorProto.FLOAT, ["n", 3])},
+        (numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")),
+    )
+    served = {"file": str(file), "max_batch_rows": limit}
+    with ServedModel.embedded(Embedded(file=file, max_batch_rows=limit), "m") as asked:
+        metadata, batching = asked.metadata(), asked.batching()
+        expected = asked.answer({"x": FOUR})["y"]
+    assert batching == Batching(limit)
+    sizes = []
+    run = onnx_model.OnnxModel.run
+
+    def counted(self: Any, arrays: Any, outputs: Any, options: Any) -> list[Array]:
+        sizes.append(len(arrays["x"]))
+        return run(self, arrays, outputs, options)
+
+    monkeypatch.setattr(onnx_model.OnnxModel, "run", counted)
+    (one,) = model(THRICE, batching, metadata=metadata)["models"]
+    async with guarding(settings("127.0.0.1:1", upstream=None, models=[one | {"embedded": served}])) as guarded:
+        await eventually(lambda: guarded.app.runtime.models["m"].ready)
+        y = read((await guarded.unary(request(FOUR))).body)
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+        assert sizes == runs
+        x = FOUR.copy()
+        x[3] = SQUEEZED
+        assert_refused(await guarded.unary(request(x)))
 
 
 async def test_no_rows_and_flagged_rows(model: Any) -> None:
