@@ -5,7 +5,7 @@ victim, plus lambda times that by the auxiliary (rebuilt in torch from its ONNX 
 times the mean of those by the victim on squeezed versions of the input, with the identity for the squeezers' derivative
 (BPDA). The class is the one that they give together most, and stays from a quarter of the steps on. Of all iterates
 that fool the model, the one is kept of which PID and squeezing say least. What he does not know is the secret. Several
-lambdas are tried, and each against PID alone, squeezing alone, and both.
+lambdas are tried, against PID alone and against both.
 
 Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT).
 
@@ -32,7 +32,7 @@ from guard.detectors.feature_squeezing import FeatureSqueezing
 from guard.learning import auxiliary
 
 EPS = {"mnist": 0.3, "cifar10": 8 / 255}
-STEPS = 100
+STEPS = 80
 LAMBDAS = (0.3, 1.0, 3.0)
 DRAWS = 5
 _PART = 100
@@ -54,10 +54,11 @@ class Aware:
 
 def variants(data: str) -> tuple[Aware, ...]:
     """All attackers of the table."""
-    sets: list[tuple[str, ...]] = [("squeezing",)]
-    if "auxiliary" in fitted.networks_of(data):
-        sets = [("PID",), ("squeezing",), ("PID", "squeezing")]
-    return (Aware((), 0.0), *(Aware(through, weight) for through in sets for weight in LAMBDAS))
+    alone = Aware(("squeezing",), 1.0)
+    if "auxiliary" not in fitted.networks_of(data):
+        return (Aware((), 0.0), alone)
+    through: tuple[tuple[str, ...], ...] = (("PID",), ("PID", "squeezing"))
+    return (Aware((), 0.0), alone, *(Aware(names, weight) for names in through for weight in LAMBDAS))
 
 
 def attack(on: Subject, aware: Aware, x: Array, y: Array, *, eps: float, seed: int, steps: int = STEPS) -> Array:

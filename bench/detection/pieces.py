@@ -30,7 +30,7 @@ class Scale:
     hunted: int = 1000
     quiet: int = 5000
     singly: int = 2000
-    aware: int = 300
+    aware: int = 200
     stamped: int = 1000
     clean: int | None = None
     attacks: tuple[str, ...] = ()
