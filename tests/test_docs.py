@@ -128,6 +128,23 @@ def test_the_made_up_stage(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True)
 
 
+def test_the_made_up_stage_that_learns(tmp_path: Path) -> None:
+    """add-a-stage.md's second example is a stage as it stands, too."""
+    (tmp_path / "far_from_mean.py").write_text(blocks(ROOT / "docs" / "add-a-stage.md", "python")[1])
+    check = textwrap.dedent("""
+        import numpy as np, far_from_mean
+        from guard.equipping import equip, learner_of
+        from guard.settings import build_stage
+        from guard.types import Material
+        stage = build_stage("detector", "far_from_mean", {})
+        x = np.random.default_rng(0).random((50, 4), dtype=np.float32)
+        working = equip(stage, "detector/far_from_mean", {}, learner_of(stage)(Material(x, None, 2)), b"")
+        usual, odd = working.score(np.array([x.mean(axis=0), [9, 9, 9, 9]], np.float32))
+        assert usual < 0.1 < 9 < odd
+    """)
+    subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True)
+
+
 def test_pages_are_reached_from_the_readme() -> None:
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
     linked = {(page.parent / link).resolve() for page, text in texts.items() for link in LINK.findall(text)}

@@ -2,7 +2,7 @@
 
 Two views of the same statistics, the more alarming one counts: how far they lie from those of clean inputs
 (Mahalanobis distance: uniform, black, saturated inputs), and how far in the direction in which noise moves them
-(Fisher's linear discriminant, learned at `guard fit` from clean inputs with random signs of 2 and 8 levels of 255
+(Fisher's linear discriminant, learned at `guard fit` from clean inputs with random signs of 1 and 8 levels of 255
 added: dense perturbations, which are rougher than photographs and rough in each colour on its own).
 
 Source:  Fisher 1936 (discriminant); Immerkaer 1996 (fast noise estimation), Fridrich, Kodovsky 2012 (residuals of
@@ -28,7 +28,7 @@ from guard.types import Array, Equipment, Material
 _MOST_ROWS = 2000
 _WIDEST = 512
 _CHUNK_VALUES = 4_000_000
-_NOISES = (2 / 255, 8 / 255)
+_NOISES = (1 / 255, 8 / 255)
 _LOADING = 1e-5  # a statistic that never varies is held to about 0.003
 _HANDICAP = 1.0  # of the distance, in standard deviations: its tail is heavier, and it is for gross anomalies
 
