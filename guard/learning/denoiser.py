@@ -1,9 +1,9 @@
 """The denoiser: takes perturbations away so that a network's answers become those to the clean input.
 
-A small U-net says what to subtract. It learns on clean inputs and on ones perturbed by a signed gradient step of many
-sizes, and its loss is the distance of the guide's logits on the denoised input from those on the clean one. The guide
-is distilled from the served model, as the auxiliary is, but without perturbations: what sways the auxiliary is another
-thing than what sways the served model, and that is to be taken away.
+A small U-net says what to subtract. It learns on clean inputs and on ones perturbed by one or three signed gradient
+steps of many sizes; its loss is the distance of the guide's logits on the denoised input from those on the clean one.
+The guide is distilled from the served model as the auxiliary is, but without perturbations: what sways the auxiliary is
+another thing than what sways the served model, and that is to be taken away.
 
 Source:       Liao et al. 2018, arXiv:1712.02976 (HGD, its logits-guided form).
 Answers:      the profile's network "denoiser": `x`, of its input's shape, in [0, 1].
@@ -13,7 +13,7 @@ Cost:         some minutes on one core for 45,000 images of 32x32x3.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,7 @@ from torch.nn import functional
 
 from guard.learning import Tell, auxiliary
 from guard.learning._export import export
-from guard.learning._networks import Auxiliary, Convolution, Plan, auxiliary_plan, folded
-from guard.learning._perturbing import Ball, climb, soft_loss
+from guard.learning._networks import Auxiliary, Convolution, Plan, folded
 from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, learn, moved, quick, seeded, suited, tensor
 from guard.types import Material
 
@@ -51,14 +50,8 @@ class Options:
 
 def defaults(shape: tuple[int, ...]) -> Options:
     """What suits inputs of this shape, (H, W, C) or (D,)."""
-    eps = auxiliary.defaults(shape).eps
+    eps = auxiliary.defaults(shape).foreign
     return Options(eps, suited(Pace(4, least=600, most=2000, batch=128, rate=0.002, average=0.99, adam=True), shape))
-
-
-def guide_pace(shape: tuple[int, ...]) -> Pace:
-    """As the auxiliary's, two thirds as long."""
-    pace = auxiliary.defaults(shape).pace
-    return replace(pace, epochs=pace.epochs * 2 // 3, least=pace.least * 2 // 3, most=pace.most * 2 // 3)
 
 
 def plan_for(shape: Sequence[int]) -> dict[str, Any]:
@@ -134,12 +127,12 @@ def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Opt
     del raw  # it has a guide of its own
     shape = material.x.shape[1:]
     chosen, plan = options or defaults(shape), plan_for(shape)
+    guide = auxiliary.make_guide(material, chosen.guide, tell)
     with seeded(material.seed) as rng:
-        guide = _guide(material, chosen, rng, tell)
         model = Denoiser(plan, fold=False)
         if model.image:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loss = _loss(model, guide, chosen)
+        loss = _loss(model, guide, chosen, rng)
 
         def backward(rows: Rows) -> None:
             loss(tensor(moved(material.x[rows], rng))).backward()  # type: ignore[no-untyped-call]
@@ -148,16 +141,7 @@ def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Opt
         return export(folded(Denoiser(plan), learned), plan, OUTPUTS)
 
 
-def _guide(material: Material, options: Options, rng: np.random.Generator, tell: Tell) -> Auxiliary:
-    """Whose logits count."""
-    probs, shape = auxiliary.answers(material), material.x.shape[1:]
-    pace = options.guide or guide_pace(shape)
-    plan = auxiliary_plan(shape, material.classes)
-    guide = auxiliary.distil(material.x, probs, plan, auxiliary.Options(0.0, pace), rng=rng, tell=tell, what="guide")
-    return guide.requires_grad_(requires_grad=False)
-
-
-def _loss(model: Denoiser, guide: Auxiliary, options: Options) -> Callable[[Tensor], Tensor]:
+def _loss(model: Denoiser, guide: Auxiliary, options: Options, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
     """Clean inputs -> what the denoiser costs on a third of them, and on the others perturbed."""
 
     def logits(x: Tensor) -> Tensor:
@@ -168,10 +152,9 @@ def _loss(model: Denoiser, guide: Auxiliary, options: Options) -> Callable[[Tens
     def loss(clean: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = logits(clean)
-        probs, third = torch.softmax(wanted, 1), len(clean) // 3
-        ball = Ball.around(clean, options.eps)
-        hostile = climb(Ball(ball.x[third:], ball.eps[third:]), lambda x: soft_loss(logits(x), probs[third:]), 1)
-        given = torch.cat([clean[:third], hostile])
+        third, steps = len(clean) // 3, int(rng.choice(auxiliary.FOREIGN_STEPS))
+        probs = torch.softmax(wanted[third:], 1)
+        given = torch.cat([clean[:third], auxiliary.perturb(guide, clean[third:], probs, options.eps, steps)])
         with quick(images=model.image):
             denoised: Tensor = model(given).float()
         return functional.l1_loss(logits(denoised), wanted) + options.pixels * functional.l1_loss(denoised, clean)

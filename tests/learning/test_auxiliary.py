@@ -155,3 +155,18 @@ class TestRefusals:
         next(t for t in proto.graph.initializer if t.name == "head.weight").name = "other"
         with pytest.raises(ValueError, match=r"head.weight \(3, 48\) is missing"):
             auxiliary.load(proto.SerializeToString())
+
+
+def test_withstands_what_was_made_on_another_network():
+    """Perturbations made on a network that saw none: here the control is fooled, too."""
+    given = toy.material(seed=5)
+    victim = learning.train("auxiliary", given, {}, options=auxiliary.Options(0.0, toy.SHORT))
+    options = auxiliary.Options(0.02, toy.SHORT, foreign=0.1, guide=toy.SHORT)
+    foreign, control = (
+        learning.train("auxiliary", toy.material(), {}, options=chosen)
+        for chosen in (options, auxiliary.Options(0.0, toy.SHORT))
+    )
+    x, labels = toy.images(300, seed=1)
+    x_adv = hostile(victim, x, labels, 0.1)
+    assert accuracy(foreign, x, labels) > 0.85
+    assert 1 - accuracy(foreign, x_adv, labels) < 0.6 * (1 - accuracy(control, x_adv, labels))
