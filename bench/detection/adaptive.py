@@ -4,7 +4,8 @@ Against detectors: PGD towards one wrong class, and towards all networks agreein
 victim, plus lambda times that by the auxiliary (rebuilt in torch from its ONNX file), which is PID's score, plus lambda
 times the mean of those by the victim on squeezed versions of the input, with the identity for the squeezers' derivative
 (BPDA). The class is the one that they give together most, and stays from a quarter of the steps on. Of all iterates
-that fool the model, the one is kept of which PID and squeezing say least. What he does not know is the secret. Several
+that fool the model, the one is kept whose p-values are largest, by the profile itself. What he does not know is the secret.
+Several
 lambdas are tried, against PID alone and against both.
 
 Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT).
@@ -13,7 +14,7 @@ Sources: Athalye, Carlini, Wagner 2018, arXiv:1802.00420; Carlini, Wagner 2017, 
          attacker who has them in his loss); Tramer, Carlini, Brendel, Madry 2020, arXiv:2002.08347.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from adversary.gradients import one_thread
 from adversary.tensors import CLEAR, classes, margin, rows
 from bench.detection import fitted, purify, stagework
 from bench.detection.subjects import Subject
-from guard.detectors.feature_squeezing import FeatureSqueezing
+from guard.assembly import Stage
 from guard.learning import auxiliary
 
 EPS = {"mnist": 0.3, "cifar10": 8 / 255}
@@ -36,6 +37,7 @@ STEPS = 80
 LAMBDAS = (0.3, 1.0, 3.0)
 DRAWS = 5
 _PART = 100
+_STAGES = {"PID": "pid", "squeezing": "feature_squeezing"}
 _CHOOSING = 0.25  # of the steps
 
 
@@ -61,16 +63,19 @@ def variants(data: str) -> tuple[Aware, ...]:
     return (Aware((), 0.0), alone, *(Aware(names, weight) for names in through for weight in LAMBDAS))
 
 
-def attack(on: Subject, aware: Aware, x: Array, y: Array, *, eps: float, seed: int, steps: int = STEPS) -> Array:
-    """(N, C, H, W), (N,) -> (N, C, H, W) within eps."""
+def attack(
+    on: Subject, aware: Aware, stages: Mapping[str, Stage], x: Array, y: Array, *, eps: float, seed: int,
+    steps: int = STEPS,
+) -> Array:  # fmt: skip
+    """(N, C, H, W), (N,) -> (N, C, H, W) within eps. stages: the profile's detectors, by name."""
     known = auxiliary.load(fitted.networks_of(on.name)["auxiliary"]) if "PID" in aware.through else None
-    squeeze = FeatureSqueezing().views if "squeezing" in aware.through else None
+    judges = {name: stages[_STAGES[name]] for name in aware.through}
     rng, parts = np.random.default_rng(seed), []
     with one_thread():
         for at in range(0, len(x), _PART):
             part = slice(at, at + _PART)
             start = np.asarray(x[part] + rng.uniform(-eps, eps, x[part].shape), np.float32)
-            loss = _Loss(on.model, known, squeeze, classes(y[part]), aware.weight)
+            loss = _Loss(on.model, known, judges, classes(y[part]), aware.weight)
             parts.append(_ascend(loss, rows(x[part]), rows(start), eps, steps).numpy())
     return np.concatenate(parts)
 
@@ -92,31 +97,41 @@ class _Seen:
 class _Loss:
     victim: Any
     known: Any
-    squeeze: Callable[[Array], Sequence[Array]] | None
+    judges: Mapping[str, Stage]
     y: Tensor
     weight: float
 
     def look(self, x: Tensor) -> tuple[_Seen, list[float]]:
         """(N, ...) -> what all of them say, and their weights."""
-        logits = self.victim(x)
-        answers, weights, said = [logits.log_softmax(1)], [1.0], torch.zeros(len(x))
+        logits, unit = self.victim(x), stagework.unit(x.detach().numpy())
+        answers, weights, said = [logits.log_softmax(1)], [1.0], np.zeros(len(x))
+        probs = _probabilities(answers[0])
         if self.known is not None:
             answers.append(self.known.logits(x.permute(0, 2, 3, 1)).log_softmax(1))
             weights.append(self.weight)
-            said = said - answers[-1].detach().gather(1, logits.argmax(1, keepdim=True))[:, 0]
-        if self.squeeze is not None:
-            views = [self.victim(view).log_softmax(1) for view in self._squeezed(x)]
+            said += _alarm(self.judges["PID"], self.judges["PID"].impl.score_answer(unit, probs))
+        if "squeezing" in self.judges:
+            judge = self.judges["squeezing"]
+            views = [self.victim(_straight(x, view)).log_softmax(1) for view in judge.impl.views(unit)]
             answers += views
             weights += [self.weight / len(views)] * len(views)
-            gaps = [(view.detach().exp() - answers[0].detach().exp()).abs().sum(1) for view in views]
-            said = said + torch.stack(gaps).amax(0)
-        return _Seen(tuple(answers), margin(logits.detach(), self.y), said), weights
+            said += _alarm(judge, judge.impl.score_views(probs, tuple(map(_probabilities, views))))
+        return _Seen(tuple(answers), margin(logits.detach(), self.y), torch.from_numpy(said).float()), weights
 
-    def _squeezed(self, x: Tensor) -> Iterator[Tensor]:
-        """The views, their derivative taken for the identity's."""
-        assert self.squeeze is not None
-        for view in self.squeeze(stagework.unit(x.detach().numpy())):
-            yield x + (torch.from_numpy(stagework.planar(view)) - x).detach()
+
+def _probabilities(answer: Tensor) -> Array:
+    """(N, C) log-probabilities -> float64 rows that sum to 1."""
+    return np.asarray(answer.detach().double().exp().numpy())
+
+
+def _alarm(judge: Stage, scores: Array) -> Array:
+    """(N,) -> (N,) minus the logarithm of the p-values."""
+    return np.asarray(-np.log(judge.calibration.p_values(scores)))
+
+
+def _straight(x: Tensor, view: Array) -> Tensor:
+    """The view, its derivative taken for the identity's."""
+    return x + (torch.from_numpy(stagework.planar(view)) - x).detach()
 
 
 def _ascend(loss: _Loss, x: Tensor, start: Tensor, eps: float, steps: int) -> Tensor:

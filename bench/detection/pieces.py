@@ -254,9 +254,10 @@ class Known:
 
     def _through_detectors(self, on: Subject, x: Array, y: Array, eps: float) -> dict[str, Array]:
         assert self.aware is not None
-        x_adv = adaptive.attack(on, self.aware, x, y, eps=eps, seed=craft.SEED)
         upstream = stagework.Upstream(on.onnx)
         engine = scoring.engine(fitted.profile(self.data, self.scale.clean))
+        stages = {stage.name: stage for stage in engine.stages}
+        x_adv = adaptive.attack(on, self.aware, stages, x, y, eps=eps, seed=craft.SEED)
         said = scoring.say(engine, upstream, x_adv)
         arrays = {f"score.{key}": values for key, values in said.scores.items()}
         arrays |= {f"p.{key}": values for key, values in said.p_values.items()}

@@ -64,7 +64,7 @@ def test_units_cover_every_image_once():
 def test_an_unaware_attacker_has_no_detector_in_his_loss():
     on = subject("mnist")
     x, y = on.hunted_x[:8], on.hunted_y[:8]
-    x_adv = adaptive.attack(on, adaptive.Aware((), 0.0), x, y, eps=0.3, seed=0, steps=10)
+    x_adv = adaptive.attack(on, adaptive.Aware((), 0.0), {}, x, y, eps=0.3, seed=0, steps=10)
     assert np.abs(x_adv - x).max() <= 0.3 + 1e-6
     assert x_adv.min() >= 0.0
     assert x_adv.max() <= 1.0
