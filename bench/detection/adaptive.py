@@ -4,9 +4,8 @@ Against detectors: PGD towards one wrong class, and towards all networks agreein
 victim, plus lambda times that by the auxiliary (rebuilt in torch from its ONNX file), which is PID's score, plus lambda
 times the mean of those by the victim on squeezed versions of the input, with the identity for the squeezers' derivative
 (BPDA). The class is the one that they give together most, and stays from a quarter of the steps on. Of all iterates
-that fool the model, the one is kept whose p-values are largest, by the profile itself. What he does not know is the secret.
-Several
-lambdas are tried, against PID alone and against both.
+that fool the model, the one is kept whose p-values are largest, by the profile itself. What he does not know is the
+secret. Several lambdas are tried, against PID alone and against both.
 
 Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT).
 
