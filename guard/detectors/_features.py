@@ -24,7 +24,12 @@ def logits_of(network: Network, x: Array) -> Array:
 def features_of(network: Network, x: Array, arrays: Mapping[str, Array]) -> Array:
     """(N, ...) unit form -> (N, F) float64, projected where `arrays` say so. Raises ValueError."""
     raw = _output(network(x), "features")
-    return np.asarray(raw @ arrays["projection"].astype(np.float64)) if "projection" in arrays else raw
+    return np.asarray(raw @ arrays["projection"]) if "projection" in arrays else raw
+
+
+def at_work(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """What was learned, in float64 once and not at every query."""
+    return {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
 
 
 def learn_features(material: Material, most: int) -> tuple[Array, Array, dict[str, Array]]:

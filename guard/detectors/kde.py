@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from guard.detectors._features import AUXILIARY, FEWEST_ROWS, features_of, learn_features, squared_distances
+from guard.detectors._features import AUXILIARY, FEWEST_ROWS, at_work, features_of, learn_features, squared_distances
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Network
 
@@ -49,7 +49,7 @@ class KernelDensity:
 
     def equip(self, equipment: Equipment) -> "_Working":
         """The detector at work."""
-        return _Working(equipment.networks[AUXILIARY], equipment.arrays)
+        return _Working(equipment.networks[AUXILIARY], at_work(equipment.arrays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,8 @@ class _Working:
 
     def score_answer(self, x: Array, probs: Array) -> Array:
         """(N, ...) unit form, (N, C) -> (N,)."""
-        features = features_of(self.network, x, self.arrays) / self.arrays["scale"].astype(np.float64)
-        squared = squared_distances(features, self.arrays["reference"].astype(np.float64))
+        features = features_of(self.network, x, self.arrays) / self.arrays["scale"]
+        squared = squared_distances(features, self.arrays["reference"])
         alike = self.arrays["labels"][None] == probs.argmax(axis=1)[:, None]
         alike |= ~alike.any(axis=1, keepdims=True)
         exponents = np.where(alike, -squared / (2 * float(self.arrays["bandwidth"][0]) ** 2), -np.inf)

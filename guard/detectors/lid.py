@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from guard.detectors._features import AUXILIARY, FEWEST_ROWS, features_of, learn_features, squared_distances
+from guard.detectors._features import AUXILIARY, FEWEST_ROWS, at_work, features_of, learn_features, squared_distances
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Network
 
@@ -46,7 +46,7 @@ class LocalIntrinsicDimensionality:
 
     def equip(self, equipment: Equipment) -> "_Working":
         """The detector at work."""
-        return _Working(self.neighbours, equipment.networks[AUXILIARY], equipment.arrays)
+        return _Working(self.neighbours, equipment.networks[AUXILIARY], at_work(equipment.arrays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ class _Working:
 
     def score(self, x: Array) -> Array:
         """(N, ...) unit form -> (N,)."""
-        features = features_of(self.network, x, self.arrays) / self.arrays["scale"].astype(np.float64)
-        squared = squared_distances(features, self.arrays["reference"].astype(np.float64))
+        features = features_of(self.network, x, self.arrays) / self.arrays["scale"]
+        squared = squared_distances(features, self.arrays["reference"])
         return lid(np.partition(squared, self.neighbours - 1, axis=1)[:, : self.neighbours])
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from guard.detectors._features import AUXILIARY, features_of, learn_features, whitening_of
+from guard.detectors._features import AUXILIARY, at_work, features_of, learn_features, squared_distances, whitening_of
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Network
 
@@ -45,23 +45,31 @@ class Mahalanobis:
 
     def equip(self, equipment: Equipment) -> "_Working":
         """The detector at work."""
-        return _Working(equipment.networks[AUXILIARY], equipment.arrays)
+        arrays = at_work(equipment.arrays)
+        spaces = [_Space(arrays["whitening"], arrays["means"] @ arrays["whitening"])]
+        if self.relative:
+            spaces.append(_Space(arrays["whitening_of_all"], arrays["middle"] @ arrays["whitening_of_all"]))
+        return _Working(equipment.networks[AUXILIARY], arrays, tuple(spaces))
+
+
+@dataclass(frozen=True, eq=False)
+class _Space:
+    whitening: Array  # (F, F)
+    centres: Array  # (classes, F), whitened
+
+    def least(self, features: Array) -> Array:
+        """(N, F) -> (N,) squared distance to the nearest centre."""
+        return np.asarray(squared_distances(features @ self.whitening, self.centres).min(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
 class _Working:
     network: Network
     arrays: Mapping[str, Array]
+    spaces: tuple[_Space, ...]
 
     def score(self, x: Array) -> Array:
         """(N, ...) unit form -> (N,)."""
         features = features_of(self.network, x, self.arrays)
-        distance = self._least(features, "means", "whitening")
-        if "middle" in self.arrays:
-            distance = distance - self._least(features, "middle", "whitening_of_all")
-        return distance
-
-    def _least(self, features: Array, means: str, whitening: str) -> Array:
-        """Squared distance to the nearest of the means."""
-        gaps = features[:, None] - self.arrays[means][None].astype(np.float64)
-        return np.asarray(((gaps @ self.arrays[whitening].astype(np.float64)) ** 2).sum(axis=2).min(axis=1))
+        nearest, *whole = [space.least(features) for space in self.spaces]
+        return np.asarray(nearest - sum(whole))
