@@ -15,7 +15,7 @@ from adversary.data.cache import sha256
 from bench import profiles
 from bench.detection import craft
 from bench.detection.subjects import subject
-from guard import equipping, registry
+from guard import calibration, equipping, filters, fit_learn, fit_stages, keyed, registry
 from guard.fit_clean import Clean
 from guard.fit_learn import Given
 from guard.fit_profile import Options, fit
@@ -27,6 +27,7 @@ from guard.settings import Embedded, build_stage
 BUDGET = 0.01
 AGAINST_TRIGGERS = ("strip", "scale_up")
 """Detectors of backdoors: no part of the combination against adversarial inputs, but of `all stages on`."""
+_MODULES = (calibration, equipping, filters, fit_learn, fit_stages, keyed)
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"purified_answer": {"purifier": "learned_denoiser"}}
 
 
@@ -55,10 +56,17 @@ def place(data: str, most: int | None = None) -> Path:
     name = shelf.key(
         victim=subject(data).sha256,
         networks={name: sha256(raw) for name, raw in networks_of(data).items()},
-        code=serving.code_digest("guard"),
+        code=_code(),
         most=most,
     )
     return craft.home() / "profiles" / f"{data}-{name}"
+
+
+@lru_cache(maxsize=1)
+def _code() -> list[str]:
+    """Digests of what decides a stage's scores: the stages themselves, and what they and their fit are made of."""
+    packages = [serving.code_digest(f"guard.{name}") for name in ("detectors", "purifiers")]
+    return packages + [sha256(Path(module.__file__ or "").read_bytes()) for module in _MODULES]
 
 
 def make(data: str, most: int | None = None) -> None:
