@@ -237,23 +237,25 @@ class ModelConfigRequest(_message.Message):
     version: str
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
+class ModelSequenceBatching(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelTransactionPolicy(_message.Message):
+    __slots__ = ("decoupled",)
+    DECOUPLED_FIELD_NUMBER: _ClassVar[int]
+    decoupled: bool
+    def __init__(self, decoupled: _Optional[bool] = ...) -> None: ...
+
 class ModelConfig(_message.Message):
     __slots__ = ("max_batch_size", "sequence_batching", "model_transaction_policy")
-    class SequenceBatching(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
-    class TransactionPolicy(_message.Message):
-        __slots__ = ("decoupled",)
-        DECOUPLED_FIELD_NUMBER: _ClassVar[int]
-        decoupled: bool
-        def __init__(self, decoupled: _Optional[bool] = ...) -> None: ...
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_BATCHING_FIELD_NUMBER: _ClassVar[int]
     MODEL_TRANSACTION_POLICY_FIELD_NUMBER: _ClassVar[int]
     max_batch_size: int
-    sequence_batching: ModelConfig.SequenceBatching
-    model_transaction_policy: ModelConfig.TransactionPolicy
-    def __init__(self, max_batch_size: _Optional[int] = ..., sequence_batching: _Optional[_Union[ModelConfig.SequenceBatching, _Mapping]] = ..., model_transaction_policy: _Optional[_Union[ModelConfig.TransactionPolicy, _Mapping]] = ...) -> None: ...
+    sequence_batching: ModelSequenceBatching
+    model_transaction_policy: ModelTransactionPolicy
+    def __init__(self, max_batch_size: _Optional[int] = ..., sequence_batching: _Optional[_Union[ModelSequenceBatching, _Mapping]] = ..., model_transaction_policy: _Optional[_Union[ModelTransactionPolicy, _Mapping]] = ...) -> None: ...
 
 class ModelConfigResponse(_message.Message):
     __slots__ = ("config",)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 from tritonclient.utils import triton_to_np_dtype
 
@@ -112,7 +112,7 @@ def test_streams_are_tritons() -> None:
 def test_field_numbers_are_the_protocols() -> None:
     """Every message that Guard declares has the fields of tritonclient's, number by number."""
     ours = messages.ModelInferRequest.DESCRIPTOR.file.message_types_by_name
-    theirs = service_pb2.DESCRIPTOR.message_types_by_name
+    theirs = {**service_pb2.DESCRIPTOR.message_types_by_name, **model_config_pb2.DESCRIPTOR.message_types_by_name}
 
     def fields(message: object) -> dict[str, tuple[int, int, bool]]:
         return {field.name: (field.number, field.type, field.is_repeated) for field in message.fields}
