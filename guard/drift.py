@@ -13,6 +13,8 @@ Choices: only rows count that are presumably clean. Rows that a detector flagged
          shared by the quantiles: so a stage whose p-values are valid raises an alarm *ever* with probability `rate` at
          most, however long it is watched. (Rows that other detectors flagged are missing, too: where detectors
          contradict each other, that makes a small p-value more likely by at most 1 / (1 - budget).)
+         Where more than half of the last rows are flagged, and that is beyond chance, the alarm is raised, too: inputs
+         that have changed altogether look like an attack by everybody, and somebody has to see which it is.
 Bypass:  an attacker who stays below every threshold looks like drift. Rows that are sent over and over again, as probes
          do, count each time.
 Cost:    some 50 us a look and stage, an append a row.
@@ -52,7 +54,7 @@ class Report:
     distance: the most by which the share of p-values up to some value exceeds what it should be; 0 to 1.
     expected: share of clean rows that the stage may flag.
     observed: share of the last rows that it flagged, whoever sent them but flagged callers.
-    alarm:    small p-values are more frequent than chance allows.
+    alarm:    small p-values are more frequent than chance allows, or most rows are flagged.
     """
 
     rows: int
@@ -105,7 +107,7 @@ class _Window:
         ranks = np.rint(p_values[~flagged] * (self._stage.calibrated + 1))
         self._ranks.extend(ranks.astype(int).tolist())
         self._fired.extend((p_values <= self._stage.threshold).tolist())
-        self._fresh += len(ranks)
+        self._fresh += len(p_values)
         if self._fresh < EVERY:
             return None
         self._fresh, self._looks = 0, self._looks + 1
@@ -120,13 +122,15 @@ class _Window:
             for last in (rank_of(quantile, n) for quantile in QUANTILES)
             if fires < last <= n
         ]
-        level = self._rate * 6 / (math.pi * self._looks) ** 2 / max(len(tails), 1)
+        fired = sum(self._fired)
+        if 2 * fired > len(self._fired):
+            tails.append(tail(fired, len(self._fired), fires, n + 1 - fires) if fires else 0.0)
         return Report(
             rows=len(ranks),
             distance=distance(ranks, fires, n),
             expected=self._stage.threshold,
-            observed=sum(self._fired) / len(self._fired),
-            alarm=min(tails, default=1.0) <= level,
+            observed=fired / len(self._fired),
+            alarm=min(tails, default=1.0) <= self._rate * 6 / (math.pi * self._looks) ** 2 / (len(QUANTILES) + 1),
         )
 
 

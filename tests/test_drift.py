@@ -120,6 +120,21 @@ def test_a_row_that_one_stage_flags_counts_for_none() -> None:
     assert drift.reports["s"].alarm
 
 
+def test_inputs_that_have_changed_altogether_are_told() -> None:
+    """Every row flagged: none is left to be tested, and the alarm is raised all the same."""
+    drift = watched()
+    drift.add([finding(np.full(EVERY, 0.001))])
+    report = drift.reports["s"]
+    assert (report.rows, report.distance, report.observed, report.alarm) == (0, 0.0, 1.0, True)
+    mostly = Drift({"s": Watched(0.6, 999)})  # a stage that may flag most rows is not told off for it
+    mostly.add([finding(np.random.default_rng(0).uniform(size=EVERY), threshold=0.6)])
+    assert mostly.reports["s"].observed > 0.5
+    assert not mostly.reports["s"].alarm
+    never = Drift({"s": Watched(0.001, 99)})  # it cannot flag a row, as far as its calibration goes
+    never.add([finding(np.full(EVERY, 0.0005))])
+    assert never.reports["s"].alarm
+
+
 def test_a_look_is_due_every_so_many_rows() -> None:
     drift, looks = watched(), 0
     for i in range(1, 1001):
