@@ -28,7 +28,7 @@ from guard.types import Array, Equipment
 class GaussianVote:
     """sigma: of the noise, where 1 is the whole range. samples: copies. answer: shares of votes, or the mean answer."""
 
-    sigma: Annotated[float, Field(gt=0, le=1)] = 0.05
+    sigma: Annotated[float, Field(gt=0, le=1)] = 0.02
     samples: Annotated[int, Field(ge=1, le=64)] = 8
     answer: Literal["votes", "mean"] = "votes"
 

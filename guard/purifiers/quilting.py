@@ -2,8 +2,9 @@
 
 Source:  Guo, Rana, Cisse, van der Maaten 2018, arXiv:1711.00117 (patches of 5x5 that overlap by 2), after Efros,
          Freeman 2001. They take one of the ten nearest patches at random and join patches along the seam of least
-         error; here it is the nearest found, and overlaps are averaged. Patches lie in the cells of pivots, and only
-         the cells of the nearest pivots are searched (Sivic, Zisserman 2003): the error is within 2 % of a full search.
+         error; here it is the nearest found, overlaps are averaged, and small images, which lose too much to patches
+         of 5x5, get 3x3. Patches lie in the cells of pivots, and only the cells of the nearest pivots are searched
+         (Sivic, Zisserman 2003): the error is within 2 % of a full search.
 Answers: small perturbations of any form, since no pixel of the input is in the output. Known bypass: attacks that
          choose among patches through a differentiable stand-in (BPDA, Athalye et al. 2018, arXiv:1802.00420). Detail
          that the bank lacks is lost, and clean accuracy with it.
@@ -24,6 +25,7 @@ from guard import filters
 from guard.registry import register
 from guard.types import Array, Equipment, Material
 
+_FINE, _COARSE, _SMALL = 3, 5, 64
 _OVERLAP = 2
 _PIVOTS = 128
 _PROBES = 4  # cells looked at
@@ -33,17 +35,17 @@ _SPARE = 2  # so many times the bank are drawn, because some are alike
 @register("purifier", "quilting")
 @dataclass(frozen=True)
 class Quilting:
-    """patch: side of a patch. bank: the most clean patches that the profile keeps, a byte a value."""
+    """patch: side of a patch; 0: 3 for images of at most 64x64, else 5. bank: the most clean patches that are kept."""
 
     needs_images: ClassVar[bool] = True
-    patch: Literal[3, 5, 7] = 5
+    patch: Literal[0, 3, 5, 7] = 0
     bank: Annotated[int, Field(ge=100, le=50_000)] = 20_000
 
     def learn(self, material: Material) -> Mapping[str, Array]:
         """A bank of distinct patches of clean images, cell by cell. Raises ValueError."""
-        _check(material.x, self.patch)
+        patch = _checked(material.x, self.patch)
         draw = np.random.default_rng(material.seed)
-        patches = np.unique(_drawn(material.x, self.patch, self.bank * _SPARE, draw), axis=0)
+        patches = np.unique(_drawn(material.x, patch, self.bank * _SPARE, draw), axis=0)
         patches = patches[draw.permutation(len(patches))[: self.bank]]
         pivots = patches[:_PIVOTS].astype(np.float32)
         nearest = np.concatenate([_nearest(part, pivots, 1)[:, 0] for part in _parts(patches)])
@@ -71,21 +73,21 @@ class _Working:
 
     def purify(self, x: Array) -> Array:
         """(N, H, W, C) unit form -> the same. Raises ValueError for images of other channels than the bank's."""
-        _check(x, self.patch)
-        if self.patch**2 * x.shape[-1] != self.patches.shape[1]:
-            raise ValueError(f"its bank is of {self.patches.shape[1] // self.patch**2} channels, not {x.shape[-1]}")
+        patch = _checked(x, self.patch)
+        if patch**2 * x.shape[-1] != self.patches.shape[1]:
+            raise ValueError(f"its bank is of {self.patches.shape[1]} values a patch, not {patch**2 * x.shape[-1]}")
         out = np.empty(x.shape, np.float32)
         for image, target in zip(x, out, strict=True):
-            target[...] = self._quilt(image)
+            target[...] = self._quilt(image, patch)
         return out
 
-    def _quilt(self, image: Array) -> Array:
-        rows, columns = (_places(side, self.patch) for side in image.shape[:2])
-        wanted = _windows(image, self.patch)[np.ix_(rows, columns)].reshape(len(rows) * len(columns), -1)
+    def _quilt(self, image: Array, patch: int) -> Array:
+        rows, columns = (_places(side, patch) for side in image.shape[:2])
+        wanted = _windows(image, patch)[np.ix_(rows, columns)].reshape(len(rows) * len(columns), -1)
         found = self.patches[self._search(wanted * np.float32(255))]
-        tiles = found.reshape(len(rows), len(columns), self.patch, self.patch, image.shape[-1])
+        tiles = found.reshape(len(rows), len(columns), patch, patch, image.shape[-1])
         total, count = np.zeros(image.shape, np.float32), np.zeros(image.shape[:2], np.float32)
-        for i, j in np.ndindex(self.patch, self.patch):
+        for i, j in np.ndindex(patch, patch):
             place = np.ix_(rows + i, columns + j)
             total[place] += tiles[:, :, i, j]
             count[place] += 1
@@ -108,10 +110,13 @@ class _Working:
         return best
 
 
-def _check(x: Array, patch: int) -> None:
+def _checked(x: Array, patch: int) -> int:
+    """The patch's side. Raises ValueError for what is no image, or smaller."""
     filters.require_images(x)
-    if min(x.shape[1:3]) < patch:
-        raise ValueError(f"needs images of at least {patch} x {patch} pixels, not {x.shape[1]} x {x.shape[2]}")
+    side = patch or (_FINE if max(x.shape[1:3]) <= _SMALL else _COARSE)
+    if min(x.shape[1:3]) < side:
+        raise ValueError(f"needs images of at least {side} x {side} pixels, not {x.shape[1]} x {x.shape[2]}")
+    return side
 
 
 def _places(side: int, patch: int) -> Array:

@@ -28,7 +28,7 @@ class ResizePad:
     """least: of the image's side, the smallest share that it may shrink to."""
 
     needs_images: ClassVar[bool] = True
-    least: Annotated[float, Field(ge=0.25, lt=1)] = 0.85
+    least: Annotated[float, Field(ge=0.25, lt=1)] = 0.9
 
     def equip(self, equipment: Equipment) -> "_Working":
         """With the secret that keys the draws."""

@@ -26,7 +26,7 @@ class TotalVariation:
     """weight: how much smoothness counts against likeness. iterations: of the solver."""
 
     needs_images: ClassVar[bool] = True
-    weight: Annotated[float, Field(gt=0, le=10)] = 0.05
+    weight: Annotated[float, Field(gt=0, le=10)] = 0.02
     iterations: Annotated[int, Field(ge=1, le=1000)] = 30
 
     def purify(self, x: Array) -> Array:

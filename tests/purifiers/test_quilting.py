@@ -11,8 +11,8 @@ def material(x, seed=0):
     return Material(x.astype(np.float32), None, 2, seed=seed)
 
 
-def fitted(x, **options):
-    stage = Quilting(**options)
+def fitted(x, patch=5, **options):
+    stage = Quilting(patch=patch, **options)
     return stage.equip(Equipment(arrays=stage.learn(material(x))))
 
 
@@ -68,12 +68,12 @@ def test_with_all_cells_searched_it_finds_the_nearest(monkeypatch):
 
 def test_the_bank_is_bounded_distinct_and_seeded():
     x = smooth(40)
-    arrays = Quilting(bank=300).learn(material(x))
+    arrays = Quilting(patch=5, bank=300).learn(material(x))
     assert arrays["patches"].dtype == np.uint8
     assert arrays["patches"].shape == (300, 25)
     assert len(np.unique(arrays["patches"], axis=0)) == 300
     assert arrays["ends"][-1] == 300
-    other = Quilting(bank=300).learn(material(x, seed=1))
+    other = Quilting(patch=5, bank=300).learn(material(x, seed=1))
     assert not np.array_equal(arrays["patches"], other["patches"])
 
 
@@ -86,13 +86,21 @@ def test_every_pixel_is_covered(shape):
 
 def test_what_it_cannot_serve_it_refuses():
     with pytest.raises(ValueError, match="images of at least 5 x 5 pixels, not 4 x 9"):
-        Quilting().learn(material(np.zeros((3, 4, 9, 1))))
+        Quilting(patch=5).learn(material(np.zeros((3, 4, 9, 1))))
     with pytest.raises(ValueError, match="needs images"):
         Quilting().learn(material(np.zeros((3, 9))))
     with pytest.raises(ValueError, match="needs its bank"):
         Quilting().equip(Equipment())
-    with pytest.raises(ValueError, match="bank is of 1 channels, not 3"):
+    with pytest.raises(ValueError, match="bank is of 25 values a patch, not 75"):
         fitted(smooth(5)).purify(np.zeros((1, 20, 20, 3), np.float32))
+
+
+@pytest.mark.parametrize(("side", "values"), [(64, 9), (65, 25)])
+def test_patches_suit_the_image(side, values):
+    arrays = Quilting(bank=100).learn(material(smooth(2, side)))
+    assert arrays["patches"].shape[1] == values
+    x = np.zeros((1, side, side, 1), np.float32)
+    assert Quilting(bank=100).equip(Equipment(arrays=arrays)).purify(x).shape == x.shape
 
 
 @pytest.mark.parametrize(("key", "value"), [("patch", 4), ("bank", 99), ("bank", 50_001)])
