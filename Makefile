@@ -78,6 +78,10 @@ results: demo ## the demo, and its table in docs/results.md
 bench-attacks: $(VENV)/.peers ## our attacks beside other libraries', on the bare models of the shipped campaigns
 	$(BIN)/python -m bench.attacks $(BENCH_ARGS)
 
+.PHONY: bench-stages
+bench-stages: $(VENV)/.peers ## what each stage costs, beside the same methods of adversarial-robustness-toolbox
+	$(BIN)/python -m bench.stages $(BENCH_ARGS)
+
 .PHONY: bench-detection
 bench-detection: $(VENV)/.demo ## every detector and purifier against every attack: docs/results/detection.md
 	$(BIN)/python -m bench.detection $(BENCH_ARGS)
