@@ -5,7 +5,7 @@ Source:       Meng, Chen 2017, arXiv:1705.09064, and their published code: 3x3 c
               is taken away (volume 0.1 for grey, 0.025 for colour images).
 Answers:      the profile's network "autoencoder": `x`, of its input's shape, in [0, 1].
 Known bypass: gradients through the autoencoder (Carlini, Wagner 2017, arXiv:1711.08478).
-Cost:         some minutes on one core for 45,000 images of 32x32x3.
+Cost:         two or three minutes on one core for 45,000 images of 32x32x3.
 
 Vectors go through a quarter of their size and back. Adam's rate is ten times theirs: at first the sigmoids of so
 narrow a network hardly learn otherwise, and there are fewer epochs.
