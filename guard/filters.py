@@ -153,7 +153,8 @@ def _chambolle(x: Array, channels: int, weight: np.float32, iterations: int) -> 
         np.subtract(u[1:], u[:-1], out=to_below[:-1])
         to_right *= step
         to_below *= step
-        length = 1 + np.asarray(cv2.magnitude(to_right, to_below), np.float32)
+        length = np.sqrt(to_right * to_right + to_below * to_below)  # OpenCV's hangs on where the array lies
+        length += 1
         across += to_right
         across /= length
         down += to_below
