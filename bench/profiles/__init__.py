@@ -1,7 +1,8 @@
 """The networks of the profiles that the bench fits, made once and kept: by `python -m bench.profiles`.
 
 They learn from what the victim has learned and, where there is one, from the pool: never from the clean split, which
-calibrates profiles, and never from the test split. Those that lie beside this file were made by that command.
+calibrates profiles, and never from the test split. Those that lie beside this file were made by this recipe: another
+processor, or another rounding of the answers, gives other bytes and much the same network.
 """
 
 from collections.abc import Callable, Mapping

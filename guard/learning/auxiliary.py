@@ -73,7 +73,7 @@ def defaults(shape: tuple[int, ...]) -> Options:
         pace = Pace(epochs=4, least=800, most=4000, batch=128, rate=0.1)
         return Options(0.3, suited(pace, shape), even=True, foreign=0.3)
     pace = Pace(epochs=12, least=800, most=6000, batch=128, rate=0.15)
-    return Options(4 / 255, suited(pace, shape), foreign=8 / 255)
+    return Options(2 / 255, suited(pace, shape), foreign=8 / 255)
 
 
 def train(material: Material, raw: Mapping[str, bytes], tell: Tell, options: Options | None = None) -> bytes:

@@ -4,7 +4,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench import profiles
 from bench.profiles import __main__ as command
-from guard import learning
+from guard import learning, networks
 
 SIDE, CLASSES = 4, 10
 
@@ -85,3 +85,16 @@ def test_files_are_found_in_the_cache_then_beside_the_command(small, tmp_path, m
 def test_an_unknown_subject(capsys):
     assert command.main(["moon"]) == 2
     assert "no subject is called moon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(profiles.BESIDE.glob("*.onnx")), ids=lambda path: path.stem)
+def test_what_lies_beside_the_command_can_be_served(path):
+    subject, _, name = path.stem.partition("_")
+    assert subject in profiles.SUBJECTS
+    assert name in learning.NAMES
+    assert path.stat().st_size < 2_000_000
+    made = networks.load(path)
+    given = made(np.random.default_rng(0).random((2, *made.shape), np.float32))
+    wanted = {"logits", "features", "embedding"} if name == "auxiliary" else {"x"}
+    assert set(given) == wanted
+    assert all(np.isfinite(values).all() for values in given.values())
