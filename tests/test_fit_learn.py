@@ -22,6 +22,7 @@ from tests.test_fit import fitted, refused
 
 SPEC = (TensorSpec("x", "FP32", (-1, 1, 8, 8)),)
 PID = Wanted("detector", "pid")
+MAGNET = Wanted("detector", "magnet_divergence")
 STATISTICS = Wanted("detector", "input_statistics")
 
 
@@ -111,11 +112,11 @@ class TestNetworks:
         assert [(name, raw) for name, _, raw in taught] == [("auxiliary", set()), ("denoiser", {"auxiliary"})]
 
     def test_those_given_are_not_trained(self, taught):
-        given = Given({"auxiliary": tiny("auxiliary")})
-        result = fit.fit(Model(), clean(), options(PID, given=given))
+        given = Given({"autoencoder": tiny("autoencoder")})
+        result = fit.fit(Model(), clean(), options(MAGNET, given=given))
         assert taught == []
         assert dict(result.profile.networks) == dict(given.networks)
-        assert result.profile.notes["calibration"] == 320  # pid itself learns nothing
+        assert result.profile.notes["calibration"] == 320  # the stage itself learns nothing
 
     def test_a_backbone_becomes_the_auxiliary(self, taught, monkeypatch):
         adopted = []
@@ -161,10 +162,10 @@ class TestNetworks:
         assert [name for name, *_ in taught] == ["auxiliary"]
 
     def test_what_is_wanted(self):
-        stages = [Chosen(PID, build_stage("detector", "pid", {}))]
-        assert wanted_networks(stages, Given()) == ("auxiliary",)
+        stages = [Chosen(MAGNET, build_stage("detector", "magnet_divergence", {}))]
+        assert wanted_networks(stages, Given()) == ("autoencoder",)
         assert learns_anything(stages, Given())
-        assert not learns_anything(stages, Given({"auxiliary": b""}))
+        assert not learns_anything(stages, Given({"autoencoder": b""}))
 
 
 class TestModelsThatMustNotBeAskedAgain:
