@@ -13,7 +13,7 @@ from bench.detection.figures import RATES, detected
 from bench.detection.pieces import QUIET, UNTOUCHED, Scale
 from bench.detection.subjects import subject
 
-EVASION, EVERY = "against adversarial inputs", "every detector"
+CHOSEN, EVASION, EVERY = "a few, chosen", "against adversarial inputs", "every detector"
 BEST = "the best of these for each image"
 BELOW = 0.2
 """p-value of the cheap detectors below which the dear ones look, in the escalating variant."""
@@ -27,7 +27,16 @@ def planned(data: str, scale: Scale) -> tuple[Planned, ...]:
 def only(data: str, which: str, scale: Scale) -> tuple[str, ...]:
     """The names of the detectors of a combination."""
     names = tuple(key.partition("/")[2] for key in fitted.profile(data, scale.clean).stages if key[:9] == "detector/")
+    if which == CHOSEN:
+        return tuple(name for name in names if name in fitted.CHOSEN)
     return names if which == EVERY else tuple(name for name in names if name not in fitted.AGAINST_TRIGGERS)
+
+
+def rule(data: str, which: str, budget: float, scale: Scale, below: float | None = None) -> scoring.Rule:
+    """A combination as the engine runs it."""
+    weights = fitted.CHOSEN if which == CHOSEN else {}
+    profile = fitted.profile(data, scale.clean)
+    return scoring.rule(profile, budget, only=only(data, which, scale), below=below, weights=weights)
 
 
 def victim(data: str, scale: Scale) -> dict[str, Any]:
@@ -80,9 +89,9 @@ def detectors(data: str, scale: Scale) -> dict[str, Any]:
     }
     combined = [
         combination(data, which, budget, below, scale, quiet, hostile)
-        for which in (EVASION, EVERY)
+        for which in (CHOSEN, EVASION, EVERY)
         for budget in RATES
-        for below in ((None, BELOW) if which == EVASION else (None,))
+        for below in ((None,) if which == EVERY else (None, BELOW))
     ]
     return {"attacks": attacks, "detectors": singles, "combinations": [one for one in combined if one is not None]}
 
@@ -105,8 +114,7 @@ def combination(
     hostile: dict[str, scoring.Said],
 ) -> dict[str, Any] | None:
     """All of them together, at a budget; None where nothing escalates."""
-    profile, names = fitted.profile(data, scale.clean), only(data, which, scale)
-    one = scoring.rule(profile, budget, only=names, below=below)
+    one = rule(data, which, budget, scale, below)
     if below is not None and one.cheap is None:
         return None
     rates = {name: one.rate(said) for name, said in hostile.items()}
@@ -131,8 +139,8 @@ def false_positives(data: str, scale: Scale) -> dict[str, Any]:
     singly = pieces.said(pieces.scores(data, QUIET, scale, rows=scale.singly, batch=1))
     profile, found = fitted.profile(data, scale.clean), []
     for budget in RATES:
-        for which in (EVERY, EVASION):
-            one = scoring.rule(profile, budget, only=only(data, which, scale))
+        for which in (EVERY, EVASION, CHOSEN):
+            one = rule(data, which, budget, scale)
             together, alone = one.flagged(quiet), one.flagged(singly)
             found.append(
                 {
@@ -167,9 +175,8 @@ def purifiers(data: str, scale: Scale) -> dict[str, Any]:
 
 def aware(data: str, scale: Scale) -> list[dict[str, Any]]:
     """Attackers who know the detectors, and the best of them all, row by row."""
-    profile = fitted.profile(data, scale.clean)
     quiet = pieces.said(pieces.scores(data, QUIET, scale))
-    rules = {budget: scoring.rule(profile, budget, only=only(data, EVASION, scale)) for budget in RATES}
+    rules = {budget: rule(data, EVASION, budget, scale) for budget in RATES}
     singles = [name for name in ("pid", "feature_squeezing") if name in quiet.scores]
     made, passed = [], {budget: np.zeros(scale.aware, bool) for budget in RATES}
     won_once = np.zeros(scale.aware, bool)

@@ -27,6 +27,8 @@ from guard.settings import Embedded, build_stage
 BUDGET = 0.01
 AGAINST_TRIGGERS = ("strip", "scale_up")
 """Detectors of backdoors: no part of the combination against adversarial inputs, but of `all stages on`."""
+CHOSEN: Mapping[str, float] = {"pid": 1.0, "purified_answer": 1.0, "input_statistics": 0.5}
+"""A few detectors with their weights, as an operator would set them: chosen by `python -m bench.detection.choosing`."""
 _MODULES = (calibration, equipping, filters, fit_learn, fit_stages, keyed)
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"purified_answer": {"purifier": "learned_denoiser"}}
 

@@ -12,7 +12,7 @@ from bench.detection.pieces import QUIET, UNTOUCHED, Fit, Known, Networks, Purif
 from bench.detection.work import Work, run
 
 FULL = Scale()
-QUICK = Scale(hunted=40, quiet=200, singly=40, aware=0, stamped=0, clean=1000, attacks=("fgsm", "bim"))
+QUICK = Scale(hunted=40, quiet=200, singly=40, aware=0, stamped=0, clean=1500, attacks=("fgsm", "bim"))
 DATA = ("mnist", "fashion", "cifar10", "photos")
 _VERSIONS = ("numpy", "torch", "onnxruntime", "opencv-python-headless", "opencv-python")
 

@@ -7,6 +7,7 @@ from its p-values and the thresholds that the engine sets for that budget.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,10 +24,20 @@ BATCH = 32
 _SECRET = b"bench.detection: the secret that attackers do not know"
 
 
-def settings(profile: Profile, budget: float, *, only: Sequence[str] = (), below: float | None = None) -> Model:
-    """Every detector of the profile, or those named, in shadow."""
+Weights = Mapping[str, float]
+
+
+def settings(
+    profile: Profile,
+    budget: float,
+    *,
+    only: Sequence[str] = (),
+    below: float | None = None,
+    weights: Weights = MappingProxyType({}),
+) -> Model:
+    """Every detector of the profile, or those named, in shadow; `weights` other than 1, by name."""
     entries = [
-        Detector(stage=key.partition("/")[2], options=dict(fit.options))
+        Detector(stage=key.partition("/")[2], options=dict(fit.options), weight=weights.get(key.partition("/")[2], 1.0))
         for key, fit in profile.stages.items()
         if key.startswith("detector/") and (not only or key.partition("/")[2] in only)
     ]
@@ -129,7 +140,14 @@ class Rule:
         return rate(self.flagged(said))
 
 
-def rule(profile: Profile, budget: float, *, only: Sequence[str] = (), below: float | None = None) -> Rule:
+def rule(
+    profile: Profile,
+    budget: float,
+    *,
+    only: Sequence[str] = (),
+    below: float | None = None,
+    weights: Weights = MappingProxyType({}),
+) -> Rule:
     """What the engine would do at this budget, all detectors together. Raises ProfileError."""
-    stages, cheap = assemble(settings(profile, budget, only=only, below=below), profile, _SECRET)
+    stages, cheap = assemble(settings(profile, budget, only=only, below=below, weights=weights), profile, _SECRET)
     return Rule(budget, tuple(stage for stage in stages if stage.kind == "detector"), cheap, below)
