@@ -2,8 +2,9 @@
 
 Source:  Feinman, Curtin, Shintre, Gardner 2017, arXiv:1703.00410 (Gaussian kernels on the last hidden layer among
          training inputs of the predicted class).
-Answers: inputs whose answer is not that of their neighbours. Known bypass: an attack that lowers the score as well
-         (Carlini, Wagner 2017, arXiv:1705.07263): unfit as the only defence.
+Answers: inputs whose answer is not that of their neighbours (AUROC 0.7 to 0.8 on CIFAR-10, where `pid` has more).
+         Known bypass: an attack that lowers the score as well (Carlini, Wagner 2017, arXiv:1705.07263): unfit as the
+         only defence.
 Args:    x: (N, ...) unit form, probs: (N, C), rows sum to 1. Learns a reference of at most `rows` clean rows, classes
          in turn by the served model's answers. An answer that the reference lacks is held against all of it.
 Returns: (N,) minus the logarithm of the mean kernel, at least 0; higher = more suspicious.

@@ -5,8 +5,8 @@ its class. This is the paper's data-free variant; its data-limited one normalise
 multiplied versions of clean images that nobody has asked the model for when a stage learns.
 
 Source:  Guo, Li, Chen, Guo, Sun, Liu 2023, arXiv:2302.03251 (label consistency over multiples 1 to 11).
-Answers: backdoor triggers of poisoned models (patches, blends). Known bypass: triggers trained to fade when amplified;
-         weak where a clean class is saturated already (MNIST's strokes keep their label too).
+Answers: backdoor triggers of poisoned models (patches, blends). Known bypass: triggers trained to fade when amplified,
+         and warps of images that are black and white already, which nothing amplifies.
 Args:    probs, view_probs[k]: (N, C), rows sum to 1; views are taken of (N, H, W, C) float32 in [0, 1].
 Returns: (N,) in [0, 2): the share of multiples 2 to n whose label is that of x, and among equal shares, as less than
          one step, the mean probability that the multiples give that label; higher = more suspicious.

@@ -3,8 +3,8 @@
 Under a backdoor's trigger the answer survives every overlay; that of a clean picture does not.
 
 Source:  Gao et al. 2019, arXiv:1902.06531 (x + overlay, saturating; 100 overlays, 10 were enough on GTSRB).
-Answers: input-agnostic backdoor triggers of poisoned models (patches, blends). Known bypass: triggers that act on
-         some source classes only, triggers that an overlay destroys.
+Answers: input-agnostic backdoor triggers of poisoned models (patches; blends with some 50 overlays). Known bypass:
+         triggers that act on some source classes only, triggers that an overlay destroys (warps).
 Args:    probs, view_probs[k]: (N, C), rows sum to 1; views are taken of (N, H, W, C) float32 in [0, 1].
          Learns its overlays: clean inputs, drawn at random.
 Returns: (N,) in [-log2 C, 0] bits, higher = more suspicious.
