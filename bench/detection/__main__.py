@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="a small slice on MNIST; writes nothing unless it is told to"
     )
     made.add_argument("--hunted", type=int, metavar="N", help=f"images to attack ({run.FULL.hunted:,})")
+    made.add_argument(
+        "--detectors-only", action="store_true", help="no purifiers, no attackers who know Guard, no costs: minutes"
+    )
     made.add_argument("--docs", type=Path, metavar="FILE.md", help=f"the page ({DOCS}), and the JSON beside it")
     return made
 
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = run.QUICK if options.quick else run.FULL
     if options.hunted is not None:
         scale = replace(scale, hunted=options.hunted)
+    if options.detectors_only:
+        scale = replace(scale, aware=0, purified=False)
     data = options.data or (["mnist"] if options.quick else list(run.DATA))
     try:
         found = run.measured(data, scale, options.jobs, _command(options))
@@ -59,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> str:
     """What measures the same again."""
     words = ["python", "-m", "bench.detection", *options.data, *(["--quick"] if options.quick else [])]
+    words += ["--detectors-only"] if options.detectors_only else []
     return shlex.join(words + ([] if options.hunted is None else ["--hunted", str(options.hunted)]))
 
 

@@ -25,7 +25,7 @@ UNTOUCHED, QUIET = "untouched", "quiet"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of everything. clean: rows for the profile, None for all there are."""
+    """How much of everything. clean: rows for the profile, None for all there are; purified: purifiers, too."""
 
     hunted: int = 1000
     quiet: int = 5000
@@ -34,6 +34,7 @@ class Scale:
     stamped: int = 1000
     clean: int | None = None
     attacks: tuple[str, ...] = ()
+    purified: bool = True
 
 
 def hunted(data: str, scale: Scale) -> int:

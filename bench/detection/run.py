@@ -26,7 +26,7 @@ def phases(data: Sequence[str], scale: Scale) -> list[list[Work]]:
         if attacks:
             first += craft.units(name, pieces.hunted(name, scale), attacks)
         then += _scoring(name, attacks, scale)
-        then += _behind_purifiers(name, attacks, scale)
+        then += _behind_purifiers(name, attacks, scale) if scale.purified else []
         then += _knowing(name, scale)
     return [first, then]
 
@@ -71,7 +71,8 @@ def _data(name: str, scale: Scale) -> dict[str, Any]:
     part: dict[str, Any] = {"victim": document.victim(name, scale)}
     if ATTACKS[name]:
         part |= document.detectors(name, scale)
-        part["purifiers"] = document.purifiers(name, scale)
+        if scale.purified:
+            part["purifiers"] = document.purifiers(name, scale)
         if name in adaptive.EPS and scale.aware:
             part["adaptive"] = document.aware(name, scale)
     if scale == FULL:
