@@ -1,5 +1,6 @@
 """From pieces to figures: what the table says, as plain data."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -174,31 +175,33 @@ def purifiers(data: str, scale: Scale) -> dict[str, Any]:
 
 
 def aware(data: str, scale: Scale) -> list[dict[str, Any]]:
-    """Attackers who know the detectors, and the best of them all, row by row."""
+    """Attackers who know the detectors, and the best of them all, row by row; before two combinations."""
     quiet = pieces.said(pieces.scores(data, QUIET, scale))
-    rules = {budget: rule(data, EVASION, budget, scale) for budget in RATES}
-    singles = [name for name in ("pid", "feature_squeezing") if name in quiet.scores]
-    made, passed = [], {budget: np.zeros(scale.aware, bool) for budget in RATES}
+    rules = {(which, budget): rule(data, which, budget, scale) for which in (CHOSEN, EVASION) for budget in RATES}
+    made, passed = [], {key: np.zeros(scale.aware, bool) for key in rules}
     won_once = np.zeros(scale.aware, bool)
     for one in adaptive.variants(data):
         piece = pieces.Known(data, one, "", scale)
         won, said = piece.found()["won"].astype(bool), piece.said()
         won_once |= won
-        entry: dict[str, Any] = {"attacker": one.name, "success": rate(won).plain(), "detected": {}, "passes": {}}
-        for budget, known in rules.items():
-            flagged = known.flagged(said)
-            passed[budget] |= won & ~flagged
-            entry["detected"][_per_cent(budget)] = rate(flagged[won]).plain()
-            entry["passes"][_per_cent(budget)] = rate(won & ~flagged).plain()
-        for name in singles:
-            above = said.scores[name] > threshold_at(quiet.scores[name], RATES[1])
-            entry[f"{name}_at_5_fpr"] = rate(above[won]).plain()
-        made.append(entry)
-    best: dict[str, Any] = {"attacker": BEST, "success": rate(won_once).plain(), "detected": {}, "passes": {}}
-    for budget, through in passed.items():
-        best["detected"][_per_cent(budget)] = rate(~through[won_once]).plain()
-        best["passes"][_per_cent(budget)] = rate(through).plain()
-    return [*made, best]
+        through = {key: won & ~known.flagged(said) for key, known in rules.items()}
+        for key, rows in through.items():
+            passed[key] |= rows
+        alone = {
+            name: rate((said.scores[name] > threshold_at(quiet.scores[name], RATES[1]))[won]).plain()
+            for name in quiet.scores
+        }
+        made.append({**_aware(one.name, won, through), "alone_at_5_fpr": alone})
+    return [*made, _aware(BEST, won_once, passed)]
+
+
+def _aware(name: str, won: Array, through: Mapping[tuple[str, float], Array]) -> dict[str, Any]:
+    """detected: of the successful inputs; passes: of all images, success without a flag."""
+    entry: dict[str, Any] = {"attacker": name, "success": rate(won).plain(), "detected": {}, "passes": {}}
+    for (which, budget), rows in through.items():
+        entry["detected"].setdefault(which, {})[_per_cent(budget)] = rate(~rows[won]).plain()
+        entry["passes"].setdefault(which, {})[_per_cent(budget)] = rate(rows).plain()
+    return entry
 
 
 def _per_cent(share: float) -> str:

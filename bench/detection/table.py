@@ -151,24 +151,28 @@ def _purifiers(part: Mapping[str, Any]) -> list[str]:
 
 
 def _adaptive(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [
-        (
-            one["attacker"],
-            share(one["success"]),
-            share(one["detected"]["5"]),
-            share(one["passes"]["5"]),
-            share(one["detected"]["1"]),
-            share(one["passes"]["1"]),
-            share(one.get("pid_at_5_fpr")),
-            share(one.get("feature_squeezing_at_5_fpr")),
-        )
-        for one in entries
+    combinations = list(entries[0]["detected"])
+    rows = []
+    for one in entries:
+        cells = []
+        for which in combinations:
+            detected, passes = one["detected"][which], one["passes"][which]
+            cells += [share(detected["5"]), share(passes["5"], interval=False), share(detected["1"])]
+        rows.append((one["attacker"], share(one["success"], interval=False), *cells))
+    headings = [
+        heading
+        for which in combinations
+        for heading in (f"{which}: detected at 5 %", "succeeds and passes at 5 %", "detected at 1 %")
     ]
-    headings = (
-        "attacker", "success on the bare model", "detected at 5 %", "succeeds and passes at 5 %", "detected at 1 %",
-        "succeeds and passes at 1 %", "PID alone at 5 %", "squeezing alone at 5 %",
-    )  # fmt: skip
-    return grid(headings, rows)
+    whole = grid(("attacker", "success on the bare model", *headings), rows)
+    names = list(entries[0]["alone_at_5_fpr"])
+    alone = [
+        (one["attacker"], *(share(one["alone_at_5_fpr"][name], interval=False) for name in names))
+        for one in entries
+        if "alone_at_5_fpr" in one
+    ]
+    words = "Each detector alone on these, per cent of successful inputs at 5 % false positives:"
+    return [*whole, words, "", *grid(("attacker", *names), alone)]
 
 
 def _costs(entries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from adversary.scores import Rate
 from bench.detection import __main__ as command
-from bench.detection import adaptive, bars, craft, figures, run, scoring, table
+from bench.detection import adaptive, bars, craft, differentiable, figures, run, scoring, stagework, table
 from bench.detection.attacks import ATTACKS
 from bench.detection.subjects import subject
-from guard.types import Mode, OnError
+from guard.types import Material, Mode, OnError
 
 
 def test_an_area_by_hand():
@@ -69,6 +70,15 @@ def test_an_unaware_attacker_has_no_detector_in_his_loss():
     assert x_adv.min() >= 0.0
     assert x_adv.max() <= 1.0
     assert (craft.predict(on.model, x_adv) != y).mean() > 0.8
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_statistics_in_torch_are_the_stages_own(channels):
+    rng = np.random.default_rng(2)
+    x = rng.random((120, 12, 12, channels), np.float32)
+    one = stagework.working("detector", "input_statistics", Material(x, None, 2))
+    found = differentiable.score(torch.from_numpy(stagework.planar(x[:20])), one.stage.arrays)
+    np.testing.assert_allclose(found.numpy(), one.stage.score(x[:20]), rtol=1e-6, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
