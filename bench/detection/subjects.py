@@ -26,7 +26,7 @@ from adversary.victims import mnist as mnist_victim
 _HALF = 5_000
 _LEARN = 10_000
 _PHOTOS = 10  # for the profile; the others are attacked
-_CROPS = {"clean": 40, "learn": 15, "hunted": 2, "quiet": 20}  # of each photograph
+_CROPS = {"clean": 60, "learn": 15, "hunted": 2, "quiet": 20}  # of each photograph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
