@@ -12,7 +12,8 @@ with their true derivatives (bench.detection.differentiable), the statistics' sc
 input's. Roughness is what the statistics see, so he starts at the image itself and moves by gradients that are blurred
 over BLUR pixels, not by their signs: signs, and Adam, were tried on 50 images, and are noticed.
 
-Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT).
+Against purifiers: the adversary's BPDA, averaged over draws of his own where the purifier is random (EOT). Through
+those that are networks he goes with their own derivative: the identity in its place flatters them.
 
 Sources: Athalye, Carlini, Wagner 2018, arXiv:1802.00420; Carlini, Wagner 2017, arXiv:1705.07263 (detectors fall to an
          attacker who has them in his loss); Tramer, Carlini, Brendel, Madry 2020, arXiv:2002.08347.
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from adversary.adaptive import bpda
@@ -34,7 +35,7 @@ from adversary.tensors import CLEAR, classes, each, margin, rows
 from bench.detection import differentiable, fitted, purify, stagework
 from bench.detection.subjects import Subject
 from guard.assembly import Stage
-from guard.learning import auxiliary, denoiser
+from guard.learning import autoencoder, auxiliary, denoiser
 from guard.learning._export import rebuilt
 
 EPS = {"mnist": 0.3, "cifar10": 8 / 255}
@@ -49,6 +50,10 @@ COMBINED = ("PID", "denoiser", "statistics")
 COMBINED_STEPS = 200
 BLUR = 1.0
 _CHOOSING = 0.25  # of the steps
+NETWORKS: Mapping[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
+    "learned_denoiser": ("denoiser", denoiser.Denoiser), "magnet_reformer": ("autoencoder", autoencoder.Autoencoder),
+}  # fmt: skip
+"""Purifiers that are networks of the profile: which one, and how it is rebuilt in torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,21 +220,49 @@ def _ascend(loss: _Loss, x: Tensor, start: Tensor, eps: float, steps: int, move:
     return best
 
 
+class _Behind(nn.Module):
+    """The victim behind a network, as one network."""
+
+    def __init__(self, cleans: nn.Module, victim: nn.Module) -> None:
+        super().__init__()
+        self.cleans, self.victim = cleans, victim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the victim's logits."""
+        seen = self.cleans(x.permute(0, 2, 3, 1)).clamp(0.0, 1.0)
+        return self.victim(seen.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+
+
+def _itself(rows_: Array) -> Array:
+    return rows_
+
+
 def through_purifier(on: Subject, name: str, x: Array, y: Array, *, eps: float, seed: int, steps: int = 40) -> Array:
-    """BPDA through a purifier whose secret the attacker lacks: he draws his own, DRAWS of them a step."""
+    """Through a purifier whose secret the attacker lacks: he draws his own, DRAWS of them a step."""
+    purified: Callable[[Array], Array] = _itself
+    rng, victim, draws = np.random.default_rng(seed), on.model, 1
+    if name in NETWORKS:
+        network, build = NETWORKS[name]
+        victim = _Behind(rebuilt(fitted.networks_of(on.name)[network], build), on.model).eval()
+    else:
+        purified, draws = _drawn(on, name, rng)
+    with one_thread():
+        found = bpda.attack(
+            victim, x, y, eps=eps, budget=steps * draws, rng=np.random.default_rng(seed), purify=purified,
+            samples=draws,
+        )  # fmt: skip
+    return np.clip(found.x_adv, 0.0, 1.0)
+
+
+def _drawn(on: Subject, name: str, rng: np.random.Generator) -> tuple[Callable[[Array], Array], int]:
+    """The purifier under secrets of the attacker's own, a new one each time where it makes a difference."""
     upstream = stagework.Upstream(on.onnx)
     draws = DRAWS if purify.randomised(on, upstream, name) else 1
     ready = [purify.at_work(on, upstream, name, f"the attacker's {i}".encode().ljust(32)) for i in range(8 * draws)]
-    rng = np.random.default_rng(seed)
 
     def purified(rows_: Array) -> Array:
         stage = ready[int(rng.integers(len(ready)))].stage if draws > 1 else ready[0].stage
         seen = stagework.unit(rows_)
         return stagework.planar(stage.copies(seen)[0] if hasattr(stage, "copies") else stage.purify(seen))
 
-    with one_thread():
-        found = bpda.attack(
-            on.model, x, y, eps=eps, budget=steps * draws, rng=np.random.default_rng(seed), purify=purified,
-            samples=draws,
-        )  # fmt: skip
-    return np.clip(found.x_adv, 0.0, 1.0)
+    return purified, draws

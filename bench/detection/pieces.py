@@ -225,7 +225,7 @@ class Known:
     @property
     def label(self) -> str:
         """What is being done."""
-        return f"{self.data}: adaptive, {self.aware.name if self.aware else 'BPDA through ' + self.purifier}"
+        return f"{self.data}: adaptive, {self.aware.name if self.aware else 'through ' + self.purifier}"
 
     @property
     def cost(self) -> float:
@@ -238,7 +238,8 @@ class Known:
     def found(self) -> dict[str, Array]:
         """x_adv, won (on the bare model or behind the purifier), and what the detectors say of them."""
         kept, profile = _kept(), fitted.place(self.data, self.scale.clean).name
-        key = shelf.key(profile=profile, rows=self.scale.aware, seed=craft.SEED, aware=repr(self.aware), code=CODE)
+        aware = "gradient" if self.purifier in adaptive.NETWORKS else repr(self.aware)
+        key = shelf.key(profile=profile, rows=self.scale.aware, seed=craft.SEED, aware=aware, code=CODE)
         name = f"adaptive_{self.data}_{self.purifier or 'detectors'}_{key}"
         stored = kept.get(name)
         if stored is not None:

@@ -146,7 +146,7 @@ def _purifiers(part: Mapping[str, Any]) -> list[str]:
         cells = (share(one["robust"][attack], interval=False) for attack in attacks)
         through = share(one.get("robust_adaptive")) if "robust_adaptive" in one else NOTHING
         rows.append((name, str(one["upstream_rows"]), share(one["clean"]), lost, *cells, through))
-    headings = ("purifier", "upstream rows", "clean", "lost", *attacks, "BPDA, EOT")
+    headings = ("purifier", "upstream rows", "clean", "lost", *attacks, "adaptive")
     return grid(headings, rows)
 
 
