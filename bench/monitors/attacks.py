@@ -21,7 +21,7 @@ from bench.monitors.planned import Planned, planned
 
 SEED = 0
 _IMAGES = 1000  # seeds of images and of attacks are apart
-_FIELDS = ("rows", "answered", "reached", "refused", "watch", "suspect", "hostile")
+FIELDS = ("rows", "answered", "reached", "refused", "watch", "suspect", "hostile")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ def aim(plan: Planned, on: Victims, i: int) -> Aim:
 def as_arrays(tallies: list[Tally]) -> dict[str, Array]:
     """A column a field."""
     rows = [[t.rows, t.answered, t.reached, t.refused, *t.levels] for t in tallies]
-    return dict(zip(_FIELDS, np.array(rows, np.int64).reshape(-1, len(_FIELDS)).T, strict=True))
+    return dict(zip(FIELDS, np.array(rows, np.int64).reshape(-1, len(FIELDS)).T, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ class BareRun:
         on, plan = ground(self.data), self.plan
         rows = victims(on, self.runs, self.seed)
         key = shelf.key(
-            victim=on.sha256, attack=self.attack, bounds=[plan.eps, plan.budget], options=dict(plan.options),
-            seed=self.seed, rows=shelf.digest(rows.x[self.start : self.stop]),
+            victim=on.sha256, attack=[self.attack, plan.code], bounds=[plan.eps, plan.budget],
+            options=dict(plan.options), seed=self.seed, rows=shelf.digest(rows.x[self.start : self.stop]),
             starts=shelf.digest(rows.starts[self.start : self.stop]),
         )  # fmt: skip
         return f"{self.data}_{self.attack}_bare_{self.start}_{key}"
@@ -146,7 +146,7 @@ def bare_units(data: str, runs: int, attacks: tuple[str, ...]) -> list[BareRun]:
 def bare(data: str, attack: str, runs: int) -> dict[str, Array]:
     """All runs of one attack."""
     parts = [unit.made() for unit in bare_units(data, runs, (attack,))]
-    return {name: np.concatenate([part[name] for part in parts]) for name in _FIELDS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
 
 
 def needed(reached: Array) -> float:

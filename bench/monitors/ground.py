@@ -6,7 +6,7 @@ looking at attacks on the `clean` split (`bench.monitors.traces`), never at eith
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from adversary import victims
 from adversary.attack import Array
-from adversary.data import cifar10, mnist
+from adversary.data import cifar10, fashion, mnist
 from adversary.data.cache import root, sha256
 from adversary.data.split import Split
 
@@ -65,7 +65,9 @@ def softmax(logits: Array) -> Array:
 class Ground:
     """A victim and its data; images are (N, C, H, W) float32 in [0, 1], as the model takes them.
 
-    learned: what the victim learned from. foreign: natural images of another data set, as bytes.
+    learned:  what the victim learned from, but for `learn`, from which the profile's stages learn.
+    thief:    images of the same kind that neither has learned from.
+    other:    images of another data set.
     """
 
     name: str
@@ -75,10 +77,10 @@ class Ground:
     clean: Split
     learned: Split
     learn: Split
+    thief: Split
     other: Callable[[], Split]
     source: str
     classes: int = 10
-    _cache: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Model:
@@ -116,7 +118,8 @@ def _mnist() -> Ground:
     learned = data.learn.part(slice(0, -_LEARN))
     return Ground(
         "mnist", _file("mnist"), mnist.unit, data.test, data.clean, learned,
-        data.learn.part(slice(-_LEARN, None)), lambda: cifar10.load().pool, data.source,
+        data.learn.part(slice(-_LEARN, None)), data.test.part(slice(0, min(_HALF, len(data.test) // 2))),
+        lambda: cifar10.load().pool, data.source,
     )  # fmt: skip
 
 
@@ -124,7 +127,8 @@ def _cifar10() -> Ground:
     data = cifar10.load()
     return Ground(
         "cifar10", _file("cifar10"), cifar10.unit, data.test, data.clean, data.learn,
-        data.pool.part(slice(-_LEARN, None)), lambda: mnist.load().clean, data.source,
+        data.pool.part(slice(-_LEARN, None)), data.pool.part(slice(0, -_LEARN)),
+        lambda: fashion.load().learn, data.source,
     )  # fmt: skip
 
 

@@ -4,11 +4,15 @@ Label-only attacks begin at an image of another class. SimBA takes smaller steps
 `standard-cifar10`: a walk of its usual ones ends beyond the bound.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from adversary.catalogue import CATALOGUE, Entry
+from adversary.data.cache import sha256
 
 PLAIN = ("boundary", "hop-skip-jump", "nes", "square", "simba", "zoo", "qeba", "surfree")
 OARS = ("oars-nes", "oars-square", "oars-hop-skip-jump", "oars-boundary")
@@ -34,6 +38,11 @@ class Planned:
         """Whether it begins at an image of another class."""
         return self.entry.access == "labels"
 
+    @property
+    def code(self) -> str:
+        """A digest of the file that it is in."""
+        return _digest(self.entry.module or f"evasion.{self.entry.name.replace('-', '_')}")
+
     def seconds(self, share: float = 1.0) -> float:
         """What one run takes, about, where it spends a share of its budget."""
         return share * self.budget * _MS_A_QUERY[self.data] / 1000.0
@@ -44,3 +53,9 @@ def planned(data: str, name: str) -> Planned:
     entry = CATALOGUE[name]
     eps = _BOUNDS[data].get(entry.norm, entry.eps)
     return Planned(data, entry, eps, entry.budget, _OPTIONS.get((data, name), {}))
+
+
+@lru_cache(maxsize=64)
+def _digest(module: str) -> str:
+    file = importlib.import_module(f"adversary.{module}").__file__
+    return sha256(Path(file or "").read_bytes())
