@@ -5,9 +5,12 @@ import pytest
 
 from adversary.attack import REFUSED, Refused
 from adversary.runner import NEVER
-from bench.monitors import attacks, benign, document, hunts, traffic, video
+from bench.monitors import __main__ as command
+from bench.monitors import attacks, bars, benign, document, guarded, hunts, table, traffic, video
 from bench.monitors.client import Aim, Bare, Client, Enough, Told
+from bench.monitors.document import Scale
 from bench.monitors.ground import ground
+from bench.monitors.guarded import Defence
 from bench.monitors.planned import OARS, PLAIN, planned
 
 
@@ -151,3 +154,52 @@ def test_flagged_after_success_is_not_before():
 def test_three_thousand_callers_of_each_kind():
     for kind in traffic.KINDS:
         assert benign.blocks(kind, 3000) >= 10
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A small slice, made anew: two attacks, a caller or two of each kind of traffic."""
+    home = tmp_path_factory.mktemp("bench-monitors")
+    scale = Scale(data=("mnist",), runs=2, callers=1, most=300, attacks=("nes", "surfree"), defence=Defence(clean=1500))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (attacks, benign, guarded, hunts):
+            patch.setattr(module, "home", lambda: home)
+        found = command.measured(("benign", "evasion"), scale, 1, "the slice")
+        found["bars"] = [one.plain() for one in bars.judged(found)]
+        before = {path.name for path in (home / "units").iterdir()}
+        command.measured(("benign", "evasion"), scale, 1, "the slice")
+        assert {path.name for path in (home / "units").iterdir()} == before  # nothing is done twice
+    return found
+
+
+def test_attacks_that_succeed_on_the_bare_victim_are_flagged_before(measured):
+    for one in measured["evasion"]["mnist"].values():
+        assert one["bare_success"]["rate"] == 1.0  # the control
+        assert one["before"]["rate"] == 1.0
+        assert one["queries_to_detection"] < one["needed"]
+
+
+def test_benign_callers_are_not_called_hostile(measured):
+    for kind in traffic.ASKED:
+        one = measured["benign"]["mnist"][kind]
+        assert one["queries"] == 300
+        assert one["hostile"]["hits"] == one["refused"]["hits"] == 0
+
+
+def test_the_page_tells_of_every_bar(measured):
+    text = table.markdown(measured)
+    assert all(one["what"] in text for one in measured["bars"])
+    assert "## Evasions by queries" in text
+    assert "hot_keys" in text
+
+
+def test_a_page_keeps_what_stands_around_the_figures(tmp_path):
+    page = tmp_path / "monitors.md"
+    page.write_text(f"# Before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n", encoding="utf-8")
+    table.put(page, "new\n")
+    assert page.read_text(encoding="utf-8") == f"# Before\n\n{table.BEGIN}\nnew\n{table.END}\n\nafter\n"
+
+
+def test_an_unknown_section_is_an_error(capsys):
+    assert command.main(["nothing"]) == 2
+    assert "no section is called nothing" in capsys.readouterr().err
