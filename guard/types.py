@@ -71,6 +71,7 @@ class Query:
     model:   the served model's name.
     unit:    x in unit form, float32; `Engine.admit` fills it in.
     invalid: values break the profile's rules, where validation is in shadow; `Engine.admit` fills it in.
+    now:     seconds since 1970.
     """
 
     x: Array
@@ -79,6 +80,7 @@ class Query:
     decision_id: str
     unit: Floats | None = None
     invalid: bool = False
+    now: float = 0.0
 
 
 class Level(IntEnum):
@@ -154,7 +156,7 @@ class Component:
     rows:   how many. owners: of how many callers, counted up to 64.
     """
 
-    evidence: Evidence = Evidence()
+    evidence: Evidence = field(default_factory=Evidence)
     rows: int = 1
     owners: int = 1
 
@@ -198,7 +200,8 @@ class Past:
     """What is known of one caller, or of one cohort of callers, before this query.
 
     evidence: by monitor. since: when it began.
-    rows:     fresh rows that were answered since then.
+    rows:     fresh rows that were answered since he was first seen.
+    judged:   by window monitor, how many of `rows` its windows have covered.
     recent:   of a caller only; empty for a cohort.
     """
 
@@ -206,6 +209,7 @@ class Past:
     alert: Alert = Alert()
     since: float = 0.0
     rows: int = 0
+    judged: Mapping[str, int] = field(default_factory=dict)
     recent: Recent = field(default_factory=_no_recent)
 
 
@@ -267,6 +271,8 @@ class Update:
     """What the store is told once a query is decided, and again once it is answered.
 
     evidence:   by monitor, p-values to credit to the caller and his cohorts.
+    judged:     by window monitor, up to which of the caller's rows, and the p-value to credit; nothing is credited
+                where the store knows of a later judgement (two replicas looked at the same window).
     components: by number, p-values to credit, one a row that joins: the number of rows grows by that.
     joins:      by the number of a row, that of the component it joins.
     answered:   the fresh rows that were answered.
@@ -275,6 +281,7 @@ class Update:
     """
 
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    judged: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     components: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     joins: Mapping[int, int] = field(default_factory=dict)
     answered: tuple[Kept, ...] = ()
@@ -284,7 +291,15 @@ class Update:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to tell."""
-        said = (self.components, self.joins, self.answered, self.alert, self.restart, *self.evidence.values())
+        said = (
+            self.judged,
+            self.components,
+            self.joins,
+            self.answered,
+            self.alert,
+            self.restart,
+            *self.evidence.values(),
+        )
         return not any(said)
 
 
@@ -402,6 +417,9 @@ class Store(Protocol):
     scope: keeps models apart. cohorts: names of the caller's groups, `global` among them.
     Raises OSError where it is away, within its own deadline.
     """
+
+    local: bool
+    """Whether it is in this process, so that nobody waits for it."""
 
     async def exchange(
         self, scope: str, caller: str, cohorts: tuple[str, ...], sketches: Sketches, now: float, *,
@@ -548,7 +566,7 @@ class AnswerMonitor(Protocol):
 
 @runtime_checkable
 class WindowMonitor(Protocol):
-    """Judges a caller's latest rows together, each time that `window` further ones were answered."""
+    """Judges a caller's latest rows together, once `window` further ones were answered."""
 
     @property
     def window(self) -> int:

@@ -91,7 +91,7 @@ class _Service:
             model.engine, model.profile, model.settings, runtime.settings.limits, runtime.store, self._compute
         )
         try:
-            conclusion, response = await inspection.run(request, secrets.token_hex(16), time.monotonic())
+            conclusion, response = await inspection.run(request, secrets.token_hex(16), time.time())
         except InvalidQuery as error:
             await _abort(context, Code.INVALID_ARGUMENT, str(error))
         except Exception:  # noqa: BLE001 - its text must not reach a client

@@ -22,7 +22,7 @@ from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
 from guard.proxy.background import Background
 from guard.proxy.embedded import EmbeddedUpstream
-from guard.proxy.identity import Chain
+from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
 from guard.proxy.upstream import RemoteUpstream
 from guard.reloading import fingerprint
@@ -107,6 +107,7 @@ class Runtime:
     routes: Mapping[Any, Route]
     default: Route
     identity: Chain
+    cohorts: Cohorts
     audit: Audit
     pool: ThreadPoolExecutor
     readers: ThreadPoolExecutor
@@ -200,6 +201,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         identity = Chain(
             settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc()
         )
+        cohorts = Cohorts(settings.identity, lambda source: shared.metrics.identities.labels(source).inc())
         audit = former.audit if former and former.settings.audit == settings.audit else _audit(settings, shared)
     except BaseException:
         for route in made.values():
@@ -213,6 +215,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         routes=routes,
         default=default,
         identity=identity,
+        cohorts=cohorts,
         audit=audit,
         pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
         readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),

@@ -258,5 +258,5 @@ def profile_of(
 
 def model_of(**values: Any) -> Model:
     """Settings of one enforcing model at a budget of 10 %, as a file would give them."""
-    tree = {"name": "m", "profile": "p", "mode": "enforce", "false_positive_rate": 0.1, "caller_false_alarm_rate": 0.01}
+    tree = {"name": "m", "profile": "p", "mode": "enforce", "false_positive_rate": 0.1, "false_alarms_per_caller_month": 0.01}
     return Model.model_validate(tree | values)

@@ -325,7 +325,7 @@ def test_purifiers_that_always_act_act_in_order_on_every_row() -> None:
 
 
 def test_a_caller_under_suspicion_has_all_rows_purified() -> None:
-    engine = engine_of(monitors=OVERLAP, purifiers=HALVE, policy={"on_caller": "purify"})
+    engine = engine_of(monitors=OVERLAP, purifiers=HALVE, policy={"on_hostile": "purify"})
     decision = decide(engine, GOOD, GOOD, history=History((Match(4), Match(4)), log_sum=50.0, count=9))
     np.testing.assert_allclose(decision.x, [[0.05] * 4] * 2)
 

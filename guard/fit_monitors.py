@@ -1,0 +1,137 @@
+"""What monitors say of clean rows.
+
+A monitor of rows judges each as the store would have it: against the other four fifths of the rows, whose answers are
+known, for a caller who has sent some of these before. Benign near-repeats grow with what the store holds: the more
+clean inputs, the better. A monitor of windows judges windows that are drawn from the rows, half of them of one
+predicted class: a caller who asks about cats alone is no attacker.
+"""
+
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guard.linking import links
+from guard.stores.memory import MemoryStore
+from guard.types import (
+    AnswerMonitor,
+    Array,
+    Floats,
+    History,
+    Kept,
+    Monitor,
+    Past,
+    Recent,
+    Sketch,
+    Sketches,
+    Update,
+    WindowMonitor,
+)
+
+T = TypeVar("T")
+
+WINDOWS = 2000
+_FOLDS = 5
+_CHUNK = 128
+_RECENT = 64
+_SCOPE = _CALLER = "fit"
+
+
+def scores(monitors: Mapping[str, Any], sketches: Sequence[Sketch], probs: Floats, seed: int) -> dict[str, Array]:
+    """By key, each row's scores in order, or those of WINDOWS windows. probs: (N, C), rows that sum to 1."""
+    rows = {key: one for key, one in monitors.items() if isinstance(one, Monitor | AnswerMonitor)}
+    found: dict[str, Array] = _of_rows(rows, sketches, probs, seed) if rows else {}
+    every = kept_of(sketches, probs, range(len(sketches)))
+    for key, one in monitors.items():
+        if isinstance(one, WindowMonitor):
+            found[key] = _of_windows(one, recent_of(every), seed)
+    return found
+
+
+def _of_rows(monitors: Mapping[str, Any], sketches: Sequence[Sketch], probs: Floats, seed: int) -> dict[str, Array]:
+    found = {key: np.zeros(len(sketches)) for key in monitors}
+    rng = np.random.default_rng(seed)
+    for fold in range(min(_FOLDS, len(sketches))):
+        own = np.arange(fold, len(sketches), _FOLDS)
+        others = np.setdiff1d(np.arange(len(sketches)), own)
+        store = MemoryStore(max_entries=max(1, len(others)))
+        keep(store, sketches, probs, others)
+        some = rng.permutation(others)[:_RECENT]
+        past = Past(recent=recent_of(kept_of(sketches, probs, some)))
+        for at in range(0, len(own), _CHUNK):
+            rows = own[at : at + _CHUNK]
+            asked = tuple(sketches[i] for i in rows)
+            seen = links(asked, exchange(store, asked, remember=False).matches)
+            for key, one in monitors.items():
+                said = one.judge(seen, past) if isinstance(one, Monitor) else one.judge_answers(seen, past, probs[rows])
+                found[key][rows] = said
+    return found
+
+
+def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:
+    """The scores of windows; fewer where there are too few rows for one. Raises ValueError where there is none."""
+    rng, size = np.random.default_rng(seed), monitor.window
+    if len(rows) < size:
+        raise ValueError(f"a window has {size} rows, and there are {len(rows)} clean inputs")
+    classes = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
+    classes = [one for one in classes if len(one) >= size] or [np.arange(len(rows))]
+    made = []
+    for i in range(WINDOWS):
+        pool = classes[int(rng.integers(len(classes)))] if i % 2 else np.arange(len(rows))
+        chosen = rng.choice(pool, size, replace=False)
+        part = Recent(rows.positions[chosen], rows.embeddings[chosen], rows.labels[chosen], rows.confidences[chosen])
+        made.append(float(monitor.judge_window(part)))
+    return np.array(made)
+
+
+def kept_of(sketches: Sequence[Sketch], probs: Floats, rows: "Sequence[int] | NDArray[np.int64] | range") -> list[Kept]:
+    """What a caller's recent rows keep of these; numbers are places."""
+    return [
+        Kept(int(i), sketches[i].position, sketches[i].embedding, int(probs[i].argmax()), float(probs[i].max()))
+        for i in rows
+    ]
+
+
+def recent_of(kept: Sequence[Kept]) -> Recent:
+    """Them as recent rows."""
+    if not kept:
+        return Past().recent
+    return Recent(
+        np.stack([row.position for row in kept]),
+        np.stack([row.embedding for row in kept]),
+        np.array([row.label for row in kept], dtype=np.int64),
+        np.array([row.confidence for row in kept]),
+    )
+
+
+def keep(store: MemoryStore, sketches: Sequence[Sketch], probs: Floats, rows: NDArray[np.int64]) -> None:
+    """Put rows into a store, with their answers, as many callers' queries."""
+    for at in range(0, len(rows), _CHUNK):
+        part = rows[at : at + _CHUNK]
+        history = exchange(store, tuple(sketches[i] for i in part))
+        answered = tuple(
+            Kept(match.number, *_answer(sketches[i], probs[i]))
+            for i, match in zip(part, history.matches, strict=True)
+            if not match.duplicate
+        )
+        at_once(store.credit(_SCOPE, f"{_CALLER} {at}", (), Update(answered=answered), 0.0))
+
+
+def _answer(sketch: Sketch, probs: Floats) -> tuple[Floats, Floats, int, float]:
+    return sketch.position, sketch.embedding, int(probs.argmax()), float(probs.max())
+
+
+def exchange(store: MemoryStore, sketches: Sketches, *, remember: bool = True) -> History:
+    """One exchange with a store that never waits, so no event loop is needed."""
+    return at_once(store.exchange(_SCOPE, _CALLER, (), sketches, 0.0, remember=remember))
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("the coroutine waits for something")
