@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from guard.types import Array
 
-_CAUTION = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,15 +52,6 @@ class Calibration:
     def own_p_values(self, scores: Array) -> NDArray[np.float64]:
         """The same for the calibration rows themselves: each counts itself, and nobody else is added."""
         return np.asarray(self.p_values(scores) - self.least, dtype=np.float64)
-
-    def cautious_p_values(self, scores: Array) -> NDArray[np.float64]:
-        """The same, larger by two standard errors: for sums over many scores that share these calibration scores.
-
-        A p-value is valid on average over calibration sets. Whoever is judged a thousand times by one of them shares
-        its luck: where it has too few large scores, his evidence would grow without end.
-        """
-        n, p = self.scores.size, self.p_values(scores)
-        return np.asarray(np.minimum(1.0, p + _CAUTION * np.sqrt(p * (1.0 - p) / n) + _CAUTION / n))
 
     @property
     def least(self) -> float:

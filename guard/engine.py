@@ -178,8 +178,7 @@ class Engine:
             scores = _rows_of_finite(score(), rows)
         except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
             return stage.finding(error=_name(error))
-        judge = stage.calibration.cautious_p_values if stage.kind == "monitor" else stage.calibration.p_values
-        p_values = judge(scores)
+        p_values = stage.calibration.p_values(scores)
         return stage.finding(scores=tuple(map(float, scores)), p_values=tuple(map(float, p_values)))
 
     # --- policy

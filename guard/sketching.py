@@ -119,12 +119,13 @@ def _bands(heights: Floats, odds: Words) -> Words:
 
 
 def _motions(x: Floats) -> Floats:
-    """(N, H, W, C) -> (N, K, H*W*C): what shift, zoom, rotation and contrast change, and the shift's second order."""
+    """(N, H, W, C) -> (N, K, H*W*C): what shift, zoom, rotation, contrast and tone change; the shift's second order."""
     dx, dy = _along(x, 2), _along(x, 1)
     height, width = x.shape[1:3]
     across = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, None, :, None] / np.float32(width)
     down = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[None, :, None, None] / np.float32(height)
-    made = (dx, dy, across * dx + down * dy, down * dx - across * dy, x, _along(dx, 2), _along(dy, 1), _along(dx, 1))
+    second = (_along(dx, 2), _along(dy, 1), _along(dx, 1))
+    made = (dx, dy, across * dx + down * dy, down * dx - across * dy, x, x * x, *second)
     return np.stack([one.reshape(len(x), -1) for one in made], axis=1)
 
 

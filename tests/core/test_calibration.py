@@ -40,29 +40,16 @@ def test_p_values_are_super_uniform_even_with_ties(n: int, levels: int, seed: in
         assert (p <= a).mean() <= a + 1e-12
 
 
-def test_cautious_p_values_are_larger_and_keep_their_order() -> None:
-    calibration = Calibration.of(np.arange(999.0))
-    scores = np.linspace(-1, 1000, 50)
-    plain, cautious = calibration.p_values(scores), calibration.cautious_p_values(scores)
-    assert (cautious >= plain).all()
-    assert cautious.max() <= 1.0
-    assert (np.diff(cautious) <= 1e-12).all()
-    assert cautious[-1] == pytest.approx((1 + 2 + 2) / 1000, rel=0.01)
-
-
-def test_evidence_does_not_grow_with_the_bad_luck_of_a_calibration_set() -> None:
-    """A benign caller's evidence by the smallest bets, a query, over 200 calibration sets of 500 uniform scores."""
-    rng, fraction, scores = np.random.default_rng(3), FRACTIONS[-1], (np.arange(2_000) + 0.5) / 2_000
-    growth = {"plain": [], "cautious": []}
-    for _ in range(200):
-        calibration = Calibration.of(rng.random(500))
-        for name, p_values in (
-            ("plain", calibration.p_values(scores)), ("cautious", calibration.cautious_p_values(scores)),
-        ):  # fmt: skip
-            bets = [math.log(1 - fraction + fraction * math.exp(log_e_value(float(p)))) for p in p_values]
-            growth[name].append(np.mean(bets))
-    assert np.mean(np.array(growth["plain"]) > 0) > 0.1
-    assert np.mean(np.array(growth["cautious"]) > 0) <= 0.01
+@pytest.mark.parametrize("n", [200, 500, 2000])
+def test_evidence_does_not_grow_with_the_bad_luck_of_a_calibration_set(n: int) -> None:
+    """What a benign caller's evidence grows by with a query, over 100 calibration sets; it may be judged by one for
+    ever. That p-values end at 1 / (n + 1) takes more from the mixture's heavy tail than luck gives."""
+    rng, scores = np.random.default_rng(3), (np.arange(5_000) + 0.5) / 5_000
+    for _ in range(100):
+        p_values = Calibration.of(rng.random(n)).p_values(scores)
+        e_values = np.array([math.exp(log_e_value(float(p))) for p in p_values])
+        for fraction in FRACTIONS:
+            assert np.log1p(fraction * (e_values - 1)).mean() < 0
 
 
 @pytest.mark.parametrize(
