@@ -151,6 +151,10 @@ def _trace(document: dict[str, Any]) -> Trace:
     )
 
 
+def _cluster(document: dict[str, Any]) -> Cluster:
+    return Cluster(int(document["number"]), int(document["rows"]), int(document["owners"]))
+
+
 def _credit(document: dict[str, Any]) -> Credit:
     p_values = _p_values(document["p_values"])
     if any(map(math.isnan, p_values)) or len(p_values) > int(document["rows"]):

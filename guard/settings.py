@@ -410,6 +410,8 @@ class Audit(_Settings):
     """The share of allowed queries that are recorded too."""
     max_queued: int = Field(10_000, ge=1)
     """Events waiting to be written; further ones are dropped and counted."""
+    max_explained: int = Field(10_000, ge=1)
+    """Decisions kept in this process's memory for `guard explain`: those in which a monitor found something."""
 
 
 class Settings(_Settings):
