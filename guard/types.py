@@ -438,6 +438,18 @@ class Store(Protocol):
         """Write down what a decision, or an answer, adds."""
         ...
 
+    async def callers(self, scope: str) -> list[tuple[str, Past]]:
+        """Everybody who is known under the scope, with what is known of him."""
+        ...
+
+    async def past(self, scope: str, caller: str) -> Past | None:
+        """What is known of him; None where nothing is."""
+        ...
+
+    async def forget(self, scope: str, caller: str) -> bool:
+        """His evidence, his alert and his recent rows go; whether there was anything. Rows and clusters stay."""
+        ...
+
     async def close(self) -> None:
         """Release what is held."""
         ...
