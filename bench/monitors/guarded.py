@@ -43,7 +43,7 @@ from guard.proxy.ask import ServedModel
 from guard.settings import Embedded
 from guard.settings import Model as Settings
 from guard.stores.memory import MemoryStore
-from guard.types import Action, Answer, Query
+from guard.types import Action, Answer, Mode, Query
 from guard.watching import ALERT
 
 STEP_S = 0.05
@@ -191,7 +191,7 @@ class Guarded:
         if not decision.update.empty:
             at_once(self.store.credit(scope, caller, _COHORTS, decision.update, now))
         if decision.action is Action.DENY:
-            names = [f.stage for f in decision.findings if f.fired and f.stage != ALERT]
+            names = [f.stage for f in decision.findings if f.fired and f.mode is Mode.ENFORCE and f.stage != ALERT]
             for name in names or [ALERT]:
                 self.blame[name] = self.blame.get(name, 0) + 1
             return None, int(decision.level)
