@@ -33,6 +33,8 @@ _ROWS_A_LOOK = 256
 class MemoryStore:
     """Where monitors remember, in this process."""
 
+    local = True
+
     def __init__(
         self,
         *,
