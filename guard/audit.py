@@ -35,10 +35,14 @@ _BATCH = 256
 _log = logging.getLogger(__name__)
 
 
+def draw_of(decision_id: str) -> float:
+    """A decision's draw in [0, 1): even over decisions, and the same for the same one everywhere."""
+    return int.from_bytes(hashlib.blake2b(decision_id.encode(), digest_size=8).digest(), "big") / 2**64
+
+
 def sampled(decision_id: str, share: float) -> bool:
-    """The same answer for the same decision everywhere."""
-    draw = int.from_bytes(hashlib.blake2b(decision_id.encode(), digest_size=8).digest(), "big")
-    return draw < share * 2**64
+    """Whether a decision is in the sample: its draw lies below the share."""
+    return share >= 1.0 or draw_of(decision_id) < share
 
 
 class Audit:

@@ -66,6 +66,10 @@ class Journal:
             _, oldest = self._events.popitem(last=False)
             self._rows -= len(oldest.traces)
 
+    def forgive(self, model: str, caller: str) -> None:
+        """His level is clear again; what he did stays."""
+        self._levels.pop((model, caller), None)
+
     def _rose(self, event: Event) -> bool:
         """Whether the caller's level is above that of his query before, or was raised by this one."""
         key = event.model, event.caller

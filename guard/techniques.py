@@ -13,6 +13,9 @@ EXTRACT_MODEL = "AML.T0024.002"
 
 ALERT = "alert"
 COHORT = "cohort "
+_COPYING = frozenset(
+    {"coverage", "embedding_novelty", "embedding_window", "extraction_budget", "low_confidence", "prada"}
+)
 _LEAST_P = 1e-300
 
 
@@ -37,18 +40,17 @@ def _technique(finding: Finding) -> str | None:
 
 
 def technique_of(monitor: str) -> str | None:
-    """What a monitor looks for: its own `technique`; else one that judges windows, or measures, looks for a copy.
+    """What a monitor looks for: its class's `technique`, if it has one; else it goes by its name.
 
     None for the alarm of a cohort, which is no stage.
     """
     if monitor.startswith(COHORT):
         return None
+    default = EXTRACT_MODEL if monitor in _COPYING else BLACK_BOX_OPTIMIZATION
     try:
-        cls = registry.lookup("monitor", monitor)
+        own: str = getattr(registry.lookup("monitor", monitor), "technique", default)
     except registry.UnknownStage:
-        return BLACK_BOX_OPTIMIZATION
-    copies = hasattr(cls, "judge_window") or hasattr(cls, "level")
-    own: str = getattr(cls, "technique", EXTRACT_MODEL if copies else BLACK_BOX_OPTIMIZATION)
+        return default
     return own
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from guard import config
 from guard.audit import Audit, Broadcast, Event
 from guard.engine import Engine
+from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
@@ -49,6 +50,7 @@ class Shared:
     metrics: Metrics
     store: MemoryStore
     watchers: Broadcast[Event]
+    journal: Journal
     secret: bytes
     admission: Admission
     probes: Admission
@@ -76,6 +78,7 @@ def share(settings: Settings) -> Shared:
         metrics=metrics,
         store=store,
         watchers=Broadcast(metrics),
+        journal=Journal(settings.audit.max_explained),
         secret=_secret(settings),
         admission=Admission(limits.max_concurrent_calls, limits.max_queued_calls, metrics),
         probes=Admission(MAX_PROBES, 0, metrics),
@@ -128,6 +131,11 @@ class Runtime:
     def watchers(self) -> Broadcast[Event]:
         """Who watches decisions."""
         return self.shared.watchers
+
+    @property
+    def journal(self) -> Journal:
+        """What can be explained."""
+        return self.shared.journal
 
     @property
     def secret(self) -> bytes:
