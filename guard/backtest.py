@@ -36,7 +36,7 @@ from guard.recorded import Tally, read
 from guard.settings import ConfigError, Model, Settings
 from guard.techniques import ALERT, COHORT
 from guard.traces import Credit
-from guard.types import Action, Alert, AnswerDetector, Finding, Level, Mode, OnError, ViewDetector
+from guard.types import Action, Alert, Finding, Level, Mode, OnError, ViewDetector
 
 MONTH_S = 30 * 86_400.0
 _ENGINES_OWN = (ALERT, "validation", "inspection")
@@ -203,30 +203,27 @@ def _detectors(model: _Model, event: Event) -> dict[str, tuple[float, ...]]:
     """The recorded p-values of detectors; of rows that would not be escalated now, 1."""
     found = {f.stage: f for f in event.findings if f.kind == "detector" and f.error is None and f.p_values}
     p_values = {name: finding.p_values for name, finding in found.items()}
-    if model.cheap is None or model.settings.escalate_below is None:
-        unsure: list[bool] | None = None
-    else:
-        cheap = [name for name, stage in model.detectors.items() if stage.sees_input_alone]
-        if any(name not in found for name in cheap):
-            unsure = None
-        else:
-            columns = np.column_stack([found[name].p_values for name in cheap])
-            unsure = [bool(p <= model.settings.escalate_below) for p in model.cheap.p_values(columns)]
+    unsure = _unsure(model, p_values)
     for name, stage in model.detectors.items():
-        if not isinstance(stage.impl, ViewDetector) or isinstance(stage.impl, AnswerDetector) or name not in found:
+        if not isinstance(stage.impl, ViewDetector) or name not in found:
             continue
-        finding = found[name]
-        asked = (
-            unsure if unsure is not None and len(unsure) == len(finding.p_values) else [True] * len(finding.p_values)
-        )
+        finding, rows = found[name], len(p_values[name])
+        asked = unsure if unsure is not None and len(unsure) == rows else [True] * rows
         model.count(finding).unknown_rows += sum(
             wanted and math.isnan(score) for wanted, score in zip(asked, finding.scores, strict=False)
         )
-        sampled = model.settings.escalate_sample > 0
-        p_values[name] = tuple(
-            p if wanted or sampled else 1.0 for p, wanted in zip(finding.p_values, asked, strict=True)
-        )
+        if model.settings.escalate_sample == 0:
+            p_values[name] = tuple(p if wanted else 1.0 for p, wanted in zip(p_values[name], asked, strict=True))
     return p_values
+
+
+def _unsure(model: _Model, p_values: Mapping[str, tuple[float, ...]]) -> list[bool] | None:
+    """The rows that view detectors would be asked about; None: all, or it cannot be told."""
+    below, cheap = model.settings.escalate_below, [n for n, s in model.detectors.items() if s.sees_input_alone]
+    if model.cheap is None or below is None or any(name not in p_values for name in cheap):
+        return None
+    columns = np.column_stack([p_values[name] for name in cheap])
+    return [bool(p <= below) for p in model.cheap.p_values(columns)]
 
 
 # --- callers and clusters
