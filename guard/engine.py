@@ -162,6 +162,7 @@ class Engine:
         told = Decision(
             query, Action.ALLOW, Action.ALLOW, enforced,
             seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
+            components={} if history is None else history.components,
         )  # fmt: skip
         decision = self._weigh(told, tuple(findings))
         if decision.action is Action.DENY:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from guard.techniques import ATLAS_VERSION, techniques_of
-from guard.traces import Cluster, Credit, Trace, credits_of, traces_of
+from guard.traces import Cluster, Credit, Trace, clusters_of, credits_of, traces_of
 from guard.types import Action, Conclusion, Decision, Finding, Level, Mode
 
 DECISION = "guard.decision"
@@ -97,6 +97,7 @@ def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: s
     query = decision.query
     rows = len(query.x)
     kept = _most_suspicious(findings, rows) if rows > MAX_ROWS else ()
+    traces = traces_of(decision)
     return Event(
         time_unix=time_unix,
         decision_id=query.decision_id,
@@ -115,7 +116,8 @@ def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: s
         level=decision.level,
         former=former_level(decision),
         caller_rows=decision.past.rows,
-        traces=traces_of(decision),
+        traces=traces,
+        clusters=clusters_of(decision, traces),
         credits=credits_of(conclusion),
     )
 

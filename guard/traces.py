@@ -73,6 +73,13 @@ def traces_of(decision: Decision) -> tuple[Trace, ...]:
     return tuple(sorted(heapq.nsmallest(MAX_TRACES, traces, key=_farness), key=lambda trace: trace.row))
 
 
+def clusters_of(decision: Decision, traces: Iterable[Trace]) -> tuple[Cluster, ...]:
+    """Those that the traced rows are near to, or join."""
+    numbers = dict.fromkeys(trace.cluster for trace in traces)
+    known = [(number, decision.components[number]) for number in numbers if number in decision.components]
+    return tuple(Cluster(number, component.rows, component.owners) for number, component in known)
+
+
 def _farness(trace: Trace) -> tuple[bool, float]:
     return trace.neighbour < 0, trace.distance
 

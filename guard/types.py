@@ -355,6 +355,7 @@ class Decision:
     suspicious: (N,) rows that an enforcing stage has flagged.
     seen:      (N,) each row beside what came before; empty where no monitor looks.
     past:      what is known of the caller.
+    components: the clusters of the rows' neighbours, by number, as they were before.
     update:    what to tell the store now.
     level:     the caller's, this query counted.
     """
@@ -375,6 +376,7 @@ class Decision:
     suspicious: Bools = field(default_factory=_none)
     seen: tuple[Seen, ...] = ()
     past: Past = field(default_factory=Past)
+    components: Mapping[int, Component] = field(default_factory=dict)
     update: Update = field(default_factory=Update)
     level: Level = Level.CLEAR
 

@@ -17,10 +17,11 @@ from guard.events import Forgiven, event_of, render
 from guard.journal import Journal
 from guard.recorded import Tally, parse, read
 from guard.techniques import technique_of, techniques_of
-from guard.traces import MAX_TRACES, Credit, Trace
+from guard.traces import MAX_TRACES, Cluster, Credit, Trace
 from guard.types import (
     Action,
     Alert,
+    Component,
     Conclusion,
     Decision,
     Finding,
@@ -56,7 +57,7 @@ def decide(rows: int = 1, **update) -> Conclusion:
     query = Query(np.zeros((rows, 4), np.float32), "c", "m", "d")
     decision = Decision(
         query, Action.ALLOW, Action.ALLOW, enforced=True, seen=seen, past=Past(alert=Alert(Level.WATCH), rows=3),
-        update=Update(joins={9: 5}, **update), level=Level.SUSPECT,
+        update=Update(joins={9: 5}, **update), level=Level.SUSPECT, components={5: Component(rows=4, owners=2)},
     )  # fmt: skip
     return Conclusion(decision, Action.ALLOW, Action.ALLOW, (), update=Update(evidence={"late": (0.5,)}))
 
@@ -74,6 +75,7 @@ def test_links_levels_and_evidence_are_recorded():
         Credit("", (0.02,), 1, 5),
         Credit("late", (0.5,), 1, after=True),
     )
+    assert event.clusters == (Cluster(5, 4, 2),)
     assert (event.level, event.former, event.caller_rows, event.rose) == (Level.SUSPECT, Level.WATCH, 3, True)
 
 
