@@ -2,11 +2,13 @@
 
 A monitor of rows judges each as the store would have it: against the other four fifths of the rows, whose answers are
 known, for a caller who has sent some of these before. Benign near-repeats grow with what the store holds: the more
-clean inputs, the better. A monitor of windows judges windows that are drawn from the rows, half of them of one
+clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`), and what counts are the
+scores of the class that looks worst. A monitor of windows judges windows that are drawn from the rows, half of them of one
 predicted class: a caller who asks about cats alone is no attacker.
 """
 
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,38 +37,78 @@ WINDOWS = 2000
 _FOLDS = 5
 _CHUNK = 128
 _RECENT = 64
+_ENOUGH = 500
 _SCOPE = _CALLER = "fit"
 
 
-def scores(monitors: Mapping[str, Any], sketches: Sequence[Sketch], probs: Floats, seed: int) -> dict[str, Array]:
-    """By key, each row's scores in order, or those of WINDOWS windows. probs: (N, C), rows that sum to 1."""
+@dataclass(slots=True)
+class Rows:
+    """Sketched rows with the model's answers to them, in order."""
+
+    sketches: list[Sketch] = field(default_factory=list)
+    answers: list[Floats] = field(default_factory=list)
+
+    def add(self, sketches: Sketches, probs: Floats) -> None:
+        """probs: (N, C), rows that sum to 1."""
+        self.sketches += sketches
+        self.answers.append(probs)
+
+    @property
+    def probs(self) -> Floats:
+        """(N, C) of all."""
+        return np.concatenate(self.answers)
+
+
+def scores(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) -> dict[str, Array]:
+    """By key, what monitors of rows say of the clean ones and of frames, or those of windows of WINDOWS windows.
+
+    frames: of each clean row the next one; empty for what is no image.
+    """
     rows = {key: one for key, one in monitors.items() if isinstance(one, Monitor | AnswerMonitor)}
-    found: dict[str, Array] = _of_rows(rows, sketches, probs, seed) if rows else {}
-    every = kept_of(sketches, probs, range(len(sketches)))
+    found: dict[str, Array] = _of_rows(rows, clean, frames, seed) if rows else {}
+    every = kept_of(clean.sketches, clean.probs, range(len(clean.sketches)))
     for key, one in monitors.items():
         if isinstance(one, WindowMonitor):
             found[key] = _of_windows(one, recent_of(every), seed)
     return found
 
 
-def _of_rows(monitors: Mapping[str, Any], sketches: Sequence[Sketch], probs: Floats, seed: int) -> dict[str, Array]:
-    found = {key: np.zeros(len(sketches)) for key in monitors}
-    rng = np.random.default_rng(seed)
-    for fold in range(min(_FOLDS, len(sketches))):
-        own = np.arange(fold, len(sketches), _FOLDS)
-        others = np.setdiff1d(np.arange(len(sketches)), own)
+def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) -> dict[str, Array]:
+    """Every clean row against those of other folds; as many frames against rows among which is what they follow."""
+    said: dict[str, list[Array]] = {key: [] for key in monitors}
+    labels: list[Array] = []
+    rng, probs, count = np.random.default_rng(seed), clean.probs, len(clean.sketches)
+    for fold in range(min(_FOLDS, count)):
+        own = np.arange(fold, count, _FOLDS)
+        others = np.setdiff1d(np.arange(count), own)
         store = MemoryStore(max_entries=max(1, len(others)))
-        keep(store, sketches, probs, others)
-        some = rng.permutation(others)[:_RECENT]
-        past = Past(recent=recent_of(kept_of(sketches, probs, some)))
-        for at in range(0, len(own), _CHUNK):
-            rows = own[at : at + _CHUNK]
-            asked = tuple(sketches[i] for i in rows)
-            seen = links(asked, exchange(store, asked, remember=False).matches)
-            for key, one in monitors.items():
-                said = one.judge(seen, past) if isinstance(one, Monitor) else one.judge_answers(seen, past, probs[rows])
-                found[key][rows] = said
-    return found
+        keep(store, clean.sketches, probs, others)
+        past = Past(recent=recent_of(kept_of(clean.sketches, probs, rng.permutation(others)[:_RECENT])))
+        asked = [([clean.sketches[i] for i in own], probs[own])]
+        if frames.sketches:
+            after = np.sort(rng.permutation(others)[: len(own)])
+            asked.append(([frames.sketches[i] for i in after], frames.probs[after]))
+        for sketches, answers in asked:
+            labels.append(answers.argmax(axis=1))
+            for at in range(0, len(sketches), _CHUNK):
+                some, part = tuple(sketches[at : at + _CHUNK]), answers[at : at + _CHUNK]
+                seen = links(some, exchange(store, some, remember=False).matches)
+                for key, one in monitors.items():
+                    judged = one.judge(seen, past) if isinstance(one, Monitor) else one.judge_answers(seen, past, part)
+                    said[key].append(np.asarray(judged, dtype=np.float64))
+    every = np.concatenate(labels)
+    return {key: _of_worst_class(np.concatenate(parts), every) for key, parts in said.items()}
+
+
+def _of_worst_class(found: Array, labels: Array) -> Array:
+    """The scores of the class that looks worst: a benign caller may ask about one class alone.
+
+    Worst is the largest mean of the uppermost hundredth, among classes that have enough rows for p-values as small as
+    evidence needs; where none has, all scores count.
+    """
+    parts = [found[labels == label] for label in np.unique(labels)]
+    parts = [part for part in parts if len(part) >= _ENOUGH] or [found]
+    return max(parts, key=lambda part: float(np.sort(part)[-max(1, len(part) // 100) :].mean()))
 
 
 def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:

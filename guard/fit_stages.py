@@ -12,11 +12,12 @@ import numpy as np
 
 from guard import equipping, fit_batching, fit_monitors, registry
 from guard.fit_clean import FitError
+from guard.fit_motion import next_frames
 from guard.fit_subject import Positions, Subject
 from guard.profile import stage_key
 from guard.settings import build_stage
 from guard.sketching import Sketcher
-from guard.types import AnswerDetector, Array, Kind, Sketch, ViewDetector, VotingPurifier
+from guard.types import AnswerDetector, Array, Kind, ViewDetector, VotingPurifier
 
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how many
 
@@ -189,8 +190,7 @@ def calibrate(
     scoring = [stage for stage in chosen if stage.scores]
     monitors = {stage.wanted.key: stage.working for stage in scoring if stage.wanted.kind == "monitor"}
     scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in scoring if stage.wanted.kind == "detector"}
-    sketches: list[Sketch] = []
-    said: list[Array] = []
+    clean, frames, rng = fit_monitors.Rows(), fit_monitors.Rows(), np.random.default_rng(seed)
     reading = any(isinstance(stage.working, ViewDetector | AnswerDetector) for stage in scoring)
     done = 0
     progress("calibrating", done, len(rows))
@@ -199,14 +199,17 @@ def calibrate(
         unit = subject.space.to_unit(x)
         probs = subject.probabilities(some) if reading else None
         if monitors:
-            sketches += sketcher(unit)
-            said.append(subject.said(some, classes))
+            clean.add(sketcher(unit), subject.said(some, classes))
+            moved = next_frames(unit, rng)
+            if moved is not None:
+                sent = subject.space.from_unit(moved, x)
+                frames.add(sketcher(subject.space.to_unit(sent)), subject.said(some, classes, sent, formats))
         for stage in scoring:
             if stage.wanted.kind == "monitor":
                 continue
             if probs is not None and isinstance(stage.working, ViewDetector):
-                sent = (subject.space.from_unit(np.clip(view, 0, 1), x) for view in stage.working.views(unit))
-                views = tuple(subject.probabilities(some, view, formats) for view in sent)
+                sends = (subject.space.from_unit(np.clip(view, 0, 1), x) for view in stage.working.views(unit))
+                views = tuple(subject.probabilities(some, view, formats) for view in sends)
                 scores[stage.wanted.key].append(stage.working.score_views(probs, views))
             elif probs is not None and isinstance(stage.working, AnswerDetector):
                 scores[stage.wanted.key].append(stage.working.score_answer(unit, probs))
@@ -218,6 +221,6 @@ def calibrate(
     if not monitors:
         return found
     try:
-        return found | fit_monitors.scores(monitors, sketches, np.concatenate(said), seed)
+        return found | fit_monitors.scores(monitors, clean, frames, seed)
     except ValueError as error:
         raise FitError(str(error)) from None

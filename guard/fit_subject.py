@@ -66,10 +66,10 @@ class Subject:
             raise FitError(f"an answer came without output {self.output_name!r}")
         return answer[self.output_name]
 
-    def said(self, rows: Positions, classes: int) -> Floats:
+    def said(self, rows: Positions, classes: int, x: Array | None = None, formats: Formats = ()) -> Floats:
         """What monitors read of the answers: labels as rows of 0 and 1. Raises FitError."""
         try:
-            return as_probabilities(self.answer(rows), self.meaning, classes)
+            return as_probabilities(self.answer(rows, x, formats), self.meaning, classes)
         except ValueError as error:
             raise FitError(f"output {self.output_name!r}: {error}") from None
 

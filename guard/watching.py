@@ -46,6 +46,7 @@ from guard.types import (
 )
 
 MONTH_S = 30 * 86_400.0
+CROWDED = 20.0
 ALERT = "alert"
 COHORT = "cohort"
 _LEAST = 1e-300
@@ -157,8 +158,12 @@ class Watching:
                     continue
                 number = joins.get(row.link.neighbour.number, row.link.neighbour.component)
                 joins[row.match.number] = number
-                credited.setdefault(number, []).append(finding.p_values[i])
-                known[number] = _of(known, number, history).add((finding.p_values[i],))
+                size = (1 if number not in history.components else history.components[number].rows) + len(
+                    credited.get(number, ())
+                )
+                p = _of_joining(stage, finding.p_values[i], size, history.entries)
+                credited.setdefault(number, []).append(p)
+                known[number] = _of(known, number, history).add((p,))
                 p_values[i] = _p_value(known[number].log_value - math.log(1.0 + history.entries))
             found.append(replace(finding, p_values=tuple(map(float, p_values))))
         return joins, {number: tuple(values) for number, values in credited.items()}
@@ -245,6 +250,21 @@ def _of(known: Mapping[int, Evidence], number: int, history: History) -> Evidenc
         return known[number]
     component = history.components.get(number)
     return Evidence() if component is None else component.evidence
+
+
+def _of_joining(stage: Stage, p: float, size: int, entries: int) -> float:
+    """The p-value of a row that joins a cluster of so many among the store's rows.
+
+    That clean rows join something at all happens with a known frequency; given that, two things can be surprising:
+    how close the row comes, and that it is this cluster, which is the less so the larger the cluster is already. Both
+    together by the law of a product of two uniform p-values (Fisher 1932); CROWDED says how much likelier a clean row
+    is to join some clusters than others of their size.
+    """
+    often = float(stage.calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
+    close = min(1.0, p / often)
+    here = min(1.0, CROWDED * often * size / (entries + 1.0))
+    product = max(_LEAST, close * here)
+    return min(1.0, product * (1.0 - math.log(product)))
 
 
 def _p_value(log_value: float) -> float:

@@ -7,7 +7,8 @@ Answers: query-based evasion, whose queries resemble each other. Known bypass: s
          is evidence about a caller, never grounds to refuse one query. Exact repeats are retries and score 0, and so
          do near-repeats that natural motion explains (`guard.linking`).
 Args:    rows as the store knows them.
-Returns: (N,) in [0, 1], the share of hashes in the closest earlier row. The closest of more rows is closer: expect
+Returns: (N,) in [0, 1], the share of hashes in the closest earlier row, times how little of the difference motion
+         explains. The closest of more rows is closer: expect
          benign scores to grow with what the store holds.
 Cost:    a microsecond a row; what sketching costs is told there.
 """
@@ -37,4 +38,6 @@ class Fingerprint:
     def _score(self, row: Seen) -> float:
         if row.match.duplicate or (row.link is not None and row.link.unexplained <= self.explained):
             return 0.0
-        return row.match.overlap / max(1, row.sketch.hashes.size)
+        unexplained = 1.0 if row.link is None else row.link.unexplained
+        kind = (unexplained - self.explained) / (1.0 - self.explained) if self.explained < 1 else 1.0
+        return kind * row.match.overlap / max(1, row.sketch.hashes.size)

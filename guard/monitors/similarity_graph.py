@@ -7,7 +7,7 @@ Source:  QPA (S&P 2025): each query joins its nearest earlier one where they are
 Answers: query-based evasion from many accounts, or hidden in other traffic. Known bypass: queries that keep their
          distance from each other (at the price of what they learn), or that move as a camera does.
 Args:    rows as the store knows them.
-Returns: (N,), 0 where a row joins nothing, else 1 and more the closer it is.
+Returns: (N,), 0 where a row joins nothing, else more the closer it is, and the less motion explains it.
 Cost:    microseconds a row.
 """
 
@@ -56,4 +56,5 @@ class SimilarityGraph:
     def _score(self, row: Seen) -> float:
         if row.link is None or not self.joins(row):
             return 0.0
-        return 1.0 + math.log(self.reach / max(_CLOSEST, row.link.distance))
+        kind = (row.link.unexplained - self.explained) / (1.0 - self.explained) if self.explained < 1 else 1.0
+        return kind * (1.0 + math.log(self.reach / max(_CLOSEST, row.link.distance)))
