@@ -4,8 +4,22 @@ An attack moves a row by noise, by squares, by single values; a camera moves it 
 itself tells (`guard.sketching`). The difference of the two positions is fitted, by least squares, with those motions.
 What is left, over what noise of the same length would leave, is `Link.unexplained`.
 
+Frames are rounded to grey levels, each for itself: where a row's values are whole grey levels, what rounding alone would
+leave is taken off. (So an attacker whose rows are such, and differ by less than rounding does, passes for a camera; what
+he can learn from so little is little.)
+
 Contrast is a motion, too, and it is what remains of a row that is blended with an unlike one: half of the way there is
 away from the row itself. So tone counts only as far as it outweighs what is left by FADING times.
+
+Measured on clean rows (500 of CIFAR-10, 500 of MNIST, 240 crops of 20 photographs; seed 0) at distances below 0.5.
+Below 0.3: pans of up to 2 pixels of 32 at least 92 %; turns of up to 3 degrees 92 to 99 %; zooms of up to 5 % of the
+small images 89 and 95 %, of photographs 70 %; changes of contrast and brightness by up to 10 % 90, 99 and 84 % (the
+slight ones drown in rounding). At 0.6 or more: noise, single values, stripes, squares, cosines, steps of 1e-4, 93 to
+100 %; HopSkipJump's probes 89 to 100 %. Blends with another image: only 58 to 90 %. Known bypass: a photograph that
+fades into uniform noise is pooled to one that loses contrast, and is explained (5 % at 0.6 or more); an attacker who
+moves or brightens each query besides hides smaller steps.
+Clean rows whose nearest of 10,000 is closer than 0.1, 0.2, 0.3, 0.5: CIFAR-10 0, 0, 0.1, 2.4 %; MNIST 0, 0.9, 6.9, 44 %.
+Cost:     0.05 ms for a row on its own, 0.01 ms for each of 64.
 """
 
 from collections.abc import Sequence
@@ -19,6 +33,7 @@ FADING = 2.0
 
 _RIDGE = 1e-4  # motions of length 1
 _TINY = 1e-12
+_SHORTEST = 0.5  # a row without contrast has no length of its own to compare with
 
 
 def link(sketch: Sketch, match: Match) -> Link | None:
@@ -33,7 +48,8 @@ def links(sketches: Sequence[Sketch], matches: Sequence[Match]) -> tuple[Seen, .
     shares = dict[int, float]()
     if rows:
         ways = np.stack([found[1] for found in near if found is not None])
-        found_shares = unexplained(np.stack([sketches[i].motions for i in rows]), ways)
+        grains = np.array([sketches[i].grain for i in rows])
+        found_shares = unexplained(np.stack([sketches[i].motions for i in rows]), ways, grains)
         shares = dict(zip(rows, map(float, found_shares), strict=True))
     return tuple(
         Seen(sketch, match, None if found is None else Link(found[0], found[2], shares[i]))
@@ -42,7 +58,7 @@ def links(sketches: Sequence[Sketch], matches: Sequence[Match]) -> tuple[Seen, .
 
 
 def _nearest(sketch: Sketch, match: Match) -> tuple[Neighbour, Floats, float] | None:
-    """The neighbour, the way to it, and how far it is, relative to the row's own length."""
+    """The neighbour, the way to it, and how far it is, relative to the row's own length (at least _SHORTEST)."""
     others = [one for one in match.neighbours if one.position.shape == sketch.position.shape]
     if match.duplicate or not others or not sketch.position.size:
         return None
@@ -50,11 +66,11 @@ def _nearest(sketch: Sketch, match: Match) -> tuple[Neighbour, Floats, float] | 
     squares = np.einsum("nd,nd->n", ways, ways)
     best = int(squares.argmin())
     own = float(np.linalg.norm(sketch.position))
-    return others[best], ways[best], float(np.sqrt(squares[best])) / max(own, _TINY)
+    return others[best], ways[best], float(np.sqrt(squares[best])) / max(own, _SHORTEST)
 
 
-def unexplained(motions: Floats, ways: Floats) -> Floats:
-    """(N, K, D), (N, D) -> (N,) in [0, 1]; 1 where there is no way, or where there are no motions."""
+def unexplained(motions: Floats, ways: Floats, grains: Floats) -> Floats:
+    """(N, K, D), (N, D), (N,) -> (N,) in [0, 1]; 1 where there is no way, or where there are no motions."""
     count, dimensions = motions.shape[1:]
     squares = np.einsum("nd,nd->n", ways, ways)
     if not count:
@@ -67,6 +83,7 @@ def unexplained(motions: Floats, ways: Floats) -> Floats:
     # one motion after the other, each as far as those before do not do it
     parts = np.linalg.solve(lower, m @ ways[:, :, None])[:, :, 0] ** 2 / np.maximum(squares, _TINY**2)[:, None]
     tone = parts[:, -TONES:].sum(axis=1)
-    left = np.clip(1.0 - parts.sum(axis=1), 0.0, 1.0) / (1.0 - moves.sum(axis=1) / dimensions)
+    rounding = grains / np.maximum(squares, _TINY)
+    left = np.clip(1.0 - parts.sum(axis=1) - rounding, 0.0, 1.0) / (1.0 - moves.sum(axis=1) / dimensions)
     whole = np.maximum(left, 1.0 - tone + np.maximum(0.0, tone - FADING * left))
     return np.where(squares > 0.0, np.minimum(1.0, left / np.maximum(whole, _TINY)), 1.0)

@@ -6,12 +6,16 @@ a coarse image (`_signs`): they find rows that differ everywhere, by a little. T
 the pooled image without its mean, so that a change of brightness alone is hardly one; the motions say how the position
 moves as a camera or its exposure does.
 
-Source:  Blacklight, Li et al. 2022, arXiv:2006.14042, with the slips of the published code mended: the salt shifts each
-         position's grid instead of wrapping values around (modulo 255 or 256 black and white are neighbours); a flat
-         image has as many hashes as any other; all arithmetic is on whole numbers, so float32 and float64 callers leave
-         one fingerprint; windows that are flat (the blank border that all handwritten digits share) count only where
-         there is nothing else. Charikar 2002 (signs of projections as hashes); Simard et al. 1998 (tangent vectors),
-         to the second order, since natural edges do not move linearly.
+Source:   Blacklight, Li et al. 2022, arXiv:2006.14042, with the slips of the published code mended: the salt shifts
+          each position's grid instead of wrapping values around (modulo 255 or 256 black and white are neighbours); a
+          flat image has as many hashes as any other; all arithmetic is on whole numbers, so float32 and float64 callers
+          leave one fingerprint; windows that are flat (the blank border that all handwritten digits share) count only
+          where there is nothing else. Charikar 2002 (signs of projections as hashes); Simard et al. 1998 (tangent
+          vectors), to the second order, since edges do not move linearly.
+Measured: (seed 0) signs alone find 99.7 % of 1,000 CIFAR-10 rows again under white noise, 97.6 % under smooth noise, of
+          0.2 of the row's length (MNIST: 99.7 and 99.3 %; 200 crops of photographs: 100 and 95.5 %). Of 10,000 clean
+          rows one shares a band with 0.9 others on average (MNIST 23, whose digits are alike).
+Cost:     0.14 ms (28x28), 0.22 ms (32x32x3), 1.4 ms (224x224x3) for a row on its own.
 """
 
 import hashlib
@@ -42,12 +46,17 @@ _BELOW = np.uint64((1 << 62) - 1)
 _SIDE = 32  # of the pooled image, at most
 _COARSE = 16  # of the image whose signs are hashed, at most
 _BANDS, _BITS = 8, 20
+_SMOOTH_SHARE, _SMOOTH_SIGMA = 0.5, 2.0
 _LONG = 4096  # vectors beyond are folded
 _FOLDED, _FOLDED_COARSE = 1024, 256
 _IMAGES = 4
 _CV_CHANNELS = 4
 _BLOCK = 32  # rows that are worked on at once
 _WHITE, _BLACK = 0.9, 0.1
+
+
+_ON_LEVEL = 1e-3  # of a grey level
+_ROUNDINGS = 1.5  # times the mean: projections scatter
 
 
 class Sketcher:
@@ -76,6 +85,7 @@ class Sketcher:
                 position=positions[i],
                 motions=motions[i],
                 embedding=embeddings[i],
+                grain=_grain(x[i]),
             )
             for i, row in enumerate(unit)
         )
@@ -92,6 +102,18 @@ class Sketcher:
 def _digest(row: Array, key: bytes) -> bytes:
     plain = np.ascontiguousarray(row, dtype=np.float32) + np.float32(0)  # -0.0 is 0.0
     return hashlib.blake2b(plain.tobytes(), key=key, digest_size=16).digest()
+
+
+def _grain(row: Floats) -> float:
+    """Of two rows of whole grey levels, rounded each for itself, the squared distance when pooled; 0 for other rows."""
+    levels = row * np.float32(255.0)
+    if row.ndim + 1 != _IMAGES or np.abs(levels - np.rint(levels)).max(initial=0.0) > _ON_LEVEL:
+        return 0.0
+    height, width, channels = row.shape
+    kept = min(height, _SIDE) * min(width, _SIDE) * channels
+    averaged = kept / row.size
+    smoothed = 1.0 if averaged == 1.0 else (6.0 / 16.0) ** 2
+    return float(_ROUNDINGS * kept * averaged * smoothed / (6.0 * 255.0**2))
 
 
 # --- the fingerprint
@@ -149,8 +171,8 @@ def _placed(x: Floats, secret: bytes) -> tuple[Floats, Floats, Words]:
     flat = moved.reshape(*moved.shape[:2], -1)
     flat -= flat.mean(axis=2, keepdims=True)
     found = flat @ _gaussian(secret, b"position", flat.shape[2], DIMENSIONS)
-    coarse = _pooled(pooled.mean(axis=3, keepdims=True), _COARSE).reshape(len(x), -1)
-    coarse = coarse - coarse.mean(axis=1, keepdims=True)
+    coarse = _pooled(pooled.mean(axis=3, keepdims=True), _COARSE)
+    coarse = coarse - coarse.mean(axis=(1, 2), keepdims=True)
     # the image itself comes first, and is its own contrast
     return found[:, 0], np.concatenate([found[:, 1:-2], found[:, :1], found[:, -2:]], axis=1), _signs(coarse, secret)
 
@@ -163,7 +185,7 @@ def _placed_vectors(x: Floats, secret: bytes) -> tuple[Floats, Floats, Words]:
     fine = plain if plain.shape[1] <= _LONG + 1 else _folded(plain, secret, _FOLDED)
     position = fine @ _gaussian(secret, b"position", fine.shape[1], DIMENSIONS)
     coarse = plain if plain.shape[1] <= _FOLDED_COARSE else _folded(plain, secret, _FOLDED_COARSE)
-    return position, np.zeros((len(x), 0, DIMENSIONS), np.float32), _signs(coarse, secret)
+    return position, np.zeros((len(x), 0, DIMENSIONS), np.float32), _signs(coarse[:, None, :, None], secret)
 
 
 def _pooled(x: Floats, side: int) -> Floats:
@@ -221,11 +243,22 @@ def _moved(x: Floats) -> Floats:
 
 
 def _signs(coarse: Floats, secret: bytes) -> Words:
-    """(N, M) -> (N, _BANDS): of each band _BITS signs, spread over what the family has below its bit."""
-    signs = coarse @ _gaussian(secret, b"signs", coarse.shape[1], _BANDS * _BITS) > 0
+    """(N, H, W, 1) -> (N, _BANDS): of each band _BITS signs, spread over what the family has below its bit."""
+    planes = _planes(secret, coarse.shape[1], coarse.shape[2])
+    signs = coarse.reshape(len(coarse), -1) @ planes > 0
     codes = signs.reshape(len(coarse), _BANDS, _BITS) @ (1 << np.arange(_BITS, dtype=np.int64))
     codes += np.arange(1, _BANDS + 1) << _BITS
     return np.asarray((codes.astype(np.uint64) * _odd(secret)) & _BELOW | _SIGNED)
+
+
+@lru_cache(maxsize=8)
+def _planes(secret: bytes, height: int, width: int) -> Floats:
+    """(H W, _BANDS _BITS): projections; of images, with half of what is smooth taken out, which all images share."""
+    planes = _gaussian(secret, b"signs", height * width, _BANDS * _BITS)
+    if height == 1:
+        return planes
+    smooth = [cv2.GaussianBlur(one.reshape(height, width), (0, 0), _SMOOTH_SIGMA).ravel() for one in planes.T]
+    return np.ascontiguousarray(planes - np.float32(_SMOOTH_SHARE) * np.stack(smooth, axis=1))
 
 
 def _folded(x: Floats, secret: bytes, size: int) -> Floats:

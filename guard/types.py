@@ -105,6 +105,7 @@ class Sketch:
     position:  (D,) float32, a keyed random projection: distances between rows are nearly those between positions.
     motions:   (K, D) float32, how the position moves as the row is shifted, zoomed, brightened; never kept.
     embedding: (E,) float32 of length 1, by the profile's auxiliary network; empty without one.
+    grain:     how far, squared, rounding to 8 bits alone moves a position; 0 where the row's values are not rounded.
     """
 
     digest: bytes
@@ -112,6 +113,7 @@ class Sketch:
     position: Floats = field(default_factory=_no_floats)
     motions: Floats = field(default_factory=_no_floats)
     embedding: Floats = field(default_factory=_no_floats)
+    grain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,7 +222,7 @@ class History:
     matches:    one a row.
     components: of all neighbours, by number.
     cohorts:    by name, the caller's groups and `global`.
-    entries:    how many rows the store holds of this model.
+    entries:    how many rows the store holds of this model. joined: how many of them have joined another's cluster.
     """
 
     matches: tuple[Match, ...] = ()
@@ -228,6 +230,7 @@ class History:
     caller: Past = field(default_factory=Past)
     cohorts: Mapping[str, Past] = field(default_factory=dict)
     entries: int = 0
+    joined: int = 0
 
 
 Sketches = tuple[Sketch, ...]  # one a row

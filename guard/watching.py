@@ -46,7 +46,6 @@ from guard.types import (
 )
 
 MONTH_S = 30 * 86_400.0
-CROWDED = 20.0
 ALERT = "alert"
 COHORT = "cohort"
 _LEAST = 1e-300
@@ -161,10 +160,10 @@ class Watching:
                 size = (1 if number not in history.components else history.components[number].rows) + len(
                     credited.get(number, ())
                 )
-                p = _of_joining(stage, finding.p_values[i], size, history.entries)
+                p = _of_joining(stage, finding.p_values[i], size, history.joined)
                 credited.setdefault(number, []).append(p)
                 known[number] = _of(known, number, history).add((p,))
-                p_values[i] = _p_value(known[number].log_value - math.log(1.0 + history.entries))
+                p_values[i] = _p_value(known[number].log_value - math.log(2.0 + history.joined))
             found.append(replace(finding, p_values=tuple(map(float, p_values))))
         return joins, {number: tuple(values) for number, values in credited.items()}
 
@@ -252,17 +251,16 @@ def _of(known: Mapping[int, Evidence], number: int, history: History) -> Evidenc
     return Evidence() if component is None else component.evidence
 
 
-def _of_joining(stage: Stage, p: float, size: int, entries: int) -> float:
-    """The p-value of a row that joins a cluster of so many among the store's rows.
+def _of_joining(stage: Stage, p: float, size: int, joined: int) -> float:
+    """The p-value of a row that joins a cluster of so many rows, where so many rows have joined one.
 
-    That clean rows join something at all happens with a known frequency; given that, two things can be surprising:
-    how close the row comes, and that it is this cluster, which is the less so the larger the cluster is already. Both
-    together by the law of a product of two uniform p-values (Fisher 1932); CROWDED says how much likelier a clean row
-    is to join some clusters than others of their size.
+    That a clean row joins something at all says nothing against the cluster; given that it does, two things can be
+    surprising: how close it comes, and that it is this cluster of all (rows that join are dealt out to clusters in
+    proportion to what these have, as by Polya's urn). Both by the law of a product of two p-values (Fisher 1932).
     """
     often = float(stage.calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
     close = min(1.0, p / often)
-    here = min(1.0, CROWDED * often * size / (entries + 1.0))
+    here = min(1.0, (size + 1.0) / (joined + 1.0))
     product = max(_LEAST, close * here)
     return min(1.0, product * (1.0 - math.log(product)))
 

@@ -82,7 +82,7 @@ class MemoryStore:
             for neighbour in match.neighbours:
                 if neighbour.component not in components:
                     components[neighbour.component] = self._clusters.tell(neighbour.component)
-        return History(matches, components, known, groups, self._rows.count(scope))
+        return History(matches, components, known, groups, self._rows.count(scope), self._rows.joined(scope))
 
     async def credit(
         self, scope: str, caller: str, cohorts: tuple[str, ...], update: Update, now: float

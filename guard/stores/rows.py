@@ -55,6 +55,7 @@ class Rows:
         self._positions: dict[int, Floats] = {}  # by length
         self._scopes: dict[str, int] = {}
         self._counts: list[int] = []
+        self._joined: list[int] = []
         self.next = room + 1
         self._oldest = self.next
 
@@ -65,6 +66,11 @@ class Rows:
         """How many rows of this scope there are."""
         place = self._scopes.get(scope)
         return 0 if place is None else self._counts[place]
+
+    def joined(self, scope: str) -> int:
+        """How many of them have joined another's cluster."""
+        place = self._scopes.get(scope)
+        return 0 if place is None else self._joined[place]
 
     def find(self, key: int, now: float) -> int | None:
         """The number of the row with this digest, where it lives."""
@@ -87,8 +93,10 @@ class Rows:
         place = self._scopes.setdefault(scope, len(self._counts))
         if place == len(self._counts):
             self._counts.append(0)
+            self._joined.append(0)
         self._counts[place] += 1
         self._numbers[key] = number
+        self._component[at] = number
         self._number[at], self._keys[at], self._seen[at], self._scope[at] = number, key, now, place
         self.next += 1
         return number
@@ -147,6 +155,7 @@ class Rows:
         """The row belongs to this cluster from now on."""
         at = number % self._room
         if self._number[at] == number:
+            self._joined[self._scope[at]] += int(component != number) - int(self._component[at] != number)
             self._component[at] = component
 
     def label(self, number: int, label: int) -> None:
@@ -159,6 +168,7 @@ class Rows:
         at = number % self._room
         self._number[at] = 0
         self._counts[self._scope[at]] -= 1
+        self._joined[self._scope[at]] -= int(self._component[at] != number)
         del self._numbers[int(self._keys[at])]
         self._on_evict("entries")
 
