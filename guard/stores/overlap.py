@@ -21,27 +21,32 @@ Words = NDArray[np.uint64]
 Numbers = NDArray[np.uint32]
 
 
+def buckets_for(rows: int, expected: int) -> int:
+    """How many buckets so many rows need, of `expected` hashes each."""
+    return rows * expected // _FILL + 2
+
+
+def split(hashes: Words, buckets: int) -> tuple[NDArray[np.int64], Numbers]:
+    """Each hash's bucket and tag. Mixed first: the low bits of a foreign hash need not be good ones."""
+    mixed = (hashes ^ (hashes >> _HALF)) * _MIX
+    mixed ^= mixed >> _HALF
+    mixed *= _MIX
+    return ((mixed >> _HALF) * np.uint64(buckets) >> _HALF).astype(np.int64), mixed.astype(np.uint32)
+
+
 class OverlapTable:
     """Room for the hashes of so many rows."""
 
     def __init__(self, rows: int, expected: int = 32) -> None:
         """`expected`: hashes a row."""
-        buckets = rows * expected // _FILL + 2
-        self._buckets = np.uint64(buckets)
+        buckets = self._buckets = buckets_for(rows, expected)
         self._tags = np.zeros((buckets, WAYS), dtype=np.uint32)
         self._rows = np.zeros((buckets, WAYS), dtype=np.uint32)
         self._next = np.zeros(buckets, dtype=np.uint8)
 
-    def _split(self, hashes: Words) -> tuple[NDArray[np.int64], Numbers]:
-        """Each hash's bucket and tag. Mixed first: the low bits of a foreign hash need not be good ones."""
-        mixed = (hashes ^ (hashes >> _HALF)) * _MIX
-        mixed ^= mixed >> _HALF
-        mixed *= _MIX
-        return ((mixed >> _HALF) * self._buckets >> _HALF).astype(np.int64), mixed.astype(np.uint32)
-
     def add(self, hashes: Words, rows: Numbers) -> None:
         """(M,) hashes and the number of the row that each belongs to."""
-        buckets, tags = self._split(hashes)
+        buckets, tags = split(hashes, self._buckets)
         order = np.argsort(buckets, kind="stable")
         buckets, place = buckets[order], np.arange(order.size)
         first = np.ones(order.size, dtype=np.bool_)
@@ -55,7 +60,7 @@ class OverlapTable:
 
     def candidates(self, hashes: Words) -> tuple[NDArray[np.int64], Numbers]:
         """(M,) hashes -> pairs: the position of a hash, the number of a row that has it."""
-        buckets, tags = self._split(hashes)
+        buckets, tags = split(hashes, self._buckets)
         positions, ways = np.nonzero(self._tags[buckets] == tags[:, None])
         return positions, self._rows[buckets[positions], ways]
 
