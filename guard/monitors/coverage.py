@@ -8,6 +8,7 @@ Answers: extraction whose queries touch too few cells (variants of some seeds, o
 Args:    recent: `window` rows' embeddings (E,) of length 1 and labels. Learns the centres and, for each class that has
          enough clean rows, how often clean rows fall into each cell; so a caller may ask about one class.
 Returns: the absolute deviation of the histogram's chi-squared from its expectation; higher = less like clean rows.
+         LEAST where it is less: a small drift of benign traffic must not add up.
 Cost:    0.1 ms a window; no upstream row. Arrays: (cells, E) and at most (101, cells) float32.
 """
 
@@ -24,6 +25,7 @@ from guard.monitors._clean import FEWEST_OF_GROUP, Groups, clean_labels, embeddi
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Recent
 
+LEAST = 4.0  # deviations; clean windows hardly reach it
 _ROUNDS = 25
 _FLOOR = 0.5  # rows, added to what is expected of a cell
 _SMOOTHING = 8.0  # rows of the whole set that each class is given
@@ -73,7 +75,7 @@ class _Working:
         found = float(((observed - wanted) ** 2 / (wanted + _FLOOR)).sum())
         usual = max(float((variance / (wanted + _FLOOR)).sum()), _TINY)
         spread = 2.0 / (9.0 * usual)
-        return float(abs(((found / usual) ** (1.0 / 3.0) - (1.0 - spread)) / np.sqrt(spread)))
+        return max(LEAST, float(abs(((found / usual) ** (1.0 / 3.0) - (1.0 - spread)) / np.sqrt(spread))))
 
 
 def _centres(rows: Array, cells: int, rng: np.random.Generator) -> NDArray[np.float32]:
