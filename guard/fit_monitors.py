@@ -2,11 +2,12 @@
 
 A monitor of rows judges each as the store would have it: against the other four fifths of the rows, whose answers are
 known, for a caller who has sent some of these before. Benign near-repeats grow with what the store holds: the more
-clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`), and what counts are the
-scores of the class that looks worst. A monitor of windows judges windows that are drawn from the rows, half of them of one
-predicted class: a caller who asks about cats alone is no attacker.
+clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`). A monitor of windows
+judges windows that are drawn from the rows. Of all of that the scores of the predicted class count that looks worst: a
+caller who asks about cats alone is no attacker.
 """
 
+import math
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from guard.calibration import Calibration
+from guard.evidence import log_e_value
 from guard.linking import links
 from guard.stores.memory import MemoryStore
 from guard.types import (
@@ -38,6 +41,7 @@ _FOLDS = 5
 _CHUNK = 128
 _RECENT = 64
 _ENOUGH = 500
+_TRIED = 200
 _SCOPE = _CALLER = "fit"
 
 
@@ -103,28 +107,37 @@ def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) 
 def _of_worst_class(found: Array, labels: Array) -> Array:
     """The scores of the class that looks worst: a benign caller may ask about one class alone.
 
-    Worst is the largest mean of the uppermost hundredth, among classes that have enough rows for p-values as small as
-    evidence needs; where none has, all scores count.
+    Classes count that have enough rows for p-values as small as evidence needs; where none has, all scores do.
     """
     parts = [found[labels == label] for label in np.unique(labels)]
-    parts = [part for part in parts if len(part) >= _ENOUGH] or [found]
-    return max(parts, key=lambda part: float(np.sort(part)[-max(1, len(part) // 100) :].mean()))
+    return _worst([part for part in parts if len(part) >= _ENOUGH] or [found])
+
+
+def _worst(parts: Sequence[Array]) -> Array:
+    """Where evidence would grow most if all together were the calibration: the largest mean e-value."""
+    pooled = Calibration.of(np.concatenate(parts))
+    return max(parts, key=lambda part: float(np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)])))
 
 
 def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:
-    """The scores of windows; fewer where there are too few rows for one. Raises ValueError where there is none."""
+    """Scores of windows of all clean rows, or of one predicted class, whichever looks worst. Raises ValueError."""
     rng, size = np.random.default_rng(seed), monitor.window
     if len(rows) < size:
         raise ValueError(f"a window has {size} rows, and there are {len(rows)} clean inputs")
-    classes = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
-    classes = [one for one in classes if len(one) >= size] or [np.arange(len(rows))]
-    made = []
-    for i in range(WINDOWS):
-        pool = classes[int(rng.integers(len(classes)))] if i % 2 else np.arange(len(rows))
-        chosen = rng.choice(pool, size, replace=False)
-        part = Recent(rows.positions[chosen], rows.embeddings[chosen], rows.labels[chosen], rows.confidences[chosen])
-        made.append(float(monitor.judge_window(part)))
-    return np.array(made)
+    pools = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
+    pools = [np.arange(len(rows)), *(pool for pool in pools if len(pool) >= max(2 * size, _ENOUGH // 2))]
+
+    def judged(pool: Array, count: int) -> Array:
+        chosen = (rng.choice(pool, size, replace=False) for _ in range(count))
+        return np.array([float(monitor.judge_window(_part(rows, some))) for some in chosen])
+
+    tried = [judged(pool, _TRIED) for pool in pools]
+    worst = next(i for i, scores in enumerate(tried) if scores is _worst(tried))
+    return np.concatenate([tried[worst], judged(pools[worst], WINDOWS - _TRIED)])
+
+
+def _part(rows: Recent, chosen: Array) -> Recent:
+    return Recent(rows.positions[chosen], rows.embeddings[chosen], rows.labels[chosen], rows.confidences[chosen])
 
 
 def kept_of(sketches: Sequence[Sketch], probs: Floats, rows: "Sequence[int] | NDArray[np.int64] | range") -> list[Kept]:

@@ -1,7 +1,7 @@
 """Clean images as the next frame of a film would have them: what monitors must not take for a search.
 
-Small pans, zooms, turns and changes of light, drawn anew for each image; edges are mirrored. What `guard fit` calibrates
-monitors with are clean rows among others, and such frames beside the images that they follow.
+Small pans, zooms, turns and changes of light, drawn anew for each image; edges are mirrored. `guard fit` calibrates
+monitors with clean rows among others, and with such frames beside the images that they follow.
 """
 
 import cv2

@@ -2,11 +2,11 @@
 
 A monitor's scores become p-values by what `guard fit` saw on clean inputs, and p-values become evidence
 (`guard.evidence`), of the caller and of each of his cohorts; of a monitor that judges clusters, of the cluster that a
-row joins, whoever sent it. Exact repeats are retries, and no evidence.
+row joins, whoever sent it. Exact repeats are retries, and no evidence; nor is the next frame of a film.
 
 A caller's evidence is weighed against the rate of false alarms that the operator allows him a month, so it begins anew
 after a month. The evidence of a cluster is weighed against the rate allowed for all of them together, of which there
-are at most as many as the store holds rows: that number stands for how often one was looked for.
+are as many as rows that have joined one, at most: that number stands for how often one was looked for.
 
 Where exchangeability fails. Near-repeats of one caller are not like clean rows that were drawn one by one. What a
 camera makes of a scene is told apart by its motion (`guard.linking`); sensor noise over a scene at rest is not, and
@@ -46,6 +46,7 @@ from guard.types import (
 )
 
 MONTH_S = 30 * 86_400.0
+NEAR, EXPLAINED = 1.0, 0.4
 ALERT = "alert"
 COHORT = "cohort"
 _LEAST = 1e-300
@@ -121,7 +122,7 @@ class Watching:
         """The finding on the caller, instead of that on the rows; the p-values of fresh rows go into `evidence`."""
         if finding.error is not None:
             return finding
-        fresh = tuple(p for p, row in zip(finding.p_values, seen, strict=True) if not row.match.duplicate)
+        fresh = tuple(p for p, row in zip(finding.p_values, seen, strict=True) if not repeats(row))
         if measures(stage):  # it measures something, and is no test
             return replace(finding, p_values=())
         evidence[stage.name] = fresh
@@ -234,6 +235,12 @@ class Watching:
             if not row.match.duplicate
         )
         return tuple(found), Update(evidence=evidence, answered=kept)
+
+
+def repeats(row: Seen) -> bool:
+    """Whether a row is the same again: exactly, or the next frame of the same scene. Either says nothing new."""
+    link = row.link
+    return row.match.duplicate or (link is not None and link.distance <= NEAR and link.unexplained <= EXPLAINED)
 
 
 def unanswered(seen: Sequence[Seen]) -> Update:
