@@ -160,7 +160,7 @@ def test_three_thousand_callers_of_each_kind():
 def measured(tmp_path_factory):
     """A small slice, made anew: two attacks, a caller or two of each kind of traffic."""
     home = tmp_path_factory.mktemp("bench-monitors")
-    scale = Scale(data=("mnist",), runs=2, callers=1, most=300, attacks=("nes", "surfree"), defence=Defence(clean=1500))
+    scale = Scale(data=("mnist",), runs=2, callers=1, most=150, attacks=("nes", "surfree"), defence=Defence(clean=1000))
     with pytest.MonkeyPatch.context() as patch:
         for module in (attacks, benign, guarded, hunts):
             patch.setattr(module, "home", lambda: home)
@@ -182,8 +182,8 @@ def test_attacks_that_succeed_on_the_bare_victim_are_flagged_before(measured):
 def test_benign_callers_are_not_called_hostile(measured):
     for kind in traffic.ASKED:
         one = measured["benign"]["mnist"][kind]
-        assert one["queries"] == 300
-        assert one["hostile"]["hits"] == one["refused"]["hits"] == 0
+        assert one["queries"] == 150
+        assert one["hostile"]["hits"] == one["refused"]["hits"] == 0, kind
 
 
 def test_the_page_tells_of_every_bar(measured):
