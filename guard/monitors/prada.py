@@ -10,12 +10,13 @@ Source:  PRADA, Juuti et al. 2019, arXiv:1805.02628; W by Royston 1995, Applied 
          number of rows, instead of an alarm at a fixed W every ten queries that may clear again; positions are floats
          (raw bytes wrap around).
 Answers: extraction by queries made from each other (Papernot's JBDA, Tramer's, T-RND).
-         Known bypass: natural images (Knockoff, Orekondy et al. 2019), Sybils, padding with rows that mend the shape.
+         Known bypass: natural images (Knockoff, Orekondy et al. 2019), Sybils, padding with rows that mend the
+         shape, and rounds longer than the window: what is made from rows of an earlier window is far from all of this.
 Args:    recent: `window` rows, oldest first: positions, whose distances are about those of the pooled inputs (they
          stand in for L2 in the input space), and labels.
 Returns: 1 - W in [0, 1], standardised for the number of distances (Royston's z); higher = less normal. FEWEST distances
          or fewer tell nothing: the least score.
-Cost:    about 0.02 ms a row at a window of 128; no upstream row, nothing kept.
+Cost:    about 0.02 ms a row at a window of 256; no upstream row, nothing kept.
 """
 
 import math
@@ -42,9 +43,9 @@ _NEXT = (-3.582633, 5.682633, -1.752461, -0.293762, 0.042981)  # of the last but
 @register("monitor", "prada")
 @dataclass(frozen=True)
 class Prada:
-    """window: rows judged together."""
+    """window: rows judged together; the longest by default, as the paper's growing sets have no end."""
 
-    window: Annotated[int, Field(ge=32, le=256)] = 128
+    window: Annotated[int, Field(ge=32, le=256)] = 256
 
     def judge_window(self, recent: Recent) -> float:
         """-> the score."""
