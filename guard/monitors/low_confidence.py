@@ -3,8 +3,8 @@
 Source:  HODA, Sadeghzadeh et al. 2021, arXiv:2106.11424 (queries that steal a model are harder than benign ones; there
          hardness needs the model's earlier epochs, here it is read from the answer).
 Answers: extraction by synthetic or foreign inputs, boundary attacks that stay near ties.
-         Known bypass: queries that the model is sure of, as data-free thieves' generators learn to make (MNIST: uniform
-         noise and JBDA's images are not much less certain than digits).
+         Known bypass: queries that the model is sure of, as generators of data-free thieves learn to make, and small
+         noise on natural images (MNIST at 0.1: 1 of 10 callers crosses ln 1,000 within 1,000 queries, seed 0).
 Args:    probs: (N, C) rows that sum to 1. Learns, for each class that has enough clean rows, the quantiles of the odds
          against the answer: a caller who asks only about a hard class is no attacker.
 Returns: (N,) about -ln of the share of clean rows of the same answer that are less sure; higher = less sure.
