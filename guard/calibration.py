@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from guard.types import Array
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """The sorted scores of one stage on clean inputs: (n,) float64, finite."""

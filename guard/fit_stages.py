@@ -116,7 +116,7 @@ def _unsuited(impl: Any, subject: Subject, available: Collection[str]) -> str | 
 def _not_by_itself(impl: Any, *, learning: bool) -> str | None:
     """Why a stage is only fitted where somebody asks for it."""
     if getattr(impl, "opt_in", False):
-        return "it asks the model for many further rows, or has a choice to make: ask for it by --stage or --config"
+        return "it is dear, has a choice to make, or is easily wrong: ask for it by --stage or --config"
     if equipping.learns(impl) and not learning:
         return "it learns from clean inputs: --learn, --train, or ask for it by --stage or --config"
     return None

@@ -379,8 +379,35 @@ class Limits(_Settings):
     """After SIGTERM, how long calls in flight may take."""
 
 
+class Valkey(_Settings):
+    """A Valkey or Redis (7 or later) that several workers and replicas share. Needs the extra `valkey`."""
+
+    addresses: tuple[str, ...] = Field(("127.0.0.1:6379",), min_length=1, max_length=64)
+    """HOST:PORT; of a cluster any of its nodes, else one."""
+    cluster: bool = False
+    """Whether it is one. All of a model's keys are on one of its slots."""
+    username: str | None = None
+    password_file: Path | None = None
+    """Where the password is; or `password_env`."""
+    password_env: str | None = None
+    """The environment variable that holds the password."""
+    tls: bool = False
+    ca_file: Path | None = None
+    """PEM bundle that signs the server; default: the system's."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    timeout_s: float = Field(0.1, gt=0, le=10)
+    """The longest that an exchange may take."""
+    on_away: Literal["local", "on_error"] = "local"
+    """While it does not answer: keep history in this process, or let each monitor's `on_error` allow or deny."""
+
+
 class History(_Settings):
-    """Where monitors keep what they saw, in this process."""
+    """Where monitors keep what they saw: only keyed digests, projections and embeddings, never inputs."""
+
+    store: Literal["memory", "valkey"] = "memory"
+    """In this process, or shared. A change needs a restart, as do all keys here."""
+    valkey: Valkey = Valkey()
 
     max_entries: int = Field(100_000, ge=1)
     """Sketched rows kept over all models; the oldest go first."""

@@ -2,7 +2,7 @@
 
 A monitor's scores become p-values by what `guard fit` saw on clean inputs, and p-values become evidence
 (`guard.evidence`), of the caller and of each of his cohorts; of a monitor that judges clusters, of the cluster that a
-row joins, whoever sent it. Exact repeats are retries, and no evidence; nor is the next frame of a film.
+row joins, whoever sent it. Exact repeats are retries, and no evidence; nor are answers to the next frame of a film.
 
 A caller's evidence is weighed against the rate of false alarms that the operator allows him a month, so it begins anew
 after a month. The evidence of a cluster is weighed against the rate allowed for all of them together, of which there
@@ -122,7 +122,8 @@ class Watching:
         """The finding on the caller, instead of that on the rows; the p-values of fresh rows go into `evidence`."""
         if finding.error is not None:
             return finding
-        fresh = tuple(p for p, row in zip(finding.p_values, seen, strict=True) if not repeats(row))
+        same = repeats if stage in self._answers else _is_duplicate
+        fresh = tuple(p for p, row in zip(finding.p_values, seen, strict=True) if not same(row))
         if measures(stage):  # it measures something, and is no test
             return replace(finding, p_values=())
         evidence[stage.name] = fresh
@@ -237,8 +238,15 @@ class Watching:
         return tuple(found), Update(evidence=evidence, answered=kept)
 
 
+def _is_duplicate(row: Seen) -> bool:
+    return row.match.duplicate
+
+
 def repeats(row: Seen) -> bool:
-    """Whether a row is the same again: exactly, or the next frame of the same scene. Either says nothing new."""
+    """Whether a row is the same again: exactly, or the next frame of the same scene.
+
+    The answer to it says nothing new then; how near it lies does: it was near, and motion explains that.
+    """
     link = row.link
     return row.match.duplicate or (link is not None and link.distance <= NEAR and link.unexplained <= EXPLAINED)
 

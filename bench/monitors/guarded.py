@@ -62,7 +62,7 @@ _MODULES = (
 class Defence:
     """Which monitors watch, and what is done.
 
-    monitors: names; none: every registered one. policy: what differs from the default. clean: rows to fit on at most.
+    monitors: names; none: every one that need not be asked for. policy: what differs from the default. clean: rows to fit on at most.
     """
 
     monitors: tuple[str, ...] = ()
@@ -73,7 +73,9 @@ class Defence:
     def named(self) -> tuple[str, ...]:
         """The monitors."""
         registry.load()
-        return self.monitors or tuple(registry.names("monitor"))
+        return self.monitors or tuple(
+            name for name in registry.names("monitor") if not getattr(registry.lookup("monitor", name), "opt_in", False)
+        )
 
 
 DEFAULT = Defence()

@@ -12,7 +12,7 @@ Cost:    microseconds a row.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +30,8 @@ class BoundaryPressure:
     reach:     how far a row may be from the one it is compared with, relative to its own length.
     explained: links of which no more than this share is unexplained are motion, and count for nothing.
     """
+
+    opt_in: ClassVar[bool] = True  # films whose labels flicker look like searches to it
 
     reach: Annotated[float, Field(gt=0, le=2)] = 0.5
     explained: Annotated[float, Field(ge=0, le=1)] = 0.4

@@ -42,6 +42,7 @@ class EmbeddingNeighbours:
     """neighbours: the nearest whose mean distance counts; recent: of the caller's rows, the latest; rows: clean."""
 
     needs: ClassVar[tuple[str, ...]] = (AUXILIARY,)
+    opt_in: ClassVar[bool] = True  # films look like searches to it
     neighbours: Annotated[int, Field(ge=1, le=20)] = 1
     recent: Annotated[int, Field(ge=1, le=256)] = 64
     rows: Annotated[int, Field(ge=FEWEST_OF_GROUP, le=2000)] = 2000

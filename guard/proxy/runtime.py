@@ -27,8 +27,11 @@ from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
 from guard.proxy.upstream import RemoteUpstream
 from guard.reloading import fingerprint
-from guard.settings import ConfigError, Limits, Model, Settings, Upstream
+from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
+from guard.stores.client import Server
+from guard.stores.fallback import FallbackStore
 from guard.stores.memory import MemoryStore
+from guard.stores.valkey import ValkeyStore
 from guard.types import OnError, Store
 
 MIN_SECRET_BYTES = 16
@@ -48,7 +51,7 @@ class Shared:
     """
 
     metrics: Metrics
-    store: MemoryStore
+    store: MemoryStore | FallbackStore
     watchers: Broadcast[Event]
     journal: Journal
     secret: bytes
@@ -68,12 +71,7 @@ class Shared:
 def share(settings: Settings) -> Shared:
     """Raises ConfigError."""
     metrics, limits, history = Metrics(), settings.limits, settings.history
-    store = MemoryStore(
-        max_entries=history.max_entries,
-        max_callers=history.max_callers,
-        ttl_s=history.ttl_s,
-        on_evict=lambda what: metrics.store_evicted.labels(what).inc(),
-    )
+    store = _store(history, metrics)
     return Shared(
         metrics=metrics,
         store=store,
@@ -84,6 +82,29 @@ def share(settings: Settings) -> Shared:
         probes=Admission(MAX_PROBES, 0, metrics),
         background=Background(limits.max_concurrent_calls),
     )
+
+
+def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
+    """Raises ConfigError."""
+    bounds: dict[str, Any] = {
+        "max_entries": history.max_entries,
+        "max_callers": history.max_callers,
+        "ttl_s": history.ttl_s,
+        "on_evict": lambda what: metrics.store_evicted.labels(what).inc(),
+    }
+    if history.store == "memory":
+        return MemoryStore(**bounds)
+    plain = history.valkey.model_dump(exclude={"timeout_s", "on_away"})
+    try:
+        shared = ValkeyStore(Server(**plain), timeout_s=history.valkey.timeout_s, **bounds)
+    except ImportError:
+        raise ConfigError(
+            "history.store", "valkey needs the extra `valkey`: pip install 'guard-sidecar[valkey]'"
+        ) from None
+    except ValueError as error:
+        raise ConfigError("history.valkey", str(error)) from None
+    own = MemoryStore(**bounds) if history.valkey.on_away == "local" else None
+    return FallbackStore(shared, own, on_away=lambda away: metrics.store_away.set(float(away)))
 
 
 def _secret(settings: Settings) -> bytes:

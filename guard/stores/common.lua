@@ -38,8 +38,9 @@ local function head(number, size)
 end
 
 local function forget_row(number, size)
-  local seen, _, _, _, digest = head(number, size)
+  local seen, component, _, _, digest = head(number, size)
   if not seen then return end
+  if component ~= number then call('HINCRBY', P .. ':n', 'joined', -1) end
   local page, at = row_place(number, size)
   call('SETRANGE', page, at, struct.pack('<d', 0))
   local known = digest_page(digest)

@@ -137,7 +137,15 @@ for _, one in ipairs(list(3)) do
   end
 end
 for _, one in ipairs(list(2)) do grow(one[1], one[2]) end
-for _, one in ipairs(list(2)) do write(one[1], 16, struct.pack('<d', tonumber(one[2]))) end
+for _, one in ipairs(list(2)) do
+  local number, cluster = tonumber(one[1]), tonumber(one[2])
+  local seen, former = head(number, size)
+  if seen then
+    local change = (cluster ~= number and 1 or 0) - (former ~= number and 1 or 0)
+    if change ~= 0 then call('HINCRBY', P .. ':n', 'joined', change) end
+    write(one[1], 16, struct.pack('<d', cluster))
+  end
+end
 local answered = list(2)
 for _, one in ipairs(answered) do write(one[1], 24, struct.pack('<i4', tonumber(one[2]))) end
 if #answered > 0 then

@@ -48,6 +48,8 @@ _KINDS = ("entries", "callers", "components")
 class ValkeyStore:
     """Where monitors remember, together."""
 
+    local = False
+
     def __init__(
         self,
         server: Server | None = None,
@@ -88,7 +90,7 @@ class ValkeyStore:
             own, *groups = [packing.fields_of(fields) for fields in reply[2]]
             recent = self._recent(scope, caller, own, reply[3], known)
         named = dict(zip(cohorts, map(packing.past_of, groups), strict=True))
-        return History(tuple(matches), components, packing.past_of(own, recent), named, int(reply[4]))
+        return History(tuple(matches), components, packing.past_of(own, recent), named, int(reply[4]), int(reply[6]))
 
     async def credit(
         self, scope: str, caller: str, cohorts: tuple[str, ...], update: Update, now: float
