@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-HELPERS = ("guard.filters", "guard.keyed")
+HELPERS = ("guard.filters", "guard.keyed", "guard.features", "guard.extraction_budget")
 STAGES = ("guard.detectors.*", "guard.purifiers.*", "guard.monitors.*", "guard.outputs.*", *HELPERS)
 STAGE_HOUSE = ("guard.types", "guard.registry", "guard.networks", *HELPERS)
 ARRAYS = ("numpy", "cv2", "pydantic.Field", "pydantic.TypeAdapter", "pydantic.ValidationError")
@@ -29,6 +29,7 @@ COMPUTING = (
     "operator",
     "pathlib.Path",  # the type of an option; what reads the file is guard.networks
     "re",
+    "statistics",
     "typing",
 )
 
@@ -64,7 +65,11 @@ RULES = (
     Rule(
         "the engine reads nothing", one_of("guard.engine"), lambda name, _: within(name, "yaml", "guard.config", "os")
     ),
-    Rule("the words stand on nothing", one_of("guard.types"), lambda name, _: within(name, "guard")),
+    Rule(
+        "the words stand on evidence alone",
+        one_of("guard.types"),
+        lambda name, _: within(name, "guard") and not within(name, "guard.evidence"),
+    ),
     Rule("a store knows no wire", one_of("guard.stores.*"), lambda name, _: within(name, "grpc", "guard.proxy")),
     Rule(
         "only the proxy, the client and the oracle speak the wire",

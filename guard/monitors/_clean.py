@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.detectors._features import AUXILIARY, FEWEST_ROWS, in_turn
+from guard.features import AUXILIARY, FEWEST_ROWS, in_turn
 from guard.types import Array, Floats, Material
 
 FEWEST_OF_GROUP = 40

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from guard.monitors.similarity_graph import SimilarityGraph
+from guard.monitors._links import near
 from guard.registry import register
 from guard.types import Array, Floats, Past, Seen
 
@@ -39,13 +39,12 @@ class BoundaryPressure:
     def judge_answers(self, rows: tuple[Seen, ...], past: Past, probs: Array) -> Array:
         """(N, C) -> (N,)."""
         del past
-        graph = SimilarityGraph(reach=self.reach, explained=self.explained)
-        found = (self._score(row, answer) if graph.joins(row) else 0.0 for row, answer in zip(rows, probs, strict=True))
+        found = (self._score(row, answer) for row, answer in zip(rows, probs, strict=True))
         return np.fromiter(found, dtype=np.float64, count=len(rows))
 
     def _score(self, row: Seen, answer: Floats) -> float:
         """Of a row that is linked. A neighbour whose answer nobody knows has not flipped."""
-        link = row.link
+        link = near(row, self.reach, self.explained)
         if link is None:
             return 0.0
         if link.neighbour.label not in (-1, int(answer.argmax())):

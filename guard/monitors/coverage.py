@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from guard.detectors._features import AUXILIARY
+from guard.features import AUXILIARY
 from guard.monitors._clean import FEWEST_OF_GROUP, Groups, clean_labels, embedding_of
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Recent

@@ -23,7 +23,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from guard.detectors._features import AUXILIARY
+from guard.features import AUXILIARY
 from guard.monitors._clean import FEWEST_OF_GROUP, Groups, clean_embeddings
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Recent

@@ -19,6 +19,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from guard.monitors._links import kind
 from guard.registry import register
 from guard.types import Array, Past, Seen
 
@@ -38,6 +39,5 @@ class Fingerprint:
     def _score(self, row: Seen) -> float:
         if row.match.duplicate or (row.link is not None and row.link.unexplained <= self.explained):
             return 0.0
-        unexplained = 1.0 if row.link is None else row.link.unexplained
-        kind = (unexplained - self.explained) / (1.0 - self.explained) if self.explained < 1 else 1.0
-        return kind * row.match.overlap / max(1, row.sketch.hashes.size)
+        share = row.match.overlap / max(1, row.sketch.hashes.size)
+        return share if row.link is None else share * kind(row.link, self.explained)

@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from guard.monitors._links import kind, near
 from guard.registry import register
 from guard.types import Array, Past, Seen
 
@@ -40,13 +41,7 @@ class SimilarityGraph:
 
     def joins(self, row: Seen) -> bool:
         """Whether a row joins its nearest neighbour's cluster."""
-        link = row.link
-        return (
-            link is not None
-            and not row.match.duplicate
-            and link.distance <= self.reach
-            and link.unexplained > self.explained
-        )
+        return near(row, self.reach, self.explained) is not None
 
     def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
         """-> (N,)."""
@@ -54,7 +49,7 @@ class SimilarityGraph:
         return np.array([self._score(row) for row in rows], dtype=np.float64)
 
     def _score(self, row: Seen) -> float:
-        if row.link is None or not self.joins(row):
+        link = near(row, self.reach, self.explained)
+        if link is None:
             return 0.0
-        kind = (row.link.unexplained - self.explained) / (1.0 - self.explained) if self.explained < 1 else 1.0
-        return kind * (1.0 + math.log(self.reach / max(_CLOSEST, row.link.distance)))
+        return kind(link, self.explained) * (1.0 + math.log(self.reach / max(_CLOSEST, link.distance)))
