@@ -31,7 +31,7 @@ def test_it_speaks_of_clusters() -> None:
 )
 def test_near_rows_that_motion_does_not_explain_join(seen: Seen, joins: bool) -> None:
     assert SimilarityGraph().joins(seen) is joins
-    assert (SimilarityGraph().judge((seen,), Past())[0] > 0) is joins
+    assert bool(SimilarityGraph().judge((seen,), Past())[0] > 0) is joins
 
 
 def test_the_closer_the_more() -> None:
