@@ -142,9 +142,13 @@ class Engine:
         return False
 
     def sketch(self, query: Query) -> Sketches:
-        """What monitors want looked up and kept of each row; empty where there are none, or where that fails."""
+        """What monitors want looked up and kept of each row; empty where there are none, or where that fails.
+
+        Raises InvalidQuery.
+        """
+        unit = _unit(self.admit(query))
         try:
-            return self._watching.sketch(_unit(self.admit(query)))
+            return self._watching.sketch(unit)
         except Exception:  # noqa: BLE001 - a network is foreign code; `decide` reports what is missing
             return ()
 
