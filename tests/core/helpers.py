@@ -154,7 +154,7 @@ class BudgetMonitor:
         return np.full(len(rows), float(past.rows))
 
     def level(self, score: float) -> Level:
-        return Level.SUSPECT if score >= 100 else Level.CLEAR  # noqa: PLR2004
+        return Level.SUSPECT if score >= 100 else Level.CLEAR
 
 
 @dataclass(frozen=True)
