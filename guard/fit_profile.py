@@ -25,7 +25,7 @@ from guard.fit_inputs import Choices
 from guard.fit_learn import Given, learns_anything, material_of, put_to_work, train
 from guard.fit_measure import Measured, measure, shadow
 from guard.fit_space import Prepared, prepare
-from guard.fit_stages import SECRET, Chosen, Progress, Wanted, calibrate, check_count, choose, monitors_need
+from guard.fit_stages import SECRET, Chosen, Progress, Wanted, calibrate, check_count, choose, monitors_need, with_room
 from guard.fit_subject import Positions, Served, Subject
 from guard.profile import Profile, StageFit, stage_options
 from guard.sketching import Sketcher
@@ -94,7 +94,8 @@ def fit(
     if learns_anything(chosen, options.given):
         learned, fitted = _learning(subject, metadata, fitted, classes, options, progress)
     raw = train(chosen, options.given, learned.material, progress)
-    chosen, unsuited = put_to_work(subject, chosen, raw, options.given, learned.material, fitted[:1])
+    chosen, unsuited = put_to_work(subject, chosen, raw, options.given, learned.material, fitted)
+    chosen, roomless = with_room(chosen, len(fitted))
     check_count(chosen, len(fitted), options.false_positive_rate)
     auxiliary = networks.load(raw["auxiliary"]) if monitors_need(chosen, "auxiliary") else None
     sketcher = Sketcher(SECRET, auxiliary)
@@ -116,7 +117,9 @@ def fit(
     notes = _notes(x, fitted, held_out, options, measured) | {**learned.notes, "fitted_at": fitted_at}
     if learned.notes.get("learned_from") == PART:
         notes["clean_count"] += learned.taken
-    return FitResult(replace(profile, notes=notes), options, {**skipped, **unsuited}, measured, len(x) - len(kept))
+    return FitResult(
+        replace(profile, notes=notes), options, {**skipped, **unsuited, **roomless}, measured, len(x) - len(kept)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

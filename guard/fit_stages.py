@@ -17,7 +17,7 @@ from guard.fit_subject import Positions, Subject
 from guard.profile import stage_key
 from guard.settings import build_stage
 from guard.sketching import Sketcher
-from guard.types import AnswerDetector, Array, Kind, ViewDetector, VotingPurifier
+from guard.types import AnswerDetector, Array, Kind, ViewDetector, VotingPurifier, WindowMonitor
 
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how many
 
@@ -122,14 +122,16 @@ def _not_by_itself(impl: Any, *, learning: bool) -> str | None:
     return None
 
 
-def trial(working: Any, subject: Subject, row: Positions) -> None:
-    """Raises ValueError where an equipped stage cannot serve this model. `row`: a clean row to try it on."""
+def trial(working: Any, subject: Subject, rows: Positions) -> None:
+    """Raises ValueError where an equipped stage cannot serve this model. `rows`: those that it is calibrated with."""
     compares = isinstance(working, ViewDetector | AnswerDetector | VotingPurifier)
     if compares and subject.meaning == "labels":
         raise ValueError("it compares probabilities, and the model answers with labels only")
-    why = fit_batching.refuse(working, subject.batching)
-    if hasattr(working, "judge") or hasattr(working, "judge_answers") or hasattr(working, "judge_window"):
+    if isinstance(working, WindowMonitor):
+        fit_monitors.check_window(working, len(rows))
+    if isinstance(working, Monitor | AnswerMonitor | WindowMonitor):
         return
+    why, row = fit_batching.refuse(working, subject.batching), rows[:1]
     if why is None and subject.whole_numbers:
         why = _refuses_whole_numbers(working)
     if why is not None:
@@ -151,6 +153,21 @@ def _refuses_whole_numbers(working: Any) -> str | None:
     if isinstance(working, ViewDetector | VotingPurifier) or hasattr(working, "purify"):
         return "it changes values a little, and the model takes whole numbers, such as token ids"
     return None
+
+
+def with_room(chosen: Sequence[Chosen], count: int) -> tuple[tuple[Chosen, ...], dict[str, str]]:
+    """Without monitors whose windows have more than half of so many rows; and why. Raises FitError for one asked for."""
+    kept, skipped = [], {}
+    for stage in chosen:
+        window = stage.working.window if isinstance(stage.working, WindowMonitor) else 0
+        if 2 * window <= count:
+            kept.append(stage)
+            continue
+        why = f"it judges {window} rows together, which takes {2 * window} clean inputs for calibration, not {count}"
+        if stage.asked:
+            raise FitError(f"{stage.wanted.key}: {why}")
+        skipped[stage.wanted.key] = why
+    return tuple(kept), skipped
 
 
 def check_count(chosen: Sequence[Chosen], count: int, rate: float) -> None:
