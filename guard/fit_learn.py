@@ -97,7 +97,7 @@ def put_to_work(
     raw: Mapping[str, bytes],
     given: Given,
     material: Material | None,
-    rows: Positions,
+    row: Positions,
 ) -> tuple[tuple[Chosen, ...], dict[str, str]]:
     """The stages equipped with what they learned; and why some that nobody asked for are left out. Raises FitError."""
     loaded = {name: networks.load(file) for name, file in raw.items()}
@@ -106,7 +106,7 @@ def put_to_work(
         try:
             arrays = _arrays(stage, loaded, given, material)
             made = equip(stage.impl, stage.wanted.key, loaded, arrays, SECRET)
-            trial(made, subject, rows)
+            trial(made, subject, row)
         except ValueError as error:
             if stage.asked:
                 raise FitError(f"{stage.wanted.key} cannot serve this model: {error}") from None

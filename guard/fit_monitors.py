@@ -122,7 +122,8 @@ def _worst(parts: Sequence[Array]) -> Array:
 def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:
     """Scores of windows of all clean rows, or of one predicted class, whichever looks worst. Raises ValueError."""
     rng, size = np.random.default_rng(seed), monitor.window
-    check_window(monitor, len(rows))
+    if len(rows) < size:
+        raise ValueError(f"a window has {size} rows, and there are {len(rows)} clean inputs")
     pools = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
     pools = [np.arange(len(rows)), *(pool for pool in pools if len(pool) >= max(2 * size, _ENOUGH // 2))]
 
@@ -133,12 +134,6 @@ def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:
     tried = [judged(pool, _TRIED) for pool in pools]
     worst = next(i for i, scores in enumerate(tried) if scores is _worst(tried))
     return np.concatenate([tried[worst], judged(pools[worst], WINDOWS - _TRIED)])
-
-
-def check_window(monitor: WindowMonitor, rows: int) -> None:
-    """Raises ValueError where there are too few rows for a window."""
-    if rows < monitor.window:
-        raise ValueError(f"a window has {monitor.window} rows, and there are {rows} clean inputs")
 
 
 def _part(rows: Recent, chosen: Array) -> Recent:

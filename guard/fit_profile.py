@@ -94,7 +94,7 @@ def fit(
     if learns_anything(chosen, options.given):
         learned, fitted = _learning(subject, metadata, fitted, classes, options, progress)
     raw = train(chosen, options.given, learned.material, progress)
-    chosen, unsuited = put_to_work(subject, chosen, raw, options.given, learned.material, fitted)
+    chosen, unsuited = put_to_work(subject, chosen, raw, options.given, learned.material, fitted[:1])
     chosen, roomless = with_room(chosen, len(fitted))
     check_count(chosen, len(fitted), options.false_positive_rate)
     auxiliary = networks.load(raw["auxiliary"]) if monitors_need(chosen, "auxiliary") else None

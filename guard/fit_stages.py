@@ -122,16 +122,14 @@ def _not_by_itself(impl: Any, *, learning: bool) -> str | None:
     return None
 
 
-def trial(working: Any, subject: Subject, rows: Positions) -> None:
-    """Raises ValueError where an equipped stage cannot serve this model. `rows`: those that it is calibrated with."""
+def trial(working: Any, subject: Subject, row: Positions) -> None:
+    """Raises ValueError where an equipped stage cannot serve this model. `row`: a clean row to try it on."""
     compares = isinstance(working, ViewDetector | AnswerDetector | VotingPurifier)
     if compares and subject.meaning == "labels":
         raise ValueError("it compares probabilities, and the model answers with labels only")
-    if isinstance(working, WindowMonitor):
-        fit_monitors.check_window(working, len(rows))
-    if isinstance(working, Monitor | AnswerMonitor | WindowMonitor):
+    why = fit_batching.refuse(working, subject.batching)
+    if hasattr(working, "judge") or hasattr(working, "judge_answers") or hasattr(working, "judge_window"):
         return
-    why, row = fit_batching.refuse(working, subject.batching), rows[:1]
     if why is None and subject.whole_numbers:
         why = _refuses_whole_numbers(working)
     if why is not None:
@@ -156,7 +154,7 @@ def _refuses_whole_numbers(working: Any) -> str | None:
 
 
 def with_room(chosen: Sequence[Chosen], count: int) -> tuple[tuple[Chosen, ...], dict[str, str]]:
-    """Without monitors whose windows have more than half of so many rows; and why. Raises FitError for one asked for."""
+    """Without monitors whose windows have more than half of so many rows; and why. Raises FitError if one was asked."""
     kept, skipped = [], {}
     for stage in chosen:
         window = stage.working.window if isinstance(stage.working, WindowMonitor) else 0
