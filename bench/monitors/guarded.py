@@ -62,7 +62,8 @@ _MODULES = (
 class Defence:
     """Which monitors watch, and what is done.
 
-    monitors: names; none: every one that need not be asked for. policy: what differs from the default. clean: rows to fit on at most.
+    monitors: names; none: every one that need not be asked for. policy: what differs from the default.
+    clean:    rows to fit on at most.
     """
 
     monitors: tuple[str, ...] = ()
