@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from guard import networks
 from guard.calibration import Calibration, joint_threshold, weighted_least
-from guard.equipping import equip, learns
+from guard.equipping import equip, learns, needs_of
 from guard.profile import Profile, ProfileError, stage_key
 from guard.settings import STAGE_LISTS, Model, build_stage
 from guard.types import AnswerDetector, Array, Finding, Kind, Mode, Network, OnError, ViewDetector, When
@@ -32,6 +32,7 @@ class Stage:
     threshold: at which p-value it fires, where it scores.
     weight:    relative to other detectors.
     joint:     (n,) its scores by row.
+    needs:     the networks that it works with.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     calibration: Calibration = _UNCALIBRATED
     weight: float = 1.0
     joint: Array | None = None
+    needs: tuple[str, ...] = ()
 
     @property
     def enforces(self) -> bool:
@@ -92,14 +94,32 @@ def assemble(settings: Model, profile: Profile, secret: bytes) -> tuple[tuple[St
         for i, entry in enumerate(getattr(settings, attribute))
         if capped(entry.mode, settings.mode) is not Mode.OFF or _checked(kind, entry, f"{attribute}.{i}", profile)
     ]
-    watching = max(1, sum(stage.kind == "monitor" for stage in stages))
+    monitors = [stage for stage in stages if stage.kind == "monitor"]
     detectors, cheap = _share([stage for stage in stages if stage.kind == "detector"], settings)
     rest = [
-        replace(stage, threshold=settings.caller_false_alarm_rate / watching) if stage.kind == "monitor" else stage
+        replace(stage, threshold=_allowed(stage, monitors, settings)) if stage.kind == "monitor" else stage
         for stage in stages
         if stage.kind != "detector"
     ]
     return (*detectors, *rest), cheap
+
+
+def credits_component(stage: Stage) -> bool:
+    """Whether what a monitor finds speaks against a cluster of queries, rather than against a caller."""
+    return getattr(stage.impl, "credits", "caller") == "component"
+
+
+def measures(stage: Stage) -> bool:
+    """Whether a monitor says how far something has gone, and is no test."""
+    return hasattr(stage.impl, "level")
+
+
+def _allowed(stage: Stage, monitors: Sequence[Stage], settings: Model) -> float:
+    """A monitor's share of the false alarms that are allowed."""
+    if credits_component(stage):
+        return settings.false_alarms_per_month / sum(map(credits_component, monitors))
+    tests = sum(not credits_component(one) and not measures(one) for one in monitors)
+    return settings.false_alarms_per_caller_month / max(1, tests)
 
 
 class _Loaded(dict[str, Network]):
@@ -149,6 +169,7 @@ def _stage(
         calibration=profile.calibration(kind, entry.stage, impl) if scores else _UNCALIBRATED,
         weight=getattr(entry, "weight", 1.0),
         joint=None if fit is None else fit.joint,
+        needs=needs_of(impl),
     )
 
 

@@ -1,7 +1,8 @@
 """Audit: one JSON line an event, to standard output or a file.
 
-An event is recorded for each decision that is not a plain allow, in shadow mode too (`would_be`), and for a sampled
-share of the others. `record` costs a queue's put; a thread writes. What does not fit in the queue is dropped, counted.
+An event is recorded for each decision that is not a plain allow, in shadow mode too (`would_be`), or that raises a
+caller's level; for a sampled share of the others; and where an operator forgives a caller. `record` costs a queue's
+put; a thread writes. What does not fit in the queue is dropped, counted.
 """
 
 import contextlib
@@ -12,21 +13,36 @@ import threading
 import time
 
 from guard.broadcast import Broadcast, Subscription, TooManyReaders
-from guard.events import Event, Reason, event_of, render
+from guard.events import Event, Forgiven, Reason, event_of, render
 from guard.metrics import Metrics
 from guard.settings import Audit as AuditSettings
 from guard.sinks import FileSink, Sink, StdoutSink
 
-__all__ = ["Audit", "Broadcast", "Event", "Reason", "Subscription", "TooManyReaders", "event_of", "render", "sampled"]
+__all__ = [
+    "Audit",
+    "Broadcast",
+    "Event",
+    "Forgiven",
+    "Reason",
+    "Subscription",
+    "TooManyReaders",
+    "event_of",
+    "render",
+    "sampled",
+]
 
 _BATCH = 256
 _log = logging.getLogger(__name__)
 
 
+def draw_of(decision_id: str) -> float:
+    """A decision's draw in [0, 1): even over decisions, and the same for the same one everywhere."""
+    return int.from_bytes(hashlib.blake2b(decision_id.encode(), digest_size=8).digest(), "big") / 2**64
+
+
 def sampled(decision_id: str, share: float) -> bool:
-    """The same answer for the same decision everywhere."""
-    draw = int.from_bytes(hashlib.blake2b(decision_id.encode(), digest_size=8).digest(), "big")
-    return draw < share * 2**64
+    """Whether a decision is in the sample: its draw lies below the share."""
+    return share >= 1.0 or draw_of(decision_id) < share
 
 
 class Audit:
@@ -36,15 +52,15 @@ class Audit:
         self._share = settings.sample_allowed
         self._metrics = metrics
         self._sink: Sink = StdoutSink() if settings.file is None else FileSink(settings.file)
-        self._queue: queue.Queue[Event | None] = queue.Queue(settings.max_queued)
+        self._queue: queue.Queue[Event | Forgiven | None] = queue.Queue(settings.max_queued)
         self._failing = False
         self._closed = False
         self._thread = threading.Thread(target=self._write_all, name="guard-audit", daemon=True)
         self._thread.start()
 
-    def record(self, event: Event) -> None:
+    def record(self, event: Event | Forgiven) -> None:
         """Queue the event unless it is a plain allow outside the sample. Never blocks, never raises."""
-        if event.plain and not sampled(event.decision_id, self._share):
+        if isinstance(event, Event) and not self._wanted(event):
             return
         if self._closed:
             self._count("dropped", 1)
@@ -53,6 +69,9 @@ class Audit:
             self._queue.put_nowait(event)
         except queue.Full:
             self._count("dropped", 1)
+
+    def _wanted(self, event: Event) -> bool:
+        return not event.plain or event.rose or sampled(event.decision_id, self._share)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued, then stop; what a stuck sink does not take in time is dropped and counted."""
@@ -84,7 +103,7 @@ class Audit:
             open_for_more = batch[-1] is not None
             self._write([event for event in batch if event is not None])
 
-    def _write(self, events: list[Event]) -> None:
+    def _write(self, events: list[Event | Forgiven]) -> None:
         if not events:
             return
         try:

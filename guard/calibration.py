@@ -1,4 +1,4 @@
-"""Scores to p-values, and p-values over time to evidence.
+"""Scores to p-values.
 
 **Conformal p-values** (Vovk, Gammerman, Shafer 2005; for outlier detection Bates et al. 2023, arXiv:2104.08279): with n
 clean calibration scores, p(s) = (1 + #{calibration >= s}) / (n + 1). If the clean scores and s are exchangeable,
@@ -13,31 +13,16 @@ p_k <= w_k t, where T <= t holds for floor(budget (n + 1)) - 1 calibration rows 
 fire with probability at most the budget, whatever the stages have to do with each other. Where they see the same thing,
 each gets more than its share of the budget; splitting it (Bonferroni) would assume the worst.
 
-**Evidence over time.** A p-value becomes an e-value (expectation at most 1 under the null) by the mixture calibrator of
-Vovk and Wang 2021 (arXiv:1912.06116): e(p) = (1 - p + p ln p) / (p ln(p)^2), the average of k p^(k-1) over k in (0, 1).
-A caller turns hostile at an unknown time, so the e-process is a mixture over the start k with weights
-w_k = 1 / (k (k + 1)), which sum to 1:
-
-    S_n = (S_{n-1} + w_n) e_n,        M_n = S_n + 1 / (n + 1)
-
-M is a non-negative supermartingale with M_0 = 1 where the p-values are valid given the past; by Ville's inequality
-P(exists n: M_n >= 1/alpha) <= alpha. Waiting n queries before turning hostile costs only a factor n^2 of evidence.
-
-Not covered: the calibration set is finite and used again and again, so p-values of one caller share its luck (the rate
-a caller sees is alpha only on average over calibration sets); retries and video frames are not exchangeable with it.
+What a p-value adds up to over time is `guard.evidence`.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guard.types import Array
-
-_LEAST_P = 1e-300
-_NEARLY_ONE = -1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,41 +73,6 @@ def joint_threshold(statistics: Array, budget: float) -> float:
     if allowed < 0:
         return 0.0
     return float(np.nextafter(ordered[min(allowed, ordered.size - 1)], 0.0))
-
-
-def log_e_value(p: float) -> float:
-    """The logarithm of the mixture calibrator at p in (0, 1]: +large for small p, ln(1/2) at 1."""
-    p = max(p, _LEAST_P)
-    log_p = math.log(p)
-    if log_p > _NEARLY_ONE:  # the quotient is 0/0 at 1; its series there is 1/2 - ln(p)/6
-        return math.log(0.5 - log_p / 6.0)
-    return math.log(1.0 - p + p * log_p) - log_p - 2.0 * math.log(-log_p)
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """The state of one e-process: log S_n and n. Starts as Evidence()."""
-
-    log_sum: float = -math.inf
-    count: int = 0
-
-    def add(self, log_e_values: Iterable[float]) -> "Evidence":
-        """One step an e-value."""
-        log_sum, count = self.log_sum, self.count
-        for log_e in log_e_values:
-            count += 1
-            log_sum = float(np.logaddexp(log_sum, -math.log(count * (count + 1.0)))) + log_e
-        return Evidence(log_sum, count)
-
-    @property
-    def log_value(self) -> float:
-        """The logarithm of M_n: 0 at the start."""
-        return float(np.logaddexp(self.log_sum, -math.log(self.count + 1.0)))
-
-    @property
-    def p_value(self) -> float:
-        """min(1, 1 / M_n): at most alpha, ever, with probability at most alpha."""
-        return math.exp(-max(0.0, self.log_value))
 
 
 def wilson_interval(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -1,11 +1,12 @@
-"""The command line: `guard serve | fit | check | schema`."""
+"""The command line: `guard serve | fit | check | schema | callers | explain | forgive | export | backtest`."""
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+def _deferred(module: str, name: str) -> Callable[[Any], Any]:
+    """A function of a module that is imported when it is called."""
+
+    def call(argument: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(argument)
+
+    return call
+
+
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """Only the wanted command gets its arguments: `serve` does not pay for importing what `fit` needs."""
     parser = argparse.ArgumentParser(prog="guard", description=guard.__doc__)
@@ -124,6 +134,16 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         ("fit", _fit_arguments, _fit, "learn a profile of a served model from clean inputs"),
         ("check", _check_arguments, _check, "check a settings file, the profiles it names included"),
         ("schema", lambda _: None, _schema, "print the settings' JSON Schema, for editors"),
+        *(
+            (name, _deferred(module, f"{name}_arguments"), _deferred(module, name), text)
+            for name, module, text in (
+                ("callers", "guard.cli_callers", "list callers by the evidence against them"),
+                ("explain", "guard.cli_callers", "say why a decision was taken, or a caller is alarming"),
+                ("forgive", "guard.cli_callers", "let a caller begin anew"),
+                ("export", "guard.exporting", "write an audit log in another form"),
+                ("backtest", "guard.backtest", "replay an audit log through other settings"),
+            )
+        ),
     ):
         command = commands.add_parser(name, help=text, description=text)
         if name == wanted:
@@ -143,7 +163,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, ProfileError) as error:
         print(f"guard {args.command}: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not _is_guard_error(error):
+            raise
+        print(f"guard {args.command}: {error}", file=sys.stderr)
+        return 1
     return status
+
+
+def _is_guard_error(error: Exception) -> bool:
+    """Whether Guard's own API refused, or was not reached: only who imported the client can see that."""
+    client = sys.modules.get("guard.client")
+    return client is not None and isinstance(error, client.GuardError)
 
 
 if __name__ == "__main__":

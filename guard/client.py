@@ -10,15 +10,17 @@ Where view detectors want the model's answers on `verdict.views`, ask the model 
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, cast
 
 import grpc
 import numpy as np
 
+from guard.explaining import Caller, Crossing, Explained, Explanation, Known, Linked
 from guard.proxy.status import Code
-from guard.types import KINDS, Action, Array, Finding, Kind, Mode
+from guard.traces import Cluster, Trace
+from guard.types import KINDS, Action, Array, Finding, Kind, Level, Mode
 from guard.wire.guard.v1 import guard_pb2 as pb
 from guard.wire.guard.v1 import guard_pb2_grpc
 from guard.wire.tensors import datatype_of, decode_array, encode_array
@@ -30,6 +32,14 @@ _ACTIONS = {
     pb.ACTION_DENY: Action.DENY,
 }
 _MODES = {pb.MODE_OFF: Mode.OFF, pb.MODE_SHADOW: Mode.SHADOW, pb.MODE_ENFORCE: Mode.ENFORCE}
+
+_LEVELS = {
+    pb.LEVEL_CLEAR: Level.CLEAR,
+    pb.LEVEL_WATCH: Level.WATCH,
+    pb.LEVEL_SUSPECT: Level.SUSPECT,
+    pb.LEVEL_HOSTILE: Level.HOSTILE,
+}
+_PB_LEVELS = {level: named for named, level in _LEVELS.items()}
 
 
 class GuardError(RuntimeError):
@@ -45,7 +55,7 @@ class WrongToken(GuardError):
 
 
 class UnknownModel(GuardError):
-    """Guard has no such model."""
+    """Guard has no such model; or, of what is to be explained, it has kept nothing."""
 
 
 class NoProfile(GuardError):
@@ -241,6 +251,42 @@ class GuardClient:
         models = tuple(_model(model) for model in response.models)
         return Status(response.version, response.config_digest, started, models)
 
+    def callers(
+        self, model: str = "", *, limit: int = 100, min_level: Level = Level.CLEAR, timeout_s: float = 30.0
+    ) -> tuple[Caller, ...]:
+        """Callers with evidence against them, of one model or of all, the most alarming first. Raises GuardError."""
+        request = pb.ListCallersRequest(model=model, limit=limit, min_level=_PB_LEVELS[min_level])
+        with _typed_errors():
+            response = self._stub.ListCallers(request, timeout=timeout_s, metadata=self._metadata)
+        return tuple(map(_caller, response.callers))
+
+    def explain(
+        self, *, decision_id: str = "", caller: str = "", model: str = "", limit: int = 20, timeout_s: float = 30.0
+    ) -> Explanation:
+        """Why a decision was taken, or what a caller's latest decisions were about. Raises GuardError.
+
+        From the memory of the one process that is asked.
+        """
+        subject: dict[str, Any] = {"decision_id": decision_id} if decision_id else {"caller": caller}
+        request = pb.ExplainRequest(model=model, limit=limit, **subject)
+        with _typed_errors():
+            response = self._stub.Explain(request, timeout=timeout_s, metadata=self._metadata)
+        return Explanation(
+            caller=response.caller,
+            decisions=tuple(map(_explained, response.decisions)),
+            crossings=tuple(map(_crossing, response.crossings)),
+            left_out=response.left_out,
+            state=tuple(map(_caller, response.callers)),
+        )
+
+    def forgive(self, model: str, caller: str, *, timeout_s: float = 10.0) -> bool:
+        """The caller's evidence, alert and recent rows go; whether there were any. Raises GuardError."""
+        with _typed_errors():
+            response = self._stub.Forgive(
+                pb.ForgiveRequest(model=model, caller=caller), timeout=timeout_s, metadata=self._metadata
+            )
+        return bool(response.forgiven)
+
 
 @contextmanager
 def _typed_errors() -> Iterator[None]:
@@ -322,4 +368,64 @@ def _stage(message: pb.StageStatus) -> StageStatus:
         calibration_size=message.calibration_size,
         threshold=message.threshold,
         drift=drift if message.HasField("drift") else None,
+    )
+
+
+def _caller(message: pb.Caller) -> Caller:
+    return Caller(
+        model=message.model,
+        caller=message.caller,
+        level=_LEVELS[message.level],
+        evidence=tuple(Known(known.monitor, known.log_value, known.count) for known in message.evidence),
+        rows=message.rows,
+        since=message.since.ToDatetime(dt.UTC),
+        until=message.until.ToDatetime(dt.UTC) if message.HasField("until") else None,
+        seen=message.seen.ToDatetime(dt.UTC) if message.HasField("seen") else None,
+    )
+
+
+def _explained(message: pb.ExplainedDecision) -> Explained:
+    return Explained(
+        time=message.time.ToDatetime(dt.UTC),
+        decision_id=message.decision_id,
+        model=message.model,
+        caller=message.caller,
+        action=_ACTIONS[message.action],
+        would_be=_ACTIONS[message.would_be],
+        level=_LEVELS[message.level],
+        former=_LEVELS[message.former_level],
+        caller_rows=message.caller_rows,
+        monitor=message.monitor,
+        techniques=tuple(message.atlas_techniques),
+        findings=_findings(message.findings),
+        links=tuple(map(_linked, message.links)),
+        clusters=tuple(Cluster(c.number, c.rows, c.owners) for c in message.clusters),
+    )
+
+
+def _linked(message: pb.Link) -> Linked:
+    trace = Trace(message.row, message.number, message.duplicate, overlap=message.overlap)
+    if not message.HasField("neighbour"):
+        return Linked(trace)
+    trace = replace(
+        trace,
+        neighbour=message.neighbour,
+        owner=message.owner,
+        distance=message.distance,
+        unexplained=message.unexplained,
+        cluster=message.cluster,
+        joined=message.joined,
+    )
+    return Linked(trace, message.decision_id, message.decision_row)
+
+
+def _crossing(message: pb.Crossing) -> Crossing:
+    return Crossing(
+        time=message.time.ToDatetime(dt.UTC),
+        decision_id=message.decision_id,
+        model=message.model,
+        level=_LEVELS[message.level],
+        caller_rows=message.caller_rows,
+        monitor=message.monitor,
+        technique=message.atlas_technique,
     )

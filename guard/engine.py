@@ -11,7 +11,7 @@ Evidence. A detector's score becomes a conformal p-value and fires at its share 
 set so that all of them together flag a clean row at that rate (`guard.assembly`). Detectors look at the input alone, at
 the input and its answer, or at the answers to further inputs; with `escalate_below` the last are for rows alone of
 which the first are unsure. They judge the input as it came: where a purified one is forwarded, the model is asked about
-the original, too. A monitor's p-values are accumulated over the caller's queries (`guard.calibration.Evidence`).
+the original, too. What monitors say is weighed by `guard.watching`.
 The budget counts rows, not calls: putting a row into a batch gains a caller nothing.
 
 Errors. A stage that raises, or returns another shape or NaN, yields a finding with an error; where the stage enforces
@@ -27,10 +27,18 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.assembly import Stage, assemble, capped
-from guard.calibration import Evidence, log_e_value
-from guard.profile import Profile, ProfileError, Space, from_probabilities, to_probabilities
+from guard import networks
+from guard.assembly import Stage, assemble, capped, credits_component
+from guard.profile import (
+    Profile,
+    ProfileError,
+    Space,
+    as_probabilities,
+    from_probabilities,
+    to_probabilities,
+)
 from guard.settings import Model
+from guard.sketching import Sketcher
 from guard.types import (
     Action,
     Answer,
@@ -40,9 +48,10 @@ from guard.types import (
     Decision,
     Finding,
     Floats,
-    Histories,
+    History,
     InvalidQuery,
     Kind,
+    Level,
     Mode,
     OnError,
     Query,
@@ -51,6 +60,7 @@ from guard.types import (
     VotingPurifier,
     When,
 )
+from guard.watching import ALERT, Watching
 
 
 class StageError(RuntimeError):
@@ -73,7 +83,9 @@ class Engine:
         self._space: Space = profile.space
         self.stages: tuple[Stage, ...]
         self.stages, self._cheap = assemble(settings, profile, self._secret)
-        self._monitors = self._of("monitor")
+        monitors = self._of("monitor")
+        self._watching = Watching(monitors, settings, sketcher_of(profile, self._secret, self.stages), self._score)
+        self._clusters = frozenset(stage.name for stage in monitors if credits_component(stage))
         self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
         self._answer_detectors = tuple(
@@ -98,7 +110,8 @@ class Engine:
     @property
     def reads_answers(self) -> bool:
         """Whether any stage needs the model's answer as an array."""
-        return bool(self._view_detectors or self._answer_detectors or self._voters or self._outputs)
+        judges = self._view_detectors or self._answer_detectors or self._voters or self._outputs
+        return bool(judges) or self._watching.reads_answers
 
     @property
     def holds_answers(self) -> bool:
@@ -129,31 +142,33 @@ class Engine:
         return False
 
     def sketch(self, query: Query) -> Sketches:
-        """What each monitor wants looked up and kept. A monitor that fails here is missing, and found failing below."""
-        unit = _unit(self.admit(query))
-        sketches = {}
-        for stage in self._monitors:
-            try:
-                made = tuple(stage.impl.sketch(unit, self._secret))
-            except Exception:  # noqa: BLE001, S112 - a stage is foreign code; `decide` reports it
-                continue
-            if len(made) == len(unit):
-                sketches[stage.name] = made
-        return sketches
+        """What monitors want looked up and kept of each row; empty where there are none, or where that fails.
 
-    def decide(self, query: Query, histories: Histories, sketches: Sketches | None = None) -> Decision:
+        Raises InvalidQuery.
+        """
+        unit = _unit(self.admit(query))
+        try:
+            return self._watching.sketch(unit)
+        except Exception:  # noqa: BLE001 - a network is foreign code; `decide` reports what is missing
+            return ()
+
+    def decide(self, query: Query, history: History | None, sketches: Sketches | None = None) -> Decision:
         """Everything that can be said before the model has answered."""
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
         enforced = self.settings.mode is Mode.ENFORCE and self._in_canary(query.caller)
-        findings, evidence = self._judge_caller(sketches, histories)
+        judged = self._watching.judge(query, sketches, history)
+        findings = list(judged.findings)
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))
         findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in self._detectors]
-        decision = self._weigh(
-            Decision(query, Action.ALLOW, Action.ALLOW, enforced, evidence=evidence), tuple(findings)
-        )
+        told = Decision(
+            query, Action.ALLOW, Action.ALLOW, enforced,
+            seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
+            components={} if history is None else history.components,
+        )  # fmt: skip
+        decision = self._weigh(told, tuple(findings))
         if decision.action is Action.DENY:
             return decision
         return self._plan_views(self._purify(decision))
@@ -161,25 +176,6 @@ class Engine:
     def _in_canary(self, caller: str) -> bool:
         digest = hashlib.blake2b(caller.encode(), key=self._secret, digest_size=8, person=b"guard canary").digest()
         return int.from_bytes(digest, "big") < self.settings.canary * 2**64
-
-    def _judge_caller(
-        self, sketches: Sketches, histories: Histories
-    ) -> tuple[list[Finding], dict[str, tuple[float, ...]]]:
-        findings, evidence = [], {}
-        for stage in self._monitors:
-            history = histories.get(stage.name)
-            if stage.name not in sketches or history is None:
-                findings.append(stage.finding(error="no sketch" if stage.name not in sketches else "no history"))
-                continue
-            seen = sketches[stage.name]
-            finding = self._score(stage, len(seen), partial(stage.impl.judge, seen, history))
-            if finding.error is None:
-                fresh = [p for p, match in zip(finding.p_values, history.matches, strict=True) if not match.duplicate]
-                evidence[stage.name] = tuple(log_e_value(p) for p in fresh)
-                total = Evidence(history.log_sum, history.count).add(evidence[stage.name])
-                finding = replace(finding, p_values=(total.p_value,))
-            findings.append(finding)
-        return findings, evidence
 
     def _score(self, stage: Stage, rows: int, score: Callable[[], Array]) -> Finding:
         """Run one scoring stage and calibrate what it says."""
@@ -201,7 +197,7 @@ class Engine:
             findings=findings,
             action=self._action(acting),
             would_be=self._action(findings),
-            suspicious=_suspicious(acting, rows),
+            suspicious=_suspicious(acting, rows, self._clusters),
         )
 
     def _action(self, findings: "list[Finding] | tuple[Finding, ...]") -> Action:
@@ -210,9 +206,17 @@ class Engine:
             if finding.error is not None and self._on_error(finding) is OnError.DENY:
                 actions.append(Action.DENY)
             if finding.fired:
-                policy = self.settings.policy
-                actions.append(policy.on_caller if finding.kind == "monitor" else policy.on_input)
+                actions.append(self._meant(finding))
         return max(actions, key=lambda action: action.severity)
+
+    def _meant(self, finding: Finding) -> Action:
+        """What the policy says of a finding that fired. A monitor of the caller speaks through his level alone."""
+        policy = self.settings.policy
+        if finding.kind != "monitor":
+            return policy.on_input
+        if finding.stage == ALERT:
+            return policy.of(Level(int(finding.scores[0])))
+        return policy.on_hostile if finding.stage in self._clusters else Action.ALLOW
 
     def _on_error(self, finding: Finding) -> OnError:
         return next(s.on_error for s in self.stages if (s.kind, s.name) == (finding.kind, finding.stage))
@@ -357,6 +361,7 @@ class Engine:
         """What the answer adds, and what leaves. A denied decision stays denied."""
         if decision.action is Action.DENY:
             return Conclusion(decision, Action.DENY, decision.would_be, decision.findings)
+        watched, update = self._watching.conclude(decision.seen, decision.past, self._said(answer.y))
         given = self._given(decision, answer)
         probs = given.get(_REFERENCE, (self._read(answer.y),))[0]
         if _REFERENCE in decision.view_counts and _REFERENCE not in given:
@@ -368,8 +373,8 @@ class Engine:
             for stage in self._view_detectors
             if stage.key in decision.view_counts  # else `decide` has its error, or nobody was asked
         ]
-        decision = self._weigh(decision, decision.findings + tuple(found))
-        return self._answer(decision, answer, given)
+        decision = self._weigh(decision, (*decision.findings, *found, *watched))
+        return replace(self._answer(decision, answer, given), update=update)
 
     def _given(self, decision: Decision, answer: Answer) -> dict[str, tuple[Floats, ...]]:
         """The answers to each stage's further inputs, of the rows of `view_rows`; without those that lack one."""
@@ -392,6 +397,13 @@ class Engine:
             return None
         try:
             return to_probabilities(y, self.profile.meaning)
+        except ValueError:
+            return None
+
+    def _said(self, y: Array | None) -> Floats | None:
+        """The answer for monitors, which read labels, too."""
+        try:
+            return None if y is None else as_probabilities(y, self.profile.meaning, self.profile.classes)
         except ValueError:
             return None
 
@@ -474,6 +486,12 @@ class Engine:
         return protected, tuple(failed)
 
 
+def sketcher_of(profile: Profile, secret: bytes, stages: tuple[Stage, ...]) -> Sketcher:
+    """What sketches rows for this model's monitors; with embeddings where one of them needs these."""
+    needed = any("auxiliary" in stage.needs for stage in stages if stage.kind == "monitor")
+    return Sketcher(secret, networks.load(profile.network("auxiliary")) if needed else None)
+
+
 def _unit(query: Query) -> Floats:
     """The unit form of an admitted query."""
     return cast("Floats", query.unit)
@@ -484,11 +502,14 @@ def _name(error: Exception) -> str:
     return str(error) if isinstance(error, StageError) else type(error).__name__
 
 
-def _suspicious(findings: "list[Finding]", rows: int) -> Bools:
+def _suspicious(findings: "list[Finding]", rows: int, clusters: "frozenset[str]") -> Bools:
+    """(N,) flagged rows: of a caller who is alarming all, else those that fired."""
     flagged = np.zeros(rows, np.bool_)
     for finding in findings:
-        if finding.kind == "monitor":
+        if finding.stage == ALERT:
             flagged |= finding.fired
+        elif finding.kind == "monitor" and finding.stage not in clusters:
+            continue
         elif finding.p_values:
             flagged |= np.asarray(finding.p_values) <= finding.threshold
     return flagged

@@ -1,6 +1,6 @@
 """What is recorded of a decision: bounded in size, safe to log, never a payload, never a credential.
 
-Technique ids are MITRE ATLAS's (https://atlas.mitre.org). Log injection: control and non-ASCII characters are escaped
+Log injection: control and non-ASCII characters are escaped
 by JSON, what callers name is cut to a bound, and an error is the type's name without its text.
 """
 
@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from guard.types import Action, Conclusion, Finding, Mode
+from guard.techniques import ATLAS_VERSION, techniques_of
+from guard.traces import Cluster, Credit, Trace, clusters_of, credits_of, traces_of
+from guard.types import Action, Conclusion, Decision, Finding, Level, Mode
 
-ATLAS_VERSION = "2026.10"
-EVADE_MODEL = "AML.T0015"
-BLACK_BOX_OPTIMIZATION = "AML.T0043.001"
+DECISION = "guard.decision"
+FORGIVEN = "guard.forgiven"
 
 MAX_NAME = 256
 MAX_ROWS = 64
@@ -43,6 +44,10 @@ class Event:
     reason:          where the suspicion came from; None for a plain allow.
     techniques:      MITRE ATLAS ids.
     payload_sha256:  of the message as it came in, hex; empty where there is none.
+    level, former:   the caller's, and what it was before this query's evidence.
+    caller_rows:     how many rows of the caller had been answered before.
+    traces:          what came before each row, of many rows the nearest. clusters: those that the rows are near to.
+    credits:         the p-values that became evidence.
     """
 
     time_unix: float
@@ -59,6 +64,17 @@ class Event:
     payload_sha256: str = ""
     rows: int = 0
     kept_rows: tuple[int, ...] = ()
+    level: Level = Level.CLEAR
+    former: Level = Level.CLEAR
+    caller_rows: int = 0
+    traces: tuple[Trace, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    credits: tuple[Credit, ...] = ()
+
+    @property
+    def rose(self) -> bool:
+        """Whether this query raised the caller's level."""
+        return self.level > self.former
 
     @property
     def plain(self) -> bool:
@@ -66,11 +82,22 @@ class Event:
         return self.action is Action.ALLOW and self.would_be is Action.ALLOW
 
 
+@dataclass(frozen=True, slots=True)
+class Forgiven:
+    """An operator let a caller begin anew: his evidence and his alert are gone."""
+
+    time_unix: float
+    caller: str
+    model: str
+
+
 def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: str, payload_sha256: str) -> Event:
     """The event of one concluded decision."""
-    query, findings = conclusion.decision.query, conclusion.findings
+    decision, findings = conclusion.decision, conclusion.findings
+    query = decision.query
     rows = len(query.x)
     kept = _most_suspicious(findings, rows) if rows > MAX_ROWS else ()
+    traces = traces_of(decision)
     return Event(
         time_unix=time_unix,
         decision_id=query.decision_id,
@@ -79,14 +106,25 @@ def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: s
         version=version[:MAX_NAME],
         action=conclusion.action,
         would_be=conclusion.would_be,
-        enforced=conclusion.decision.enforced,
+        enforced=decision.enforced,
         findings=tuple(_cut(finding, rows, kept) for finding in findings) if kept else findings,
         reason=reason_of(findings),
         techniques=techniques_of(findings),
         payload_sha256=payload_sha256,
         rows=rows,
         kept_rows=kept,
+        level=decision.level,
+        former=former_level(decision),
+        caller_rows=decision.past.rows,
+        traces=traces,
+        clusters=clusters_of(decision, traces),
+        credits=credits_of(conclusion),
     )
+
+
+def former_level(decision: Decision) -> Level:
+    """The caller's level before this query, as his alert had it; the present one where that did not change."""
+    return decision.level if decision.update.alert is None else decision.past.alert.level
 
 
 def _most_suspicious(findings: Iterable[Finding], rows: int) -> tuple[int, ...]:
@@ -116,19 +154,6 @@ def reason_of(findings: Iterable[Finding]) -> Reason | None:
     return Reason.ERROR if any(finding.error is not None for finding in findings) else None
 
 
-def techniques_of(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """MITRE ATLAS ids: a fired detector saw an evasion, a fired monitor the queries that optimise one.
-
-    Values out of bounds (the engine's own finding `validation`) are a client's mistake until something says otherwise.
-    """
-    fired = {finding.kind for finding in findings if finding.fired and finding.stage != "validation"}
-    return tuple(
-        technique
-        for kind, technique in (("detector", EVADE_MODEL), ("monitor", BLACK_BOX_OPTIMIZATION))
-        if kind in fired
-    )
-
-
 def error_name(error: str | None) -> str | None:
     """What of an error's text may be recorded: up to the first colon, plain characters only."""
     return None if error is None else _UNSAFE.sub("", error.partition(":")[0])[:MAX_NAME] or "error"
@@ -151,12 +176,42 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def render(event: Event) -> str:
-    """One line of ASCII JSON, without the line's end."""
-    moment = dt.datetime.fromtimestamp(event.time_unix, dt.UTC)
-    document = {
-        "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "event": "guard.decision",
+def _trace(trace: Trace) -> dict[str, Any]:
+    """What is known of it: an unlinked row has no neighbour to tell of."""
+    if trace.duplicate:
+        return {"row": trace.row, "duplicate": True}
+    if trace.neighbour < 0:
+        return {"row": trace.row, "number": trace.number, "overlap": trace.overlap}
+    return {
+        "row": trace.row,
+        "number": trace.number,
+        "overlap": trace.overlap,
+        "neighbour": trace.neighbour,
+        "owner": trace.owner,
+        "distance": _number(trace.distance),
+        "unexplained": _number(trace.unexplained),
+        "cluster": trace.cluster,
+        "joined": trace.joined,
+    }
+
+
+def _credit(credit: Credit) -> dict[str, Any]:
+    whose = {"monitor": credit.monitor} if credit.cluster < 0 else {"cluster": credit.cluster}
+    return {**whose, "rows": credit.rows, "p_values": [_number(p) for p in credit.p_values], "after": credit.after}
+
+
+def _time(time_unix: float) -> str:
+    moment = dt.datetime.fromtimestamp(time_unix, dt.UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def document_of(event: Event | Forgiven) -> dict[str, Any]:
+    """The event as plain data."""
+    if isinstance(event, Forgiven):
+        return {"time": _time(event.time_unix), "event": FORGIVEN, "caller": event.caller, "model": event.model}
+    return {
+        "time": _time(event.time_unix),
+        "event": DECISION,
         "decision_id": event.decision_id,
         "caller": event.caller,
         "model": event.model,
@@ -171,5 +226,16 @@ def render(event: Event) -> str:
         "rows": event.rows,
         "kept_rows": list(event.kept_rows),
         "findings": [_finding(finding) for finding in event.findings],
+        "level": event.level.name.lower(),
+        "former_level": event.former.name.lower(),
+        "caller_rows": event.caller_rows,
+        "links": [_trace(trace) for trace in event.traces],
+        "clusters": [{"number": c.number, "rows": c.rows, "owners": c.owners} for c in event.clusters],
+        "evidence": [_credit(credit) for credit in event.credits],
     }
+
+
+def render(event: Event | Forgiven) -> str:
+    """One line of ASCII JSON, without the line's end."""
+    document = document_of(event)
     return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -12,13 +12,12 @@ import numpy as np
 from guard import networks
 from guard.equipping import NETWORKS, equip, learner_of, needs_of
 from guard.fit_clean import FitError
-from guard.fit_stages import Chosen, Progress, chunks, trial
+from guard.fit_stages import SECRET, Chosen, Progress, chunks, trial
 from guard.fit_subject import Positions, Subject
 from guard.profile import Profile
 from guard.types import Array, Material, Network
 
 MAX_MATERIAL_BYTES = 2 * 1024**3
-_SECRET = b"guard fit: scores do not depend on the secret"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +105,7 @@ def put_to_work(
     for stage in chosen:
         try:
             arrays = _arrays(stage, loaded, given, material)
-            made = equip(stage.impl, stage.wanted.key, loaded, arrays, _SECRET)
+            made = equip(stage.impl, stage.wanted.key, loaded, arrays, SECRET)
             trial(made, subject, row)
         except ValueError as error:
             if stage.asked:

@@ -7,7 +7,8 @@ import numpy as np
 
 from guard.calibration import wilson_interval
 from guard.engine import Engine
-from guard.fit_stages import Chosen, Progress, at_once, chunks, exchange
+from guard.fit_monitors import at_once
+from guard.fit_stages import Chosen, Progress, chunks
 from guard.fit_subject import Positions, Subject
 from guard.profile import Profile, stage_key
 from guard.settings import Detector, Model, Monitor
@@ -15,6 +16,7 @@ from guard.stores.memory import MemoryStore
 from guard.types import Answer, Array, Conclusion, Mode, Query
 
 _SECRET = b"guard fit: held-out rows"
+_SCOPE, _CALLER = "fit", "clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """total: rows that any detector flagged. stages: by key; a monitor's rows at a p-value of `rate` or less.
+    """total: rows that any detector flagged. stages: detectors', by key.
 
     caller_p_values: by monitor, what one caller who sends all held-out rows ends with at worst.
     """
@@ -54,7 +56,7 @@ class _Tally:
     stages: dict[str, int] = field(default_factory=dict)
     callers: dict[str, float] = field(default_factory=dict)
 
-    def add(self, conclusion: Conclusion, profile: Profile, rate: float) -> None:
+    def add(self, conclusion: Conclusion, profile: Profile) -> None:
         rows = len(conclusion.decision.query.x)
         any_detector = np.zeros(rows, dtype=np.bool_)
         for finding in conclusion.findings:
@@ -62,12 +64,11 @@ class _Tally:
                 raise RuntimeError(f"{finding.stage}: {finding.error}")
             key = stage_key(finding.kind, finding.stage)
             if finding.kind == "monitor":
-                calibration = profile.stages[key].calibration
-                hits = np.zeros(0) if calibration is None else calibration.p_values(np.asarray(finding.scores)) <= rate
-                self.callers[finding.stage] = min(self.callers.get(finding.stage, 1.0), finding.p_value)
-            else:
-                hits = np.asarray(finding.p_values) <= finding.threshold
-                any_detector |= hits
+                if key in profile.stages:
+                    self.callers[finding.stage] = min(self.callers.get(finding.stage, 1.0), finding.p_value)
+                continue
+            hits = np.asarray(finding.p_values) <= finding.threshold
+            any_detector |= hits
             self.stages[key] = self.stages.get(key, 0) + int(hits.sum())
         self.rows += rows
         self.flagged += int(any_detector.sum())
@@ -93,13 +94,14 @@ def measure(
 ) -> Measured:
     """Run the engine over the held-out rows as one caller's queries, after another's who sent the fitted ones."""
     engine = Engine(settings, profile, _SECRET)
-    store = MemoryStore(max_entries=max(1, len(settings.monitors) * (len(fitted) + len(held_out))))
-    for some in chunks(fitted) if settings.monitors else ():
-        exchange(store, engine.sketch(_query(subject.seen(some)[0], profile)))
+    store = MemoryStore(max_entries=max(1, len(fitted) + len(held_out)))
+    for i, some in enumerate(chunks(fitted)) if settings.monitors else ():
+        sketches = engine.sketch(_query(subject.seen(some)[0], profile))
+        at_once(store.exchange(_SCOPE, f"others {i}", (), sketches, 0.0))
     tally = _Tally()
     progress("measuring", 0, len(held_out))
     for some in chunks(held_out):
-        tally.add(_one(subject, profile, engine, store, some), profile, settings.false_positive_rate)
+        tally.add(_one(subject, profile, engine, store, some), profile)
         progress("measuring", tally.rows, len(held_out))
     rates = {key: Rate(flagged, tally.rows) for key, flagged in tally.stages.items()}
     return Measured(Rate(tally.flagged, tally.rows), rates, tally.callers)
@@ -114,8 +116,11 @@ def _one(subject: Subject, profile: Profile, engine: Engine, store: MemoryStore,
     x, formats = subject.seen(rows)
     query = engine.admit(_query(x, profile))
     sketches = engine.sketch(query)
-    decision = engine.decide(query, exchange(store, sketches), sketches)
-    at_once(store.credit("fit", "fit", decision.evidence, 0.0))
+    history = at_once(store.exchange(_SCOPE, _CALLER, (), sketches, 0.0))
+    decision = engine.decide(query, history, sketches)
+    at_once(store.credit(_SCOPE, _CALLER, (), decision.update, 0.0))
     y = subject.answer(rows) if engine.reads_answers else None
     views = tuple(subject.answer(rows, view, formats) for view in decision.views)
-    return engine.conclude(decision, Answer(y, views))
+    conclusion = engine.conclude(decision, Answer(y, views))
+    at_once(store.credit(_SCOPE, _CALLER, (), conclusion.update, 0.0))
+    return conclusion

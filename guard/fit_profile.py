@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 import guard
+from guard import networks
 from guard.calibration import Calibration
 from guard.fit_answers import read_output
 from guard.fit_clean import Clean, FitError, distinct, sha256_of
@@ -24,9 +25,10 @@ from guard.fit_inputs import Choices
 from guard.fit_learn import Given, learns_anything, material_of, put_to_work, train
 from guard.fit_measure import Measured, measure, shadow
 from guard.fit_space import Prepared, prepare
-from guard.fit_stages import Chosen, Progress, Wanted, calibrate, check_count, choose
+from guard.fit_stages import SECRET, Chosen, Progress, Wanted, calibrate, check_count, choose, monitors_need, with_room
 from guard.fit_subject import Positions, Served, Subject
 from guard.profile import Profile, StageFit, stage_options
+from guard.sketching import Sketcher
 from guard.types import Array, Kind, Material, ModelMetadata
 
 PART, OWN = "a part of the clean inputs", "inputs of its own"
@@ -93,8 +95,11 @@ def fit(
         learned, fitted = _learning(subject, metadata, fitted, classes, options, progress)
     raw = train(chosen, options.given, learned.material, progress)
     chosen, unsuited = put_to_work(subject, chosen, raw, options.given, learned.material, fitted[:1])
+    chosen, roomless = with_room(chosen, len(fitted))
     check_count(chosen, len(fitted), options.false_positive_rate)
-    scores = calibrate(subject, chosen, fitted, progress)
+    auxiliary = networks.load(raw["auxiliary"]) if monitors_need(chosen, "auxiliary") else None
+    sketcher = Sketcher(SECRET, auxiliary)
+    scores = calibrate(subject, chosen, fitted, progress, sketcher=sketcher, classes=classes, seed=options.seed)
     profile = Profile(
         metadata=metadata,
         input_name=prepared.input.name,
@@ -112,7 +117,9 @@ def fit(
     notes = _notes(x, fitted, held_out, options, measured) | {**learned.notes, "fitted_at": fitted_at}
     if learned.notes.get("learned_from") == PART:
         notes["clean_count"] += learned.taken
-    return FitResult(replace(profile, notes=notes), options, {**skipped, **unsuited}, measured, len(x) - len(kept))
+    return FitResult(
+        replace(profile, notes=notes), options, {**skipped, **unsuited, **roomless}, measured, len(x) - len(kept)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

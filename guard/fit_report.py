@@ -9,9 +9,9 @@ from rich.table import Table
 
 from guard.fit_measure import Measured, Rate
 from guard.fit_profile import OWN, PART, FitResult
-from guard.profile import Profile, stage_key
+from guard.profile import Profile
 
-CALLER_ALARM = 0.001  # the settings' default of `caller_false_alarm_rate`
+CALLER_ALARM = 0.001  # the settings' default of `false_alarms_per_caller_month`
 
 
 def as_data(result: FitResult, directory: str, digest: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def show(result: FitResult, directory: str, digest: str, console: Console) -> No
     if result.measured:
         console.print(_table(result, result.measured))
         for monitor, p_value in result.measured.caller_p_values.items():
-            line(_monitor_line(monitor, p_value, result.measured, result.options.false_positive_rate))
+            line(f"monitor/{monitor}: one caller who sends them all ends at p = {p_value:.3g} at worst")
     for key, why in result.skipped.items():
         line(f"left out: {key}: {why}")
     for warning in warnings(result):
@@ -118,15 +118,6 @@ def _table(result: FitResult, measured: Measured) -> Table:
     table.add_section()
     table.add_row("detectors together", *_cells(measured.total), style="bold")
     return table
-
-
-def _monitor_line(name: str, p_value: float, measured: Measured, rate: float) -> str:
-    """Monitors flag callers, not rows: what they saw, and how it would end for one caller."""
-    counted, share, interval = _cells(measured.stages[stage_key("monitor", name)])
-    return (
-        f"monitor/{name}: {counted} rows at p <= {rate:g} ({share}; {interval}); "
-        f"one caller who sends them all ends at p = {p_value:.3g}"
-    )
 
 
 def _cells(rate: Rate) -> tuple[str, str, str]:

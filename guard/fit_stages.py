@@ -1,33 +1,30 @@
 """Which stages `guard fit` fits, and what they say of clean rows.
 
-A detector scores each row of the calibration part. A monitor's row is matched against the other four fifths of that
-part, so that every score is against as many rows. Benign overlap grows with what the store holds: the more clean
-inputs, the better.
+A detector scores each row of the calibration part; what monitors do is in `guard.fit_monitors`.
 """
 
 import math
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from guard import equipping, fit_batching, registry
+from guard import equipping, fit_batching, fit_monitors, registry
 from guard.fit_clean import FitError
+from guard.fit_motion import next_frames
 from guard.fit_subject import Positions, Subject
 from guard.profile import stage_key
 from guard.settings import build_stage
-from guard.stores.memory import MemoryStore
-from guard.types import AnswerDetector, Array, Kind, Monitor, Sketch, ViewDetector, VotingPurifier
+from guard.sketching import Sketcher
+from guard.types import AnswerDetector, Array, Kind, ViewDetector, VotingPurifier, WindowMonitor
 
-T = TypeVar("T")
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how many
 
 SCORING: tuple[Kind, ...] = ("detector", "monitor")
 FITTED: tuple[Kind, ...] = ("detector", "monitor", "purifier")
 _CHUNK = 128
-_FOLDS = 5
-_SECRET = b"guard fit: overlaps do not depend on the secret"
+SECRET = b"guard fit: scores do not depend on the secret".ljust(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,11 @@ def choose(
     return tuple(chosen), skipped
 
 
+def monitors_need(chosen: Sequence[Chosen], network: str) -> bool:
+    """Whether a monitor works with this network."""
+    return any(stage.wanted.kind == "monitor" and network in equipping.needs_of(stage.impl) for stage in chosen)
+
+
 def is_fitted(impl: Any) -> bool:
     """Whether a stage that does not score still has something to learn, or networks to get."""
     return equipping.learns(impl) or bool(equipping.needs_of(impl))
@@ -114,7 +116,7 @@ def _unsuited(impl: Any, subject: Subject, available: Collection[str]) -> str | 
 def _not_by_itself(impl: Any, *, learning: bool) -> str | None:
     """Why a stage is only fitted where somebody asks for it."""
     if getattr(impl, "opt_in", False):
-        return "it asks the model for many further rows, or has a choice to make: ask for it by --stage or --config"
+        return "it is dear, has a choice to make, or is easily wrong: ask for it by --stage or --config"
     if equipping.learns(impl) and not learning:
         return "it learns from clean inputs: --learn, --train, or ask for it by --stage or --config"
     return None
@@ -126,7 +128,9 @@ def trial(working: Any, subject: Subject, row: Positions) -> None:
     if compares and subject.meaning == "labels":
         raise ValueError("it compares probabilities, and the model answers with labels only")
     why = fit_batching.refuse(working, subject.batching)
-    if why is None and subject.whole_numbers and not hasattr(working, "sketch"):
+    if hasattr(working, "judge") or hasattr(working, "judge_answers") or hasattr(working, "judge_window"):
+        return
+    if why is None and subject.whole_numbers:
         why = _refuses_whole_numbers(working)
     if why is not None:
         raise ValueError(why)
@@ -137,8 +141,6 @@ def trial(working: Any, subject: Subject, row: Positions) -> None:
         working.copies(unit)
     elif isinstance(working, AnswerDetector):
         working.score_answer(unit, subject.probabilities(row))
-    elif hasattr(working, "sketch"):
-        working.sketch(unit, _SECRET)
     elif hasattr(working, "purify"):
         working.purify(unit)
     else:
@@ -149,6 +151,21 @@ def _refuses_whole_numbers(working: Any) -> str | None:
     if isinstance(working, ViewDetector | VotingPurifier) or hasattr(working, "purify"):
         return "it changes values a little, and the model takes whole numbers, such as token ids"
     return None
+
+
+def with_room(chosen: Sequence[Chosen], count: int) -> tuple[tuple[Chosen, ...], dict[str, str]]:
+    """Without monitors whose windows have more than half of so many rows; and why. Raises FitError if one was asked."""
+    kept, skipped = [], {}
+    for stage in chosen:
+        window = stage.working.window if isinstance(stage.working, WindowMonitor) else 0
+        if 2 * window <= count:
+            kept.append(stage)
+            continue
+        why = f"it judges {window} rows together, which takes {2 * window} clean inputs for calibration, not {count}"
+        if stage.asked:
+            raise FitError(f"{stage.wanted.key}: {why}")
+        skipped[stage.wanted.key] = why
+    return tuple(kept), skipped
 
 
 def check_count(chosen: Sequence[Chosen], count: int, rate: float) -> None:
@@ -174,11 +191,21 @@ def chunks(rows: Positions) -> Iterator[Positions]:
         yield rows[start : start + _CHUNK]
 
 
-def calibrate(subject: Subject, chosen: Sequence[Chosen], rows: Positions, progress: Progress) -> dict[str, Array]:
+def calibrate(
+    subject: Subject,
+    chosen: Sequence[Chosen],
+    rows: Positions,
+    progress: Progress,
+    *,
+    sketcher: Sketcher,
+    classes: int,
+    seed: int = 0,
+) -> dict[str, Array]:
     """Each stage's scores of clean rows, by key and in the rows' order. Raises FitError, AskError."""
     scoring = [stage for stage in chosen if stage.scores]
-    scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in scoring}
-    sketches: dict[str, list[Sketch]] = {stage.wanted.key: [] for stage in scoring if stage.wanted.kind == "monitor"}
+    monitors = {stage.wanted.key: stage.working for stage in scoring if stage.wanted.kind == "monitor"}
+    scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in scoring if stage.wanted.kind == "detector"}
+    clean, frames, rng = fit_monitors.Rows(), fit_monitors.Rows(), np.random.default_rng(seed)
     reading = any(isinstance(stage.working, ViewDetector | AnswerDetector) for stage in scoring)
     done = 0
     progress("calibrating", done, len(rows))
@@ -186,12 +213,18 @@ def calibrate(subject: Subject, chosen: Sequence[Chosen], rows: Positions, progr
         x, formats = subject.seen(some)
         unit = subject.space.to_unit(x)
         probs = subject.probabilities(some) if reading else None
+        if monitors:
+            clean.add(sketcher(unit), subject.said(some, classes))
+            moved = next_frames(unit, rng)
+            if moved is not None:
+                sent = subject.space.from_unit(moved, x)
+                frames.add(sketcher(subject.space.to_unit(sent)), subject.said(some, classes, sent, formats))
         for stage in scoring:
-            if stage.wanted.key in sketches:
-                sketches[stage.wanted.key] += stage.working.sketch(unit, _SECRET)
-            elif probs is not None and isinstance(stage.working, ViewDetector):
-                sent = (subject.space.from_unit(np.clip(view, 0, 1), x) for view in stage.working.views(unit))
-                views = tuple(subject.probabilities(some, view, formats) for view in sent)
+            if stage.wanted.kind == "monitor":
+                continue
+            if probs is not None and isinstance(stage.working, ViewDetector):
+                sends = (subject.space.from_unit(np.clip(view, 0, 1), x) for view in stage.working.views(unit))
+                views = tuple(subject.probabilities(some, view, formats) for view in sends)
                 scores[stage.wanted.key].append(stage.working.score_views(probs, views))
             elif probs is not None and isinstance(stage.working, AnswerDetector):
                 scores[stage.wanted.key].append(stage.working.score_answer(unit, probs))
@@ -200,35 +233,9 @@ def calibrate(subject: Subject, chosen: Sequence[Chosen], rows: Positions, progr
         done += len(some)
         progress("calibrating", done, len(rows))
     found = {key: np.concatenate(parts) for key, parts in scores.items() if parts}
-    found |= {s.wanted.key: _overlaps(s.working, sketches[s.wanted.key]) for s in scoring if s.wanted.key in sketches}
-    return found
-
-
-def _overlaps(monitor: Monitor, sketches: Sequence[Sketch]) -> Array:
-    """Each row judged by its matches among the rows of the other folds."""
-    scores = np.zeros(len(sketches))
-    for fold in range(min(_FOLDS, len(sketches))):
-        own = range(fold, len(sketches), _FOLDS)
-        others = [sketch for i, sketch in enumerate(sketches) if i % _FOLDS != fold]
-        store = MemoryStore(max_entries=max(1, len(others)))
-        for start in range(0, len(others), _CHUNK):
-            exchange(store, {"": tuple(others[start : start + _CHUNK])})
-        rows = tuple(sketches[i] for i in own)
-        history = exchange(store, {"": rows}, remember=False)[""]
-        scores[own.start :: _FOLDS] = monitor.judge(rows, history)
-    return scores
-
-
-def exchange(store: MemoryStore, sketches: Mapping[str, tuple[Sketch, ...]], *, remember: bool = True) -> Any:
-    """One exchange with a store that never waits, so no event loop is needed."""
-    return at_once(store.exchange("fit", "fit", sketches, 0.0, remember=remember))
-
-
-def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that awaits nothing."""
+    if not monitors:
+        return found
     try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    raise AssertionError("the coroutine waits for something")
+        return found | fit_monitors.scores(monitors, clean, frames, seed)
+    except ValueError as error:
+        raise FitError(str(error)) from None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard.fit_clean import FitError
-from guard.profile import Meaning, Space, to_probabilities
+from guard.profile import Meaning, Space, as_probabilities, to_probabilities
 from guard.proxy import ask
 from guard.types import Array, Batching, Floats, ModelMetadata
 
@@ -65,6 +65,13 @@ class Subject:
         if self.output_name not in answer:
             raise FitError(f"an answer came without output {self.output_name!r}")
         return answer[self.output_name]
+
+    def said(self, rows: Positions, classes: int, x: Array | None = None, formats: Formats = ()) -> Floats:
+        """What monitors read of the answers: labels as rows of 0 and 1. Raises FitError."""
+        try:
+            return as_probabilities(self.answer(rows, x, formats), self.meaning, classes)
+        except ValueError as error:
+            raise FitError(f"output {self.output_name!r}: {error}") from None
 
     def probabilities(self, rows: Positions, x: Array | None = None, formats: Formats = ()) -> Floats:
         """The same as rows that sum to 1. Raises FitError."""

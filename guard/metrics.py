@@ -129,6 +129,12 @@ class Metrics:
         self.store_entries = Gauge(
             "guard_store_entries", "Rows that the store remembers.", registry=registry, multiprocess_mode="livesum"
         )
+        self.store_away = Gauge(
+            "guard_store_away",
+            "1 while the shared store does not answer.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.info = Gauge(
             "guard_info",
             "1 for the version and the settings in force.",

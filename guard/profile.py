@@ -147,6 +147,16 @@ def to_probabilities(y: Array, meaning: Meaning) -> Array:
     return np.asarray(y / total)
 
 
+def as_probabilities(y: Array, meaning: Meaning, classes: int) -> Array:
+    """The same, of labels as well: (N,) or (N, 1) -> float64 rows of 0 and 1. Raises ValueError."""
+    if meaning != "labels":
+        return to_probabilities(y, meaning)
+    labels = np.asarray(y, dtype=np.float64).reshape(len(y), -1)[:, 0] if len(y) else np.zeros(0)
+    if not ((labels >= 0) & (labels < classes)).all():
+        raise ValueError("the model's answer is no label")
+    return np.asarray(np.eye(classes)[labels.astype(np.int64)])
+
+
 def from_probabilities(probs: Array, meaning: Meaning, like: Array) -> Array:
     """Rows that sum to 1 -> the output's own meaning and dtype; probability 0: a logit 30 below the largest."""
     if meaning == "logits":

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from guard import registry
-from guard.types import Action, Kind, Mode, OnError, When
+from guard.types import Action, Kind, Level, Mode, OnError, When
 
 
 class ConfigError(ValueError):
@@ -141,8 +141,23 @@ class Policy(_Settings):
 
     on_input: Action = Action.DENY
     """A detector fired on this input."""
-    on_caller: Action = Action.DENY
-    """A monitor's evidence against this caller passed 1 / caller_false_alarm_rate."""
+    on_watch: Action = Action.ALLOW
+    """The caller's evidence is a third of the way (in logarithms) to an alarm."""
+    on_suspect: Action = Action.ALLOW
+    """It is two thirds of the way."""
+    on_hostile: Action = Action.DENY
+    """It has come all the way; or this query joins a cluster of queries whose evidence has."""
+    calm_s: float = Field(3600.0, gt=0, le=30 * 86_400)
+    """How long after the last query that spoke against him a hostile caller stays so; then his evidence begins anew."""
+
+    def of(self, level: Level) -> Action:
+        """What is done about queries of a caller on this level."""
+        return {
+            Level.CLEAR: Action.ALLOW,
+            Level.WATCH: self.on_watch,
+            Level.SUSPECT: self.on_suspect,
+            Level.HOSTILE: self.on_hostile,
+        }[level]
 
 
 class Validation(_Settings):
@@ -193,8 +208,10 @@ class Model(_Settings):
     """How rows that detectors ask the model about travel, where the answer waits for them: behind the caller's own in
     one call, if the profile says that the model batches and they fit (a batched row's answer can differ in its last
     bits, as with any dynamic batcher), or always in calls beside the caller's, whose answer then stays bit-equal."""
-    caller_false_alarm_rate: float = Field(0.001, gt=0, lt=1)
-    """The share of benign callers that the monitors together may ever flag."""
+    false_alarms_per_caller_month: float = Field(0.001, gt=0, lt=1)
+    """The share of benign callers that the monitors together may call hostile within 30 days."""
+    false_alarms_per_month: float = Field(0.01, gt=0, lt=1)
+    """How many clusters of benign queries, of all callers together, may be called an attack within 30 days."""
     validation: Validation = Validation()
     images: Images = Images()
     detectors: tuple[Detector, ...] = ()
@@ -213,7 +230,11 @@ class Model(_Settings):
             raise ValueError("stages need a profile: run `guard fit` and set `profile`")
         if self.escalate_sample and self.escalate_below is None:
             raise ValueError("escalate_sample goes with escalate_below")
-        asked = {self.policy.on_input if self.detectors else None, self.policy.on_caller if self.monitors else None}
+        policy, asked = self.policy, set[Action]()
+        if self.detectors:
+            asked.add(policy.on_input)
+        if self.monitors:
+            asked |= {policy.on_watch, policy.on_suspect, policy.on_hostile}
         if Action.PURIFY in asked and not self.purifiers:
             raise ValueError("policy says purify, but there is no purifier")
         if Action.DEGRADE in asked and not self.outputs:
@@ -292,6 +313,26 @@ IdentitySource = Annotated[
 ]
 
 
+class NetworkCohort(_Settings):
+    """All callers of one network, by the peer's IP address."""
+
+    kind: Literal["network"]
+    ipv4_prefix: int = Field(24, ge=1, le=32)
+    ipv6_prefix: int = Field(48, ge=1, le=128)
+
+
+class HeaderCohort(_Settings):
+    """All callers with one value of a header that a trusted peer (an ingress, a mesh) sets: a tenant, say."""
+
+    kind: Literal["header"]
+    header: str
+    trusted_peers: tuple[str, ...] = Field(min_length=1)
+    """CIDR ranges; `unix` for callers on a Unix socket."""
+
+
+CohortSource = Annotated[NetworkCohort | HeaderCohort, Field(discriminator="kind")]
+
+
 class Identity(_Settings):
     """Who calls: the first source of the chain that knows."""
 
@@ -299,6 +340,9 @@ class Identity(_Settings):
     """Strongest first."""
     required: bool = False
     """UNAUTHENTICATED where no source knows; else such callers share the identity `anonymous`."""
+    cohorts: tuple[CohortSource, ...] = Field((), max_length=4)
+    """Groups that a caller is counted in beside himself; all callers together are one in any case. An alarming cohort
+    is told of, and nothing is done about its callers."""
 
 
 class Methods(_Settings):
@@ -335,8 +379,35 @@ class Limits(_Settings):
     """After SIGTERM, how long calls in flight may take."""
 
 
+class Valkey(_Settings):
+    """A Valkey or Redis (7 or later) that several workers and replicas share. Needs the extra `valkey`."""
+
+    addresses: tuple[str, ...] = Field(("127.0.0.1:6379",), min_length=1, max_length=64)
+    """HOST:PORT; of a cluster any of its nodes, else one."""
+    cluster: bool = False
+    """Whether it is one. All of a model's keys are on one of its slots."""
+    username: str | None = None
+    password_file: Path | None = None
+    """Where the password is; or `password_env`."""
+    password_env: str | None = None
+    """The environment variable that holds the password."""
+    tls: bool = False
+    ca_file: Path | None = None
+    """PEM bundle that signs the server; default: the system's."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    timeout_s: float = Field(0.1, gt=0, le=10)
+    """The longest that an exchange may take."""
+    on_away: Literal["local", "on_error"] = "local"
+    """While it does not answer: keep history in this process, or let each monitor's `on_error` allow or deny."""
+
+
 class History(_Settings):
-    """Where monitors keep what they saw, in this process."""
+    """Where monitors keep what they saw: only keyed digests, projections and embeddings, never inputs."""
+
+    store: Literal["memory", "valkey"] = "memory"
+    """In this process, or shared. A change needs a restart, as do all keys here."""
+    valkey: Valkey = Valkey()
 
     max_entries: int = Field(100_000, ge=1)
     """Sketched rows kept over all models; the oldest go first."""
@@ -366,6 +437,8 @@ class Audit(_Settings):
     """The share of allowed queries that are recorded too."""
     max_queued: int = Field(10_000, ge=1)
     """Events waiting to be written; further ones are dropped and counted."""
+    max_explained: int = Field(10_000, ge=1)
+    """Decisions kept in this process's memory for `guard explain`: those in which a monitor found something."""
 
 
 class Settings(_Settings):

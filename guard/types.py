@@ -6,11 +6,13 @@ The engine converts between unit form and the model's own layout, dtype and boun
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from guard.evidence import Evidence
 
 Array = NDArray[Any]
 Floats = NDArray[np.floating[Any]]
@@ -69,6 +71,7 @@ class Query:
     model:   the served model's name.
     unit:    x in unit form, float32; `Engine.admit` fills it in.
     invalid: values break the profile's rules, where validation is in shadow; `Engine.admit` fills it in.
+    now:     seconds since 1970.
     """
 
     x: Array
@@ -77,43 +80,230 @@ class Query:
     decision_id: str
     unit: Floats | None = None
     invalid: bool = False
+    now: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+class Level(IntEnum):
+    """How alarming a caller is; what it means for his queries is the policy's to say."""
+
+    CLEAR = 0
+    WATCH = 1
+    SUSPECT = 2
+    HOSTILE = 3
+
+
+def _no_floats() -> Floats:
+    return np.zeros(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """What a monitor keeps of one row instead of the row.
+    """What is kept of one row instead of the row, and what it is looked up by.
 
-    digest:  identifies the exact row (keyed, so that it means nothing elsewhere).
-    hashes:  (S,) uint64, similar rows share many.
+    digest:    identifies the exact row (keyed, so that it means nothing elsewhere).
+    hashes:    (S,) uint64, similar rows share many.
+    position:  (D,) float32, a keyed random projection: distances between rows are nearly those between positions.
+    motions:   (K, D) float32, how the position moves as the row is shifted, zoomed, brightened; never kept.
+    embedding: (E,) float32 of length 1, by the profile's auxiliary network; empty without one.
+    grain:     how far, squared, rounding to 8 bits alone moves a position; 0 where the row's values are not rounded.
     """
 
     digest: bytes
     hashes: NDArray[np.uint64]
+    position: Floats = field(default_factory=_no_floats)
+    motions: Floats = field(default_factory=_no_floats)
+    embedding: Floats = field(default_factory=_no_floats)
+    grain: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbour:
+    """An earlier row, of any caller, that shares hashes with the one in question.
+
+    number:    the store's own, of the row.
+    overlap:   how many hashes they share.
+    component: the number of the first row of the cluster that it belongs to; its own, where it is the first.
+    label:     what the model answered; -1 where that is not known (yet).
+    owner:     8 bytes that stand for the caller who sent it.
+    """
+
+    number: int
+    overlap: int
+    position: Floats
+    component: int
+    label: int
+    owner: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Match:
     """What the store knows about one sketched row.
 
     overlap:    the largest number of hashes shared with one earlier row of any caller.
     duplicate:  the same row was seen before: a retry, not evidence.
+    number:     the store's own, of this row.
+    neighbours: those that share most, at most 8, most first; none for a duplicate.
     """
 
     overlap: int = 0
     duplicate: bool = False
+    number: int = -1
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Component:
+    """A cluster of similar rows: each joined its nearest earlier one.
+
+    rows:   how many. owners: of how many callers, counted up to 64.
+    """
+
+    evidence: Evidence = field(default_factory=Evidence)
+    rows: int = 1
+    owners: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recent:
+    """The latest rows of one caller that were answered, oldest first, exact repeats left out.
+
+    positions:  (M, D) float32. embeddings: (M, E) float32.
+    labels:     (M,) int64, the model's answers; confidences: (M,) float64, its largest probability, NaN where unknown.
+    """
+
+    positions: Floats
+    embeddings: Floats
+    labels: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def last(self, rows: int) -> "Recent":
+        """The latest so many."""
+        part = slice(max(0, len(self) - rows), None)
+        return Recent(self.positions[part], self.embeddings[part], self.labels[part], self.confidences[part])
+
+
+def _no_recent() -> Recent:
+    return Recent(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A caller's level, and until when (in the store's seconds) it holds at least."""
+
+    level: Level = Level.CLEAR
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """What is known of one caller, or of one cohort of callers, before this query.
+
+    evidence: by monitor. since: when it began.
+    rows:     fresh rows that were answered since he was first seen.
+    judged:   by window monitor, how many of `rows` its windows have covered.
+    recent:   of a caller only; empty for a cohort.
+    """
+
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    alert: Alert = Alert()
+    since: float = 0.0
+    rows: int = 0
+    judged: Mapping[str, int] = field(default_factory=dict)
+    recent: Recent = field(default_factory=_no_recent)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """The store's answer for one monitor: one match a row, and the caller's evidence before this query."""
+    """The store's answer to one query.
 
-    matches: tuple[Match, ...]
-    log_sum: float = -np.inf
-    count: int = 0
+    matches:    one a row.
+    components: of all neighbours, by number.
+    cohorts:    by name, the caller's groups and `global`.
+    entries:    how many rows the store holds of this model. joined: how many of them have joined another's cluster.
+    """
+
+    matches: tuple[Match, ...] = ()
+    components: Mapping[int, Component] = field(default_factory=dict)
+    caller: Past = field(default_factory=Past)
+    cohorts: Mapping[str, Past] = field(default_factory=dict)
+    entries: int = 0
+    joined: int = 0
 
 
-Sketches = Mapping[str, tuple[Sketch, ...]]  # by stage name
-Histories = Mapping[str, History]  # by stage name
+Sketches = tuple[Sketch, ...]  # one a row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """How a row lies to the nearest of its neighbours.
+
+    distance:    between them, relative to the row's own length; 0 where positions are equal though the rows are not.
+    unexplained: the share of the difference, squared, that no small shift, zoom or change of brightness explains.
+    """
+
+    neighbour: Neighbour
+    distance: float
+    unexplained: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One row beside what came before it. link: None for a duplicate, and where nothing is near."""
+
+    sketch: Sketch
+    match: Match
+    link: Link | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A fresh row that was answered, as the caller's recent rows keep it."""
+
+    number: int
+    position: Floats
+    embedding: Floats
+    label: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """What the store is told once a query is decided, and again once it is answered.
+
+    evidence:   by monitor, p-values to credit to the caller and his cohorts.
+    judged:     by window monitor, up to which of the caller's rows, and the p-value to credit; nothing is credited
+                where the store knows of a later judgement (two replicas looked at the same window).
+    components: by number, p-values to credit, one a row that joins: the number of rows grows by that.
+    joins:      by the number of a row, that of the component it joins.
+    answered:   the fresh rows that were answered.
+    alert:      the caller's new one; None: as it was.
+    restart:    the caller's evidence begins anew, before `evidence` is added.
+    """
+
+    evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    judged: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    components: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    joins: Mapping[int, int] = field(default_factory=dict)
+    answered: tuple[Kept, ...] = ()
+    alert: Alert | None = None
+    restart: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        said = (
+            self.judged,
+            self.components,
+            self.joins,
+            self.answered,
+            self.alert,
+            self.restart,
+            *self.evidence.values(),
+        )
+        return not any(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +356,11 @@ class Decision:
     voted:     (N,) rows whose answer is the vote of the voting purifiers' copies.
     waits:     whether the answer must be held until the conclusion; else it may leave at once.
     suspicious: (N,) rows that an enforcing stage has flagged.
-    evidence:  by monitor, the e-values (log) to credit to the caller, one a fresh row.
+    seen:      (N,) each row beside what came before; empty where no monitor looks.
+    past:      what is known of the caller.
+    components: the clusters of the rows' neighbours, by number, as they were before.
+    update:    what to tell the store now.
+    level:     the caller's, this query counted.
     """
 
     query: Query
@@ -183,7 +377,11 @@ class Decision:
     voted: Bools = field(default_factory=_none)
     waits: bool = False
     suspicious: Bools = field(default_factory=_none)
-    evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    seen: tuple[Seen, ...] = ()
+    past: Past = field(default_factory=Past)
+    components: Mapping[int, Component] = field(default_factory=dict)
+    update: Update = field(default_factory=Update)
+    level: Level = Level.CLEAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +404,7 @@ class Conclusion:
 
     use_standby:  answer with the standby's response instead of the original's.
     y:            (N, C) to put in place of the classification output; None: the answer's bytes stay untouched.
+    update:       what to tell the store, now that the answer is known.
     """
 
     decision: Decision
@@ -214,19 +413,46 @@ class Conclusion:
     findings: tuple[Finding, ...]
     use_standby: bool = False
     y: Array | None = None
+    update: Update = field(default_factory=Update)
 
 
 class Store(Protocol):
-    """The one thing that remembers. Bounded; what it evicts is counted. `now` is in seconds, any monotonic origin."""
+    """The one thing that remembers. Bounded; what it evicts is counted. `now` is in seconds since 1970.
+
+    scope: keeps models apart. cohorts: names of the caller's groups, `global` among them.
+    Raises OSError where it is away, within its own deadline.
+    """
+
+    local: bool
+    """Whether it is in this process, so that nobody waits for it."""
 
     async def exchange(
-        self, scope: str, caller: str, sketches: Sketches, now: float, *, remember: bool = True
-    ) -> Histories:
-        """Look the sketches up, then (unless told not to) keep them. One round trip."""
+        self, scope: str, caller: str, cohorts: tuple[str, ...], sketches: Sketches, now: float, *,
+        remember: bool = True,
+    ) -> History:  # fmt: skip
+        """Look the rows up, then (unless told not to) keep them. One round trip.
+
+        Rows further up in the same query count as earlier ones (an attacker may batch). An exact repeat is a duplicate:
+        it is not kept again, but its age starts anew.
+        """
         ...
 
-    async def credit(self, scope: str, caller: str, evidence: Mapping[str, tuple[float, ...]], now: float) -> None:
-        """Add log e-values to the caller's evidence, by monitor."""
+    async def credit(
+        self, scope: str, caller: str, cohorts: tuple[str, ...], update: Update, now: float
+    ) -> None:  # fmt: skip
+        """Write down what a decision, or an answer, adds."""
+        ...
+
+    async def callers(self, scope: str) -> list[tuple[str, Past]]:
+        """Everybody who is known under the scope, with what is known of him."""
+        ...
+
+    async def past(self, scope: str, caller: str) -> Past | None:
+        """What is known of him; None where nothing is."""
+        ...
+
+    async def forget(self, scope: str, caller: str) -> bool:
+        """His evidence, his alert and his recent rows go; whether there was anything. Rows and clusters stay."""
         ...
 
     async def close(self) -> None:
@@ -337,15 +563,35 @@ class Fitted(Protocol):
         ...
 
 
+@runtime_checkable
 class Monitor(Protocol):
-    """Judges a query by what came before it. Pure on both sides of the store."""
+    """Judges each row by what came before it. Has no state: that is the store's."""
 
-    def sketch(self, x: Array, secret: bytes) -> tuple[Sketch, ...]:
-        """(N, ...) unit form -> one sketch a row."""
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        """-> (N,), higher = more suspicious; compared with the same score on benign traffic."""
         ...
 
-    def judge(self, sketches: tuple[Sketch, ...], history: History) -> Array:
-        """-> (N,), higher = more suspicious; compared with the same score on benign traffic."""
+
+@runtime_checkable
+class AnswerMonitor(Protocol):
+    """Judges each row by what came before it and by the model's answer."""
+
+    def judge_answers(self, rows: tuple[Seen, ...], past: Past, probs: Array) -> Array:
+        """probs: (N, C) rows that sum to 1 (of a model that answers with labels: 0 and 1) -> (N,)."""
+        ...
+
+
+@runtime_checkable
+class WindowMonitor(Protocol):
+    """Judges a caller's latest rows together, once `window` further ones were answered."""
+
+    @property
+    def window(self) -> int:
+        """How many rows one judgement is about, at most 256; no row is in two."""
+        ...
+
+    def judge_window(self, recent: Recent) -> float:
+        """`window` rows -> a score, higher = more suspicious; compared with windows of benign traffic."""
         ...
 
 

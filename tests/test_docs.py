@@ -92,8 +92,8 @@ def test_the_library_page(fitted: Path, predict, capsys: pytest.CaptureFixture[s
     exec(engine.replace("profile/", f"{fitted}/profile/"), space)
     assert capsys.readouterr().out.startswith("allow []")
     body = textwrap.indent("import time\n" + store.replace("...", ""), "    ")
-    exec(f"async def page():\n{body}\n    return histories", space)
-    assert set(asyncio.run(space["page"]())) == {"fingerprint"}
+    exec(f"async def page():\n{body}\n    return history", space)
+    assert len(asyncio.run(space["page"]()).matches) == 2
 
 
 def test_the_api_page(

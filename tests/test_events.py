@@ -73,6 +73,12 @@ def test_event_of_a_conclusion():
                 "error": None,
             },
         ],
+        "level": "clear",
+        "former_level": "clear",
+        "caller_rows": 0,
+        "links": [],
+        "clusters": [],
+        "evidence": [],
     }
 
 

@@ -57,7 +57,9 @@ def test_a_file(tmp_path, file, clean, capsys):
     assert (space.layout, space.low, space.high, space.certain) == ("nchw", (0.0,), (1.0,), True)
     assert (profile.output_name, profile.meaning, profile.classes) == ("logits", "logits", 4)
     assert set(profile.stages) >= {"detector/feature_squeezing", "monitor/fingerprint"}
-    assert all(own.calibration.scores.size == 240 for own in profile.stages.values())
+    sizes = {key: own.calibration.scores.size for key, own in profile.stages.items()}
+    assert all(size == 240 for key, size in sizes.items() if key.startswith("detector/"))
+    assert sizes["monitor/fingerprint"] == 480  # and as many frames
     notes = profile.notes
     assert (notes["clean_count"], notes["calibration"], notes["held_out"], notes["seed"]) == (300, 240, 60, 0)
     flagged = round(notes["held_out_false_positive_rate"] * 60)
@@ -88,9 +90,9 @@ def test_json_is_the_report(tmp_path, file, clean, capsys):
     assert report["digest"] == profile.digest
     assert report["input"]["layout"] == "nchw"
     assert report["false_positive_rate"]["rows"] == 60
-    assert report["stages"]["monitor/fingerprint"]["options"]["hashes"] == 50
+    assert report["stages"]["monitor/fingerprint"]["options"]["explained"] == 0.4
     assert report["stages"]["detector/feature_squeezing"]["held_out"]["rows"] == 60
-    assert report["caller_p_values"] == {"fingerprint": 1.0}
+    assert report["caller_p_values"]["fingerprint"] == 1.0
     assert report["clean"]["calibration"] == 240
     assert report["warnings"] == []
 
@@ -217,7 +219,7 @@ def test_stages_and_their_options(tmp_path, file, clean):
     profile = fitted(tmp_path, "--model", file, "--clean", clean, *chosen)
     assert {key: dict(own.options) for key, own in profile.stages.items()} == {
         "detector/feature_squeezing": {"squeezers": ["median_2"]},
-        "monitor/fingerprint": {"window": 0, "stride": 1, "step": 50, "hashes": 50},
+        "monitor/fingerprint": {"explained": 0.4},
     }
 
 
@@ -232,7 +234,7 @@ models:
     mode: enforce
     false_positive_rate: 0.02
     detectors: [{{stage: feature_squeezing, options: {{squeezers: [bit_depth_2, median_3]}}}}]
-    monitors: [{{stage: fingerprint, options: {{window: 10}}}}]
+    monitors: [{{stage: fingerprint, options: {{explained: 0.3}}}}]
     outputs: [{{stage: label_only}}]
 """
     )
@@ -262,7 +264,7 @@ models:
         ("monitor/fingerprint=[1]", "the options must be a YAML mapping"),
         ("monitor/fingerprint={a", "the options must be a YAML mapping"),
         ("monitor/nobody", "no monitor is called 'nobody'"),
-        ("monitor/fingerprint={step: 0}", "options.step"),
+        ("monitor/fingerprint={explained: 2}", "options.explained"),
     ],
 )
 def test_stages_that_are_none(capsys, file, clean, stage, words):
@@ -335,7 +337,7 @@ def test_vectors(tmp_path, capsys):
     np.save(tmp_path / "clean.npy", clean_images(120).reshape(120, 64))
     profile = fitted(tmp_path, "--model", file, "--clean", tmp_path / "clean.npy")
     assert profile.space.layout == "vector"
-    assert set(profile.stages) == {"monitor/fingerprint"}
+    assert set(profile.stages) == {"monitor/fingerprint", "monitor/similarity_graph", "monitor/update_direction"}
     shown = " ".join(capsys.readouterr().out.split())
     assert "if they are images, --image-shape H,W,C tells" in shown
     assert "left out: detector/feature_squeezing: it works on images" in shown

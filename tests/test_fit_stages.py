@@ -13,13 +13,17 @@ from guard import registry
 from guard.detectors.feature_squeezing import FeatureSqueezing
 from guard.fit_clean import FitError
 from guard.fit_learn import Given, put_to_work
-from guard.fit_stages import Chosen, Wanted, at_once, calibrate, check_count, choose
+from guard.fit_monitors import at_once
+from guard.fit_stages import SECRET, Chosen, Wanted, calibrate, check_count, choose
 from guard.fit_subject import Subject
 from guard.monitors.fingerprint import Fingerprint
 from guard.profile import Space
 from guard.settings import ConfigError
+from guard.sketching import Sketcher
 from guard.types import Array, TensorSpec
 from tests.fit_world import Pretended, clean_images, logits_of
+
+HOW = {"sketcher": Sketcher(SECRET), "classes": 3}
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,10 @@ class TestChoice:
                 fitting(wanted, of[0])
 
     def test_options_are_checked(self):
-        (chosen,), _ = choose([Wanted("monitor", "fingerprint", {"window": 8})], subject()[0], ())
-        assert chosen.impl == Fingerprint(window=8)
-        with pytest.raises(ConfigError, match=r"options\.windows: unknown option"):
-            choose([Wanted("monitor", "fingerprint", {"windows": 8})], subject()[0], ())
+        (chosen,), _ = choose([Wanted("monitor", "fingerprint", {"explained": 0.2})], subject()[0], ())
+        assert chosen.impl == Fingerprint(explained=0.2)
+        with pytest.raises(ConfigError, match=r"options\.explains: unknown option"):
+            choose([Wanted("monitor", "fingerprint", {"explains": 0.2})], subject()[0], ())
         with pytest.raises(ConfigError, match="no detector is called 'nobody'"):
             choose([Wanted("detector", "nobody")], subject()[0], ())
 
@@ -131,7 +135,7 @@ class TestScores:
         of, served = subject(bounds=255.0, space=Space("nchw", (0.0,), (255.0,), certain=True))
         chosen = fitting(Wanted("detector", "brightness"), of)
         rows = np.array([3, 0, 7])
-        scores = calibrate(of, chosen, rows, quiet)["detector/brightness"]
+        scores = calibrate(of, chosen, rows, quiet, **HOW)["detector/brightness"]
         np.testing.assert_allclose(scores, clean_images(40)[rows].mean(axis=(1, 2)), rtol=1e-5)
         assert served.rows == 0  # nobody compares answers, so nobody asked
 
@@ -140,7 +144,7 @@ class TestScores:
         chosen = fitting(Wanted("detector", "feature_squeezing"), of)
         told = []
         rows = np.arange(299, -1, -1)
-        scores = calibrate(of, chosen, rows, lambda *news: told.append(news))["detector/feature_squeezing"]
+        scores = calibrate(of, chosen, rows, lambda *news: told.append(news), **HOW)["detector/feature_squeezing"]
         x = clean_images(300)[::-1][..., None]
         views = FeatureSqueezing().views(x)
         probs, *seen = (softmax(logits_of(form), axis=1) for form in (x, *views))
@@ -149,25 +153,6 @@ class TestScores:
         assert wanted.std() > 0.001
         assert served.rows == 3 * 300
         assert told == [("calibrating", done, 300) for done in (0, 128, 256, 300)]
-
-    def test_a_monitors_are_matches_among_other_rows(self):
-        """Rows 0 and 1 are near, so are 2 and 7, which lie in one fold and are not matched: 2 = 7 modulo 5."""
-        of, _ = subject(20)
-        x = np.random.default_rng(0).random((20, 1, 8, 8)).astype(np.float32)
-        for one, other in ((0, 1), (2, 7)):
-            x[other] = x[one]
-            x[other, 0, 0, 0] = 1.0 - x[one, 0, 0, 0]
-        of = Subject(of.served, "x", {"x": x}, GREY, "y", "logits")
-        chosen = fitting(Wanted("monitor", "fingerprint"), of)
-        scores = calibrate(of, chosen, np.arange(20), quiet)["monitor/fingerprint"]
-        assert (scores[:2] > 0.5).all()
-        assert (scores[2:] < 0.1).all()
-
-    @pytest.mark.parametrize("count", [1, 2, 4])
-    def test_a_monitors_with_next_to_nothing(self, count):
-        of, _ = subject(count)
-        chosen = fitting(Wanted("monitor", "fingerprint"), of)
-        assert calibrate(of, chosen, np.arange(count), quiet)["monitor/fingerprint"].shape == (count,)
 
     def test_encoded_images_are_sent_as_they_are_and_views_in_their_format(self):
         x = (clean_images(6) * 255).astype(np.uint8)
@@ -186,7 +171,7 @@ class TestScores:
         space = Space("encoded", (0.0,), (255.0,), certain=True, image_shape=(8, 8, 1))
         of = Subject(served, "x", {"x": files[:, None]}, space, "y", "logits")
         chosen = fitting(Wanted("detector", "feature_squeezing", {"squeezers": ["bit_depth_1"]}), of)
-        scores = calibrate(of, chosen, np.arange(6), quiet)["detector/feature_squeezing"]
+        scores = calibrate(of, chosen, np.arange(6), quiet, **HOW)["detector/feature_squeezing"]
         original, view = sent
         assert original.ravel().tolist() == files.tolist()
         assert [f[:3] for f in view.ravel()] == [f[:3] for f in files]
@@ -202,7 +187,7 @@ class TestScores:
         for y, words in (({"y": np.full((40, 4), np.nan)}, "finite"), ({"z": np.zeros((40, 4))}, "without output 'y'")):
             broken = Subject(Pretended(SPEC, lambda _, y=y: y), "x", of.inputs, GREY, "y", "logits")
             with pytest.raises(FitError, match=words):
-                calibrate(broken, chosen, np.arange(40), quiet)
+                calibrate(broken, chosen, np.arange(40), quiet, **HOW)
 
 
 def test_coroutines_that_wait_are_an_error():

@@ -29,6 +29,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_identities": ("source",),
     "guard_audit_events": ("outcome",),
     "guard_store_evicted": ("what",),
+    "guard_store_away": (),
     "guard_watch_lost": (),
     "guard_profile_mismatch": ("model",),
     "guard_drift_distance": ("model", "stage"),

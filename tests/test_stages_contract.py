@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import itertools
+import math
 import tempfile
 from pathlib import Path
 
@@ -12,9 +12,24 @@ import pytest
 
 from guard import networks, registry
 from guard.equipping import NETWORKS, equip, learner_of, needs_of
+from guard.fit_monitors import kept_of, recent_of
+from guard.linking import links
 from guard.profile import stage_key, stage_options
 from guard.settings import build_stage
-from guard.types import AnswerDetector, Detector, History, Match, Material, ViewDetector, VotingPurifier
+from guard.sketching import Sketcher
+from guard.types import (
+    AnswerDetector,
+    AnswerMonitor,
+    Detector,
+    Match,
+    Material,
+    Monitor,
+    Neighbour,
+    Past,
+    ViewDetector,
+    VotingPurifier,
+    WindowMonitor,
+)
 from tests import tiny_networks
 
 registry.load()
@@ -88,7 +103,7 @@ def built(kind, name, form):
             case "purifier", _:
                 stage.purify(x)
             case "monitor", _:
-                stage.sketch(x, SECRET)
+                judged(stage, seen(form))
             case "detector", ViewDetector():
                 stage.views(x)
             case "detector", AnswerDetector():
@@ -259,25 +274,68 @@ def check_views(stage, x):
     check_scores(lambda p, *v: stage.score_views(p, v), probs, *others)
 
 
+def seen(form, *, duplicate=False, near=False):
+    """Each row beside what came before it: nothing, itself, or a row with the same hashes that is not quite it."""
+    sketches = Sketcher(SECRET, every_network(form)["auxiliary"])(rows(form))
+    matches = [
+        Match(sketch.hashes.size, duplicate=True, number=i)
+        if duplicate
+        else Match(sketch.hashes.size, number=i, neighbours=(neighbour(sketch, i),))
+        if near
+        else Match(number=i)
+        for i, sketch in enumerate(sketches)
+    ]
+    return links(sketches, matches)
+
+
+def neighbour(sketch, i):
+    way = np.random.default_rng(i).standard_normal(sketch.position.shape).astype(np.float32)
+    position = sketch.position + 0.01 * np.linalg.norm(sketch.position) * way / np.linalg.norm(way)
+    return Neighbour(1000 + i, sketch.hashes.size, position, 1000 + i, 1, b"somebody")
+
+
+def recent(form, count):
+    sketches = Sketcher(SECRET, every_network(form)["auxiliary"])(material(form).x[:count])
+    probs = material(form).probs[:count]
+    return recent_of(kept_of(sketches, probs, range(count)))
+
+
+def judged(stage, rows_, past=None):
+    past = Past() if past is None else past
+    if isinstance(stage, Monitor):
+        return stage.judge(rows_, past)
+    if isinstance(stage, AnswerMonitor):
+        return stage.judge_answers(rows_, past, answers())
+    assert isinstance(stage, WindowMonitor)
+    return np.zeros(len(rows_))
+
+
 @pytest.mark.parametrize(("name", "form"), stages("monitor"))
 def test_monitors(name, form):
     stage = built("monitor", name, form)
-    (x,) = frozen(rows(form))
-    sketches = stage.sketch(x, SECRET)
-    assert len(sketches) == len(x)
-    again = stage.sketch(x, SECRET) + tuple(itertools.chain(*one_by_one(lambda v: stage.sketch(v, SECRET), x)))
-    for one, other in zip(sketches * 2, again, strict=True):
-        assert one.digest == other.digest
-        assert one.hashes.dtype == np.uint64
-        assert one.hashes.size > 0
-        np.testing.assert_array_equal(one.hashes, other.hashes)
-    assert len({sketch.digest for sketch in sketches}) == len(x)
-    new, seen, retry = (tuple(match for _ in x) for match in (Match(), Match(10**6), Match(10**6, duplicate=True)))
-    scores = [stage.judge(sketches, History(matches)) for matches in (new, seen, retry)]
-    assert all(s.shape == (len(x),) and np.isfinite(s).all() for s in scores)
-    assert (scores[1] > scores[0]).all()
-    assert (scores[2] <= scores[0]).all()
-    assert stage.sketch(x[:0], SECRET) == ()
+    kinds = [kind for kind in (Monitor, AnswerMonitor, WindowMonitor) if isinstance(stage, kind)]
+    assert len(kinds) == 1
+    if kinds == [WindowMonitor]:
+        assert 1 <= stage.window <= 256
+        window = recent(form, stage.window)
+        score = stage.judge_window(window)
+        assert math.isfinite(score)
+        assert score == stage.judge_window(window)
+        return
+    for past in (Past(), Past(rows=40, recent=recent(form, 40))):
+        for some in (seen(form), seen(form, near=True), seen(form, duplicate=True)):
+            scores = judged(stage, some, past)
+            assert scores.shape == (len(some),)
+            assert np.isfinite(scores).all()
+            np.testing.assert_array_equal(scores, judged(stage, some, past))
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "similarity_graph"])
+def test_near_repeats_are_more_suspicious_than_new_rows_and_exact_ones(name):
+    stage = built("monitor", name, "grey")
+    new, near, retry = (judged(stage, seen("grey", **how)) for how in ({}, {"near": True}, {"duplicate": True}))
+    assert (near > new).all()
+    assert (retry <= new).all()
 
 
 @pytest.mark.parametrize("name", registry.names("output"))

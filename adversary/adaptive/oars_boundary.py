@@ -22,6 +22,7 @@ from adversary.walks import approach
 _TRIALS = 10
 _FEW, _MANY = 0.2, 0.5  # adversarial shares between which a step stays
 _TINY = 1e-12
+_FAR = 1e6  # times the distance: as good as sideways
 
 
 def attack(
@@ -90,7 +91,8 @@ def _sphere(meter: Meter, x: Array, point: Array, step: _Step, samples: int, rng
 
 
 def _around(x: Array, point: Array, size: float, noise: Array) -> Array:
-    """(K, ...) noise -> points on the sphere around x, clipped to [0, 1]."""
+    """(K, ...) noise -> points on the sphere around x, clipped to [0, 1]. size: grows without end under refusals."""
+    size = min(size, _FAR)
     towards = x - point
     distance = max(float(np.linalg.norm(towards)), _TINY)
     unit = towards / distance

@@ -100,7 +100,7 @@ def _gathered(parts: Iterable[Sequence[float]]) -> Array:
 def _one(engine: Engine, upstream: stagework.Upstream, x: Array) -> Conclusion:
     """What the proxy does with one call."""
     query = engine.admit(Query(x=x, caller="bench", model=engine.settings.name, decision_id="bench"))
-    decision = engine.decide(query, {})
+    decision = engine.decide(query, None)
     views = tuple(upstream.answers(view) for view in decision.views)
     return engine.conclude(decision, Answer(upstream.answers(x), views))
 

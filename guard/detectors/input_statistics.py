@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guard.detectors._features import FEWEST_ROWS, whitening_of
 from guard.detectors._statistics import IMAGES, statistics_of
+from guard.features import FEWEST_ROWS, whitening_of
 from guard.registry import register
 from guard.types import Array, Equipment, Material
 

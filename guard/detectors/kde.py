@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from guard.detectors._features import AUXILIARY, FEWEST_ROWS, at_work, features_of, learn_features, squared_distances
+from guard.features import AUXILIARY, FEWEST_ROWS, at_work, features_of, learn_features, squared_distances
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Network
 

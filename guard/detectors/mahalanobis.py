@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from guard.detectors._features import AUXILIARY, at_work, features_of, learn_features, squared_distances, whitening_of
+from guard.features import AUXILIARY, at_work, features_of, learn_features, squared_distances, whitening_of
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Network
 

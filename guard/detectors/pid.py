@@ -23,8 +23,8 @@ import numpy as np
 from pydantic import Field
 
 from guard.detectors._answers import jensen_shannon, log_of, log_softmax
-from guard.detectors._features import AUXILIARY, FEWEST_ROWS, logits_of
 from guard.detectors._odds import learn_odds, log_odds
+from guard.features import AUXILIARY, FEWEST_ROWS, logits_of
 from guard.registry import register
 from guard.types import Array, Equipment, Material, Network
 

@@ -1,4 +1,4 @@
-"""Guard's own API over gRPC: Inspect, Watch, Status, with health and reflection, all behind the bearer token.
+"""Guard's own API over gRPC, with health and reflection, all behind the bearer token.
 
 Keep it on loopback: the token travels as it is.
 """
@@ -16,9 +16,9 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from guard import audit
+from guard import audit, events
 from guard.audit import TooManyReaders
-from guard.proxy import admin_messages, record
+from guard.proxy import admin_callers, admin_messages, record
 from guard.proxy.admin_http import has_token
 from guard.proxy.admin_messages import Guarded
 from guard.proxy.inspection import Inspection
@@ -91,7 +91,7 @@ class _Service:
             model.engine, model.profile, model.settings, runtime.settings.limits, runtime.store, self._compute
         )
         try:
-            conclusion, response = await inspection.run(request, secrets.token_hex(16), time.monotonic())
+            conclusion, response = await inspection.run(request, secrets.token_hex(16), time.time())
         except InvalidQuery as error:
             await _abort(context, Code.INVALID_ARGUMENT, str(error))
         except Exception:  # noqa: BLE001 - its text must not reach a client
@@ -117,6 +117,45 @@ class _Service:
     async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: ARG002, N802
         runtime = self._runtime()
         return admin_messages.status(runtime.settings, runtime.models, runtime.started)
+
+    async def _models(self, name: str, context: Any) -> tuple[str, ...]:
+        models = self._runtime().models
+        if name and name not in models:
+            await _abort(context, Code.NOT_FOUND, "there is no such model")
+        return (name,) if name else tuple(models)
+
+    async def ListCallers(self, request: pb.ListCallersRequest, context: Any) -> pb.ListCallersResponse:  # noqa: N802
+        models = await self._models(request.model, context)
+        try:
+            return await admin_callers.listed(self._runtime().store, models, request)
+        except OSError:
+            await _abort(context, Code.UNAVAILABLE, "the store is away")
+
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:  # noqa: N802
+        models, runtime = await self._models(request.model, context), self._runtime()
+        if not request.decision_id and not request.caller:
+            await _abort(context, Code.INVALID_ARGUMENT, "a decision's id or a caller is needed")
+        try:
+            explained = await admin_callers.explained(runtime.journal, runtime.store, models, request)
+        except OSError:
+            await _abort(context, Code.UNAVAILABLE, "the store is away")
+        if explained is None:
+            await _abort(context, Code.NOT_FOUND, "nothing is kept of it here")
+        return explained
+
+    async def Forgive(self, request: pb.ForgiveRequest, context: Any) -> pb.ForgiveResponse:  # noqa: N802
+        if not request.model:
+            await _abort(context, Code.INVALID_ARGUMENT, "a model is needed")
+        await self._models(request.model, context)
+        runtime = self._runtime()
+        try:
+            forgiven = await runtime.store.forget(request.model, request.caller)
+        except OSError:
+            await _abort(context, Code.UNAVAILABLE, "the store is away")
+        if forgiven:
+            runtime.journal.forgive(request.model, request.caller)
+            runtime.audit.record(audit.Forgiven(time.time(), request.caller[: events.MAX_NAME], request.model))
+        return pb.ForgiveResponse(forgiven=forgiven)
 
 
 def _record(runtime: Runtime, conclusion: Conclusion, request: pb.InspectRequest) -> None:

@@ -37,6 +37,7 @@ _RESTART = (
     "listen",
     "admin",
     "history",
+    "audit.max_explained",
     "secret_file",
     "limits.max_request_bytes",
     "limits.max_response_bytes",

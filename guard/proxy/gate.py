@@ -135,7 +135,8 @@ class Gate:
             return await answer(self._rejected(runtime, "queued_too_long", status.late()))
         try:
             try:
-                reply = await handle(Ticket(caller, secrets.token_hex(16), metadata, deadline))
+                cohorts = () if call.path in methods.URGENT else runtime.cohorts.of(call)
+                reply = await handle(Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts))
             except TimeoutError:
                 reply = status.late()
             return await answer(reply)

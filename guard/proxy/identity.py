@@ -25,6 +25,7 @@ from guard.reloading import Reloading
 from guard.settings import ConfigError
 
 MAX_IDENTITY = 256
+GLOBAL = "global"
 _SPIFFE = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
 _KNOWN_KEY = re.compile(r"(\S{1,256})\s+([0-9a-fA-F]{64})")
 
@@ -65,6 +66,43 @@ class Chain:
         return None
 
 
+class Cohorts:
+    """The groups that a caller is counted in: `global`, and those of the settings. Raises ConfigError."""
+
+    def __init__(self, settings: s.Identity, count: Count = lambda _: None) -> None:
+        self._sources = tuple(
+            _cohort(source, count, f"identity.cohorts.{i}") for i, source in enumerate(settings.cohorts)
+        )
+
+    def of(self, call: Call) -> tuple[str, ...]:
+        """Their names."""
+        found = (source(call) for source in self._sources)
+        return (GLOBAL, *(name for name in found if name))
+
+
+def _cohort(source: s.CohortSource, count: Count, path: str) -> Source:
+    if isinstance(source, s.NetworkCohort):
+        return lambda call: _network(call.peer.address, source.ipv4_prefix, source.ipv6_prefix)
+    trusted = _peers(source.trusted_peers, path)
+    return lambda call: _header(call, source, trusted, count)
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
+    ip = None if is_unix(address) else ip_of(address)
+    if ip is None:
+        return None
+    prefix = ipv4_prefix if ip.version == 4 else ipv6_prefix  # noqa: PLR2004 - IPv4
+    return f"network:{ipaddress.ip_network((ip, prefix), strict=False)}"
+
+
+def _peers(ranges: tuple[str, ...], path: str) -> Peers:
+    try:
+        return Peers(ranges)
+    except ValueError as error:
+        raise ConfigError(f"{path}.trusted_peers", str(error)) from None
+
+
 def _build(source: s.IdentitySource, secret: bytes, count: Count, path: str) -> Source:
     match source:
         case s.SpiffeIdentity():
@@ -77,10 +115,7 @@ def _build(source: s.IdentitySource, secret: bytes, count: Count, path: str) -> 
         case s.ApiKeyIdentity():
             return _api_key(source, secret, count)
         case s.HeaderIdentity():
-            try:
-                trusted = Peers(source.trusted_peers)
-            except ValueError as error:
-                raise ConfigError(f"{path}.trusted_peers", str(error)) from None
+            trusted = _peers(source.trusted_peers, path)
             return lambda call: _header(call, source, trusted, count)
         case s.PeerIdentity():
             return lambda call: _peer(call, source)
@@ -176,7 +211,7 @@ def _known(keys: Mapping[bytes, str], raw: bytes) -> str | None:
     return name
 
 
-def _header(call: Call, settings: s.HeaderIdentity, trusted: Peers, count: Count) -> str | None:
+def _header(call: Call, settings: s.HeaderIdentity | s.HeaderCohort, trusted: Peers, count: Count) -> str | None:
     value = _one(call, settings.header, "header", count)
     if value is None:
         return None

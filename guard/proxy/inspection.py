@@ -84,15 +84,17 @@ class Inspection:
             raise InvalidQuery(f"a caller has at most {MAX_CALLER} characters")
         caller, scope = request.caller or ANONYMOUS, self.model.name
         given = await self.compute(lambda: read_input(request.input, self.profile, self.model, self.limits))
-        raw = Query(given.x, caller, scope, decision_id)
+        raw = Query(given.x, caller, scope, decision_id, now=now)
         query = await self.compute(lambda: self.engine.admit(raw))
         sketches = await self.compute(lambda: self.engine.sketch(query))
-        histories = await self.store.exchange(scope, caller, sketches, now, remember=request.remember)
-        decision = await self.compute(lambda: self.engine.decide(query, histories, sketches))
-        if request.remember and decision.evidence:
-            await self.store.credit(scope, caller, decision.evidence, now)
+        history = await self.store.exchange(scope, caller, (), sketches, now, remember=request.remember)
+        decision = await self.compute(lambda: self.engine.decide(query, history, sketches))
+        if request.remember and not decision.update.empty:
+            await self.store.credit(scope, caller, (), decision.update, now)
         answer = self._answer(request, decision)
         conclusion = await self.compute(lambda: self._conclude(decision, answer))
+        if request.remember and not conclusion.update.empty:
+            await self.store.credit(scope, caller, (), conclusion.update, now)
         return conclusion, await self.compute(lambda: self._respond(request, given, decision, conclusion))
 
     def _answer(self, request: pb.InspectRequest, decision: Decision) -> Answer | None:

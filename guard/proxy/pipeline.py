@@ -28,7 +28,8 @@ from guard.proxy.record import as_decided, is_recorded
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
-from guard.types import Action, Conclusion, Decision, Finding, Histories, InvalidQuery, Mode, OnError, Query
+from guard.types import Action, Conclusion, Decision, Finding, History, InvalidQuery, Mode, OnError, Query, Update
+from guard.watching import unanswered
 from guard.wire import messages
 from guard.wire.messages import Inference, InvalidAnswer
 
@@ -41,12 +42,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One request's surroundings. deadline: on the event loop's clock. metadata: what travels on."""
+    """One request's surroundings. deadline: on the event loop's clock. metadata: what travels on.
+
+    cohorts: the groups that the caller belongs to.
+    """
 
     caller: str
     decision_id: str
     metadata: Metadata
     deadline: float
+    cohorts: tuple[str, ...] = ()
 
     @property
     def left_s(self) -> float:
@@ -181,28 +186,49 @@ class Pipeline:
         engine, profile, ticket, store = model.engine, model.profile, opened.ticket, self.runtime.store
         assert engine is not None  # noqa: S101 - seen by the caller
         assert profile is not None  # noqa: S101
-        query = Query(np.zeros(0), ticket.caller, model.name, ticket.decision_id)
+        query = Query(np.zeros(0), ticket.caller, model.name, ticket.decision_id, now=time.time())
         looked = await opened.budget.run(
             case.look, opened.inference, profile, model.settings, self._limits, engine, query
         )
-        histories: Histories = {}
+        history: History | None = None
         if looked.sketches:
             try:
-                exchanged = store.exchange(model.name, ticket.caller, looked.sketches, time.monotonic())
-                histories = await opened.budget.wait(exchanged)
+                exchanged = store.exchange(model.name, ticket.caller, ticket.cohorts, looked.sketches, query.now)
+                history = await opened.budget.wait(exchanged)
             except (OSError, RuntimeError) as error:  # the monitors' findings carry it
                 _log.warning("the store failed: %s", type(error).__name__)
 
         audit, how = self.runtime.settings.audit, self._how(model)
 
         def decide() -> Plan:
-            decision = engine.decide(looked.query, histories, looked.sketches)
+            decision = engine.decide(looked.query, history, looked.sketches)
             return case.plan(opened.inference, profile, looked, decision, how, digest=is_recorded(audit, decision))
 
         made = await opened.budget.run(decide)
-        if made.decision.evidence:
-            await store.credit(model.name, ticket.caller, made.decision.evidence, time.monotonic())
+        await self._credit(opened, made.decision.update)
         return made
+
+    async def _credit(self, opened: Opened, update: Update) -> None:
+        """Tell the store; nobody waits for one that is elsewhere."""
+        if self.runtime.store.local:
+            await self._tell(opened, update)
+        else:
+            self.spawn_credit(opened, update)
+
+    def spawn_credit(self, opened: Opened, update: Update) -> None:
+        """Tell the store, in the background."""
+        if not update.empty and not self.runtime.shared.background.spawn(self._tell(opened, update)):
+            self._metrics.uninspected.labels(opened.label, "background_full").inc()
+
+    async def _tell(self, opened: Opened, update: Update) -> None:
+        """What the store cannot take is lost, and said."""
+        if update.empty or opened.model is None:
+            return
+        ticket = opened.ticket
+        try:
+            await self.runtime.store.credit(opened.model.name, ticket.caller, ticket.cohorts, update, time.time())
+        except (OSError, RuntimeError) as error:
+            _log.warning("the store failed: %s", type(error).__name__)
 
     def _how(self, model: GuardedModel) -> How:
         reads = model.engine is not None and model.engine.holds_answers
@@ -338,6 +364,7 @@ class Pipeline:
             stuck = self.stuck(opened, error)
             return stuck if isinstance(stuck, Reply) else original
         self.record(opened, made, conclusion)
+        await self._credit(opened, conclusion.update)
         if conclusion.action is Action.DENY:
             return status.refused()
         chosen = standby if conclusion.use_standby and standby is not None else original
@@ -351,8 +378,11 @@ class Pipeline:
         if made is None or model is None:
             return
         failed = original is not None and original.code != Code.OK
-        if failed or model.engine is None or not model.engine.reads_answers:
+        unseen = original is None and not made.decision.views and not self._how(model).reads
+        if failed or unseen or model.engine is None or not model.engine.reads_answers:
             self.record(opened, made, as_decided(made.decision))
+            if unseen:
+                self.spawn_credit(opened, unanswered(made.decision.seen))
         elif self.runtime.shared.background.spawn(self._conclude_later(opened, made, original)):
             self.runtime.calls += 1  # it is not retired before
         else:
@@ -363,6 +393,7 @@ class Pipeline:
         conclusion = as_decided(made.decision)
         try:
             conclusion, _ = await self.conclude(opened, made, original, opened.route.timeout_s)
+            await self._credit(opened, conclusion.update)
         except TimeoutError:
             self._metrics.uninspected.labels(opened.label, "inspection_timeout").inc()
         finally:

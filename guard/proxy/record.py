@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
-from guard.audit import Broadcast, Event, sampled
+from guard.audit import Broadcast, Event, Forgiven, sampled
+from guard.events import former_level
+from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.settings import Audit
 from guard.types import Action, Conclusion, Decision
@@ -11,7 +13,7 @@ from guard.types import Action, Conclusion, Decision
 class Log(Protocol):
     """Where events go; `guard.audit.Audit` is one."""
 
-    def record(self, event: Event) -> None:
+    def record(self, event: Event | Forgiven) -> None:
         """Keep the event. Never blocks."""
         ...
 
@@ -34,6 +36,11 @@ class Runtime(Protocol):
         """Who watches."""
         ...
 
+    @property
+    def journal(self) -> Journal:
+        """What can be explained."""
+        ...
+
 
 def record(runtime: Runtime, label: str, event: Event) -> None:
     """label: the model's name for metrics, from a closed list."""
@@ -45,12 +52,14 @@ def record(runtime: Runtime, label: str, event: Event) -> None:
         if finding.error is not None:
             metrics.stage_errors.labels(label, finding.stage).inc()
     runtime.audit.record(event)
+    runtime.journal.record(event)
     runtime.watchers.publish(event)
 
 
 def is_recorded(settings: Audit, decision: Decision) -> bool:
     """Whether an event may be written of the decision, as far as can be said before the answer."""
     plain = decision.would_be is Action.ALLOW and decision.action is Action.ALLOW
+    plain = plain and decision.level <= former_level(decision)
     return not plain or bool(decision.views) or sampled(decision.query.decision_id, settings.sample_allowed)
 
 

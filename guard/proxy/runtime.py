@@ -17,17 +17,21 @@ from typing import Any
 from guard import config
 from guard.audit import Audit, Broadcast, Event
 from guard.engine import Engine
+from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
 from guard.proxy.background import Background
 from guard.proxy.embedded import EmbeddedUpstream
-from guard.proxy.identity import Chain
+from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
 from guard.proxy.upstream import RemoteUpstream
 from guard.reloading import fingerprint
-from guard.settings import ConfigError, Limits, Model, Settings, Upstream
+from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
+from guard.stores.client import Server
+from guard.stores.fallback import FallbackStore
 from guard.stores.memory import MemoryStore
+from guard.stores.valkey import ValkeyStore
 from guard.types import OnError, Store
 
 MIN_SECRET_BYTES = 16
@@ -47,8 +51,9 @@ class Shared:
     """
 
     metrics: Metrics
-    store: MemoryStore
+    store: MemoryStore | FallbackStore
     watchers: Broadcast[Event]
+    journal: Journal
     secret: bytes
     admission: Admission
     probes: Admission
@@ -66,21 +71,40 @@ class Shared:
 def share(settings: Settings) -> Shared:
     """Raises ConfigError."""
     metrics, limits, history = Metrics(), settings.limits, settings.history
-    store = MemoryStore(
-        max_entries=history.max_entries,
-        max_callers=history.max_callers,
-        ttl_s=history.ttl_s,
-        on_evict=lambda what: metrics.store_evicted.labels(what).inc(),
-    )
+    store = _store(history, metrics)
     return Shared(
         metrics=metrics,
         store=store,
         watchers=Broadcast(metrics),
+        journal=Journal(settings.audit.max_explained),
         secret=_secret(settings),
         admission=Admission(limits.max_concurrent_calls, limits.max_queued_calls, metrics),
         probes=Admission(MAX_PROBES, 0, metrics),
         background=Background(limits.max_concurrent_calls),
     )
+
+
+def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
+    """Raises ConfigError."""
+    bounds: dict[str, Any] = {
+        "max_entries": history.max_entries,
+        "max_callers": history.max_callers,
+        "ttl_s": history.ttl_s,
+        "on_evict": lambda what: metrics.store_evicted.labels(what).inc(),
+    }
+    if history.store == "memory":
+        return MemoryStore(**bounds)
+    plain = history.valkey.model_dump(exclude={"timeout_s", "on_away"})
+    try:
+        shared = ValkeyStore(Server(**plain), timeout_s=history.valkey.timeout_s, **bounds)
+    except ImportError:
+        raise ConfigError(
+            "history.store", "valkey needs the extra `valkey`: pip install 'guard-sidecar[valkey]'"
+        ) from None
+    except ValueError as error:
+        raise ConfigError("history.valkey", str(error)) from None
+    own = MemoryStore(**bounds) if history.valkey.on_away == "local" else None
+    return FallbackStore(shared, own, on_away=lambda away: metrics.store_away.set(float(away)))
 
 
 def _secret(settings: Settings) -> bytes:
@@ -107,6 +131,7 @@ class Runtime:
     routes: Mapping[Any, Route]
     default: Route
     identity: Chain
+    cohorts: Cohorts
     audit: Audit
     pool: ThreadPoolExecutor
     readers: ThreadPoolExecutor
@@ -127,6 +152,11 @@ class Runtime:
     def watchers(self) -> Broadcast[Event]:
         """Who watches decisions."""
         return self.shared.watchers
+
+    @property
+    def journal(self) -> Journal:
+        """What can be explained."""
+        return self.shared.journal
 
     @property
     def secret(self) -> bytes:
@@ -200,6 +230,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         identity = Chain(
             settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc()
         )
+        cohorts = Cohorts(settings.identity, lambda source: shared.metrics.identities.labels(source).inc())
         audit = former.audit if former and former.settings.audit == settings.audit else _audit(settings, shared)
     except BaseException:
         for route in made.values():
@@ -213,6 +244,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         routes=routes,
         default=default,
         identity=identity,
+        cohorts=cohorts,
         audit=audit,
         pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
         readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),

@@ -9,7 +9,19 @@ import numpy as np
 from guard.calibration import Calibration
 from guard.profile import Profile, Space, StageFit, stage_key, stage_options
 from guard.settings import Model
-from guard.types import Array, Bools, Equipment, History, Kind, Material, ModelMetadata, Sketch, TensorSpec
+from guard.types import (
+    Array,
+    Bools,
+    Equipment,
+    Kind,
+    Level,
+    Material,
+    ModelMetadata,
+    Past,
+    Recent,
+    Seen,
+    TensorSpec,
+)
 
 METADATA = ModelMetadata(
     "m", ("1",), "onnxruntime_onnx", (TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y", "FP32", (-1, 3)),)
@@ -92,15 +104,57 @@ class OverlapMonitor:
 
     broken: str = ""
 
-    def sketch(self, x: Array, secret: bytes) -> tuple[Sketch, ...]:
-        if self.broken == "sketch":
-            raise RuntimeError
-        if self.broken == "count":
-            return ()
-        return tuple(Sketch(row.tobytes(), row.view(np.uint32).astype(np.uint64)) for row in x.reshape(len(x), -1))
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        if self.broken == "raise":
+            raise RuntimeError("secret detail of the client's data")
+        overlaps = np.array([row.match.overlap for row in rows], dtype=np.float64)
+        return overlaps[:0] if self.broken == "count" else overlaps
 
-    def judge(self, sketches: tuple[Sketch, ...], history: History) -> Array:
-        return np.array([match.overlap for match in history.matches], dtype=np.float64)
+
+@dataclass(frozen=True)
+class ClusterMonitor:
+    """Scores a row by how near it lies to another; speaks against the cluster that it joins."""
+
+    credits: ClassVar[str] = "component"
+    broken: bool = False
+
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        if self.broken:
+            raise RuntimeError
+        return np.array([0.0 if row.link is None else 1.0 / (1.0 + row.link.distance) for row in rows])
+
+    def joins(self, seen: Seen) -> bool:
+        return seen.link is not None and seen.link.distance < 1.0
+
+
+@dataclass(frozen=True)
+class UnsureMonitor:
+    """One less the largest probability of the answer."""
+
+    def judge_answers(self, rows: tuple[Seen, ...], past: Past, probs: Array) -> Array:
+        return np.asarray(1.0 - probs.max(axis=1))
+
+
+@dataclass(frozen=True)
+class OneClassMonitor:
+    """The share of the commonest answer among a caller's latest rows."""
+
+    window: int = 8
+    broken: bool = False
+
+    def judge_window(self, recent: Recent) -> float:
+        return np.nan if self.broken else float(np.bincount(recent.labels).max() / len(recent))
+
+
+@dataclass(frozen=True)
+class BudgetMonitor:
+    """How many rows a caller has had answers to: a measure, and no test."""
+
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        return np.full(len(rows), float(past.rows))
+
+    def level(self, score: float) -> Level:
+        return Level.SUSPECT if score >= 100 else Level.CLEAR
 
 
 @dataclass(frozen=True)
@@ -210,6 +264,10 @@ STAGES: dict[tuple[Kind, str], type[Any]] = {
     ("purifier", "test_halve"): Halve,
     ("purifier", "test_broken"): BrokenPurifier,
     ("monitor", "test_overlap"): OverlapMonitor,
+    ("monitor", "test_cluster"): ClusterMonitor,
+    ("monitor", "test_unsure"): UnsureMonitor,
+    ("monitor", "test_one_class"): OneClassMonitor,
+    ("monitor", "test_budget"): BudgetMonitor,
     ("detector", "test_surprise"): Surprise,
     ("detector", "test_centred"): Centred,
     ("purifier", "test_ballot"): Ballot,
@@ -258,5 +316,6 @@ def profile_of(
 
 def model_of(**values: Any) -> Model:
     """Settings of one enforcing model at a budget of 10 %, as a file would give them."""
-    tree = {"name": "m", "profile": "p", "mode": "enforce", "false_positive_rate": 0.1, "caller_false_alarm_rate": 0.01}
+    rates = {"false_positive_rate": 0.1, "false_alarms_per_caller_month": 0.01}
+    tree = {"name": "m", "profile": "p", "mode": "enforce"} | rates
     return Model.model_validate(tree | values)

@@ -80,7 +80,7 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
         (model(detectors=[{"stage": "test_mean"}, {"stage": "test_mean"}]), "models.0", "listed twice"),
         (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "purify"}), "models.0", "no purifier"),
         (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "degrade"}), "models.0", "no output protection"),
-        (model(monitors=[{"stage": "test_overlap"}], policy={"on_caller": "degrade"}), "models.0", "no output"),
+        (model(monitors=[{"stage": "test_overlap"}], policy={"on_hostile": "degrade"}), "models.0", "no output"),
     ],
 )
 def test_errors_name_the_key(tmp_path: Path, tree: dict[str, Any], path: str, text: str) -> None:

@@ -7,14 +7,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guard.calibration import log_e_value
 from guard.engine import Engine
+from guard.evidence import Evidence
 from guard.profile import Profile, ProfileError, Space
 from guard.settings import ConfigError
-from guard.types import Action, Answer, Conclusion, Decision, History, InvalidQuery, Match, Mode, Query
+from guard.types import (
+    Action,
+    Alert,
+    Answer,
+    Conclusion,
+    Decision,
+    Finding,
+    History,
+    InvalidQuery,
+    Level,
+    Match,
+    Mode,
+    Past,
+    Query,
+)
 from tests.core.helpers import (
     BrokenDetector,
     BrokenViews,
+    BudgetMonitor,
     ImagesOnly,
     MeanDetector,
     OverlapMonitor,
@@ -54,7 +69,7 @@ def query_of(*rows: list[float], caller: str = "peer:1") -> Query:
 
 def decide(engine: Engine, *rows: list[float], matches: Any = (), history: History | None = None) -> Decision:
     found = matches or tuple(Match() for _ in rows)
-    return engine.decide(query_of(*rows), {"test_overlap": history or History(found)})
+    return engine.decide(query_of(*rows), history or History(found))
 
 
 def conclude(engine: Engine, decision: Decision, views: Any = (), standby: Any = None, y: Any = Y) -> Conclusion:
@@ -103,7 +118,7 @@ def test_the_rate_of_flagged_clean_rows_keeps_the_budget() -> None:
         }
     )
     engine = engine_of(profile, detectors=[*MEAN, *VIEWS])
-    decision = engine.decide(Query(rng.random((4000, 4)), "c", "m", "d"), {})
+    decision = engine.decide(Query(rng.random((4000, 4)), "c", "m", "d"), None)
     first = rng.dirichlet([1, 1, 1], 4000)
     gap = (rng.random((4000, 1)) / 2) * np.array([[1.0, -1.0, 0.0]])
     moved = np.clip(first + gap, 0, None)
@@ -155,15 +170,15 @@ def test_off_is_off() -> None:
 
 def test_the_canary_takes_its_share_of_callers_and_always_the_same() -> None:
     engine = engine_of(detectors=MEAN, purifiers=[{"stage": "test_halve", "when": "always"}], canary=0.25)
-    enforced = [engine.decide(query_of(BAD, caller=f"c{i}"), {}).enforced for i in range(2000)]
+    enforced = [engine.decide(query_of(BAD, caller=f"c{i}"), None).enforced for i in range(2000)]
     assert 0.2 < np.mean(enforced) < 0.3
-    assert enforced == [engine.decide(query_of(BAD, caller=f"c{i}"), {}).enforced for i in range(2000)]
-    outside = engine.decide(query_of(BAD, caller=f"c{enforced.index(False)}"), {})
+    assert enforced == [engine.decide(query_of(BAD, caller=f"c{i}"), None).enforced for i in range(2000)]
+    outside = engine.decide(query_of(BAD, caller=f"c{enforced.index(False)}"), None)
     assert (outside.action, outside.would_be, outside.x) == (Action.ALLOW, Action.DENY, None)
-    inside = engine.decide(query_of(BAD, caller=f"c{enforced.index(True)}"), {})
+    inside = engine.decide(query_of(BAD, caller=f"c{enforced.index(True)}"), None)
     assert inside.action is Action.DENY
     for share, expected in ((0.0, False), (1.0, True)):
-        assert engine_of(detectors=MEAN, canary=share).decide(query_of(BAD), {}).enforced is expected
+        assert engine_of(detectors=MEAN, canary=share).decide(query_of(BAD), None).enforced is expected
 
 
 # --- validation
@@ -171,7 +186,7 @@ def test_the_canary_takes_its_share_of_callers_and_always_the_same() -> None:
 
 def test_invalid_values_end_a_query_where_validation_enforces() -> None:
     engine = engine_of(monitors=OVERLAP)
-    for act in (engine.admit, engine.sketch, lambda q: engine.decide(q, {})):
+    for act in (engine.admit, engine.sketch, lambda q: engine.decide(q, None)):
         with pytest.raises(InvalidQuery):
             act(query_of([np.nan] * 4))
     with pytest.raises(InvalidQuery, match="outside"):
@@ -252,54 +267,128 @@ def test_no_views_are_asked_for_what_is_denied() -> None:
     assert decision.views == ()
 
 
-# --- monitors
+# --- monitors (what they make of a query: test_watching)
 
 
-def test_evidence_adds_up_over_queries_until_the_caller_is_flagged() -> None:
+def of_level(level: Level) -> Past:
+    """The past of a caller whose evidence is as far as this."""
+    p = {Level.CLEAR: 1.0, Level.WATCH: 1e-4, Level.SUSPECT: 1e-5, Level.HOSTILE: 1e-9}[level]
+    alert = Alert(level, 1e9 if level is Level.HOSTILE else 0.0)
+    return Past({"test_overlap": Evidence().add((p,))}, alert)
+
+
+def alert_of(decision: Decision) -> Finding | None:
+    return next((f for f in decision.findings if f.stage == "alert"), None)
+
+
+def test_evidence_adds_up_over_queries_until_the_caller_is_hostile() -> None:
+    engine, past, levels = engine_of(monitors=OVERLAP), Past(), []
+    while not levels or levels[-1] is not Level.HOSTILE:
+        decision = decide(engine, GOOD, history=History((Match(overlap=4, number=1),), caller=past))
+        assert decision.update.evidence == {"test_overlap": (pytest.approx(0.001),)}
+        known = past.evidence.get("test_overlap", Evidence()).add((0.001,))
+        past = replace(past, evidence={"test_overlap": known}, alert=decision.update.alert or past.alert)
+        levels.append(decision.level)
+        assert (decision.action is Action.DENY) == (levels[-1] is Level.HOSTILE)
+    assert levels == sorted(levels)
+    assert 2 <= len(levels) <= 5
+    monitor, alert = decision.findings
+    assert (monitor.kind, monitor.stage, monitor.fired) == ("monitor", "test_overlap", True)
+    assert monitor.p_values[0] == pytest.approx(known.p_value)
+    assert (alert.stage, alert.scores, alert.fired) == ("alert", (3.0,), True)
+    assert decision.suspicious.all()
+
+
+@pytest.mark.parametrize("level", [Level.WATCH, Level.SUSPECT, Level.HOSTILE])
+@pytest.mark.parametrize("action", ["allow", "degrade", "purify", "deny"])
+def test_what_a_level_means_is_the_policys_to_say(level: Level, action: str) -> None:
+    others = {f"on_{other.name.lower()}": "allow" for other in Level if other is not Level.CLEAR}
+    policy = others | {f"on_{level.name.lower()}": action}
+    engine = engine_of(monitors=OVERLAP, purifiers=HALVE, outputs=UNIFORM, policy=policy)
+    decision = decide(engine, GOOD, GOOD, history=History((Match(), Match()), caller=of_level(level)))
+    assert decision.level is level
+    assert decision.action is decision.would_be is Action(action)
+    assert decision.suspicious.tolist() == [action != "allow"] * 2
+    assert (decision.x is not None) == (action == "purify")
+
+
+def test_by_default_only_hostile_callers_are_acted_upon() -> None:
     engine = engine_of(monitors=OVERLAP)
-    history, asked = History((Match(overlap=4),)), 0
-    while decide(engine, GOOD, history=history).action is Action.ALLOW:
-        decision = decide(engine, GOOD, history=history)
-        assert decision.evidence == {"test_overlap": (pytest.approx(log_e_value(0.001)),)}
-        from guard.calibration import Evidence
+    for level in Level:
+        decision = decide(engine, GOOD, history=History((Match(),), caller=of_level(level)))
+        assert decision.action is (Action.DENY if level is Level.HOSTILE else Action.ALLOW)
+        assert (alert_of(decision) is None) == (level is Level.CLEAR)
 
-        evidence = Evidence(history.log_sum, history.count).add(decision.evidence["test_overlap"])
-        history = replace(history, log_sum=evidence.log_sum, count=evidence.count)
-        asked += 1
-    assert 1 <= asked <= 3
-    flagged = decide(engine, GOOD, history=history)
-    assert flagged.findings[0].kind == "monitor"
-    assert flagged.findings[0].p_value <= 0.01
-    assert flagged.suspicious.all()
+
+@pytest.mark.parametrize(("model", "stage"), [("shadow", "enforce"), ("enforce", "shadow"), ("shadow", "shadow")])
+def test_monitors_in_shadow_never_act(model: str, stage: str) -> None:
+    engine = engine_of(mode=model, monitors=[{"stage": "test_overlap", "mode": stage}])
+    decision = decide(engine, GOOD, history=History((Match(),), caller=of_level(Level.HOSTILE)))
+    assert (decision.action, decision.would_be, decision.level) == (Action.ALLOW, Action.DENY, Level.HOSTILE)
+    assert not decision.suspicious.any()
+
+
+def test_a_monitor_in_shadow_does_not_make_a_caller_hostile_where_another_enforces() -> None:
+    twins = profile_of(
+        {
+            ("monitor", "test_overlap"): (OverlapMonitor(), np.zeros(999)),
+            ("monitor", "test_budget"): (BudgetMonitor(), np.zeros(999)),
+        }
+    )
+    engine = engine_of(twins, monitors=[{"stage": "test_overlap", "mode": "shadow"}, {"stage": "test_budget"}])
+    decision = decide(engine, GOOD, history=History((Match(),), caller=replace(of_level(Level.HOSTILE), alert=Alert())))
+    assert (decision.action, decision.would_be, decision.level) == (Action.ALLOW, Action.ALLOW, Level.CLEAR)
+
+
+def test_outside_the_canary_a_hostile_caller_is_told_of_alone() -> None:
+    history = History((Match(),), caller=of_level(Level.HOSTILE))
+    decision = decide(engine_of(monitors=OVERLAP, canary=0.0), GOOD, history=history)
+    assert (decision.action, decision.would_be, decision.level) == (Action.ALLOW, Action.DENY, Level.HOSTILE)
+    assert decide(engine_of(monitors=OVERLAP, canary=1.0), GOOD, history=history).action is Action.DENY
 
 
 def test_a_retry_is_no_evidence() -> None:
-    decision = decide(engine_of(monitors=OVERLAP), GOOD, GOOD, matches=(Match(4, duplicate=True), Match(0)))
-    assert decision.evidence == {"test_overlap": (pytest.approx(log_e_value(1.0)),)}
+    matches = (Match(4, duplicate=True, number=1), Match(0, number=2))
+    decision = decide(engine_of(monitors=OVERLAP), GOOD, GOOD, matches=matches)
+    assert decision.update.evidence == {"test_overlap": (1.0,)}
 
 
 def test_sketches_may_be_given_or_made() -> None:
     engine = engine_of(monitors=OVERLAP)
-    query = engine.admit(query_of(GOOD))
-    histories = {"test_overlap": History((Match(),))}
-    assert engine.decide(query, histories, engine.sketch(query)) == engine.decide(query, histories)
+    query, history = engine.admit(query_of(GOOD)), History((Match(),))
+    given, made = engine.decide(query, history, engine.sketch(query)), engine.decide(query, history)
+    assert given.findings == made.findings
+    assert given.seen[0].sketch.digest == made.seen[0].sketch.digest
+    assert engine_of().sketch(query) == ()
 
 
-@pytest.mark.parametrize(("broken", "error"), [("sketch", "no sketch"), ("count", "no sketch"), ("", "no history")])
+@pytest.mark.parametrize(
+    ("broken", "error"), [("raise", "RuntimeError"), ("count", "returned shape (0,) for 1 rows"), ("", "no history")]
+)
 @pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
 def test_a_monitor_that_fails(broken: str, error: str, on_error: str, action: Action) -> None:
     profile = profile_of({("monitor", "test_overlap"): (OverlapMonitor(broken), np.zeros(99))})
     monitors = [{"stage": "test_overlap", "on_error": on_error, "options": {"broken": broken}}]
-    engine = engine_of(profile, monitors=monitors)
-    decision = engine.decide(query_of(GOOD), {"test_overlap": History((Match(),))} if broken else {})
+    decision = engine_of(profile, monitors=monitors).decide(query_of(GOOD), History((Match(),)) if broken else None)
     assert decision.findings[0].error == error
-    assert decision.evidence == {}
+    assert decision.update.empty
     assert decision.action is action
 
 
-def test_a_history_of_other_rows_is_the_monitors_error() -> None:
-    decision = engine_of(monitors=OVERLAP).decide(query_of(GOOD), {"test_overlap": History((Match(), Match()))})
-    assert decision.findings[0].error == "returned shape (2,) for 1 rows"
+def test_a_history_of_other_rows_is_none() -> None:
+    decision = engine_of(monitors=OVERLAP).decide(query_of(GOOD), History((Match(), Match())))
+    assert decision.findings[0].error == "no history"
+
+
+def test_where_rows_cannot_be_sketched_there_is_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Any) -> Any:
+        raise ValueError("an unfit network")
+
+    engine = engine_of(monitors=[{"stage": "test_overlap", "on_error": "deny"}])
+    monkeypatch.setattr(engine._watching, "sketch", fails)
+    assert engine.sketch(query_of(GOOD)) == ()
+    decision = decide(engine, GOOD)
+    assert (decision.findings[0].error, decision.action) == ("no history", Action.DENY)
 
 
 # --- purifiers
@@ -325,8 +414,8 @@ def test_purifiers_that_always_act_act_in_order_on_every_row() -> None:
 
 
 def test_a_caller_under_suspicion_has_all_rows_purified() -> None:
-    engine = engine_of(monitors=OVERLAP, purifiers=HALVE, policy={"on_caller": "purify"})
-    decision = decide(engine, GOOD, GOOD, history=History((Match(4), Match(4)), log_sum=50.0, count=9))
+    engine = engine_of(monitors=OVERLAP, purifiers=HALVE, policy={"on_hostile": "purify"})
+    decision = decide(engine, GOOD, GOOD, history=History((Match(4), Match(4)), caller=of_level(Level.HOSTILE)))
     np.testing.assert_allclose(decision.x, [[0.05] * 4] * 2)
 
 
@@ -477,7 +566,7 @@ def test_all_shadow_is_the_identity_and_a_stage_more_never_softens() -> None:
 def test_an_empty_batch_is_allowed() -> None:
     engine = engine_of(detectors=[*MEAN, *VIEWS], outputs=[{"stage": "test_uniform", "when": "always"}])
     empty = np.zeros((0, 4), np.float32)
-    decision = engine.decide(Query(empty, "c", "m", "d"), {})
+    decision = engine.decide(Query(empty, "c", "m", "d"), None)
     result = engine.conclude(decision, Answer(np.zeros((0, 3)), (np.zeros((0, 3)),)))
     assert result.action is Action.ALLOW
     assert result.y is None

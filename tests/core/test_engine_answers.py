@@ -31,7 +31,7 @@ def engine_of(profile: Profile = PROFILE, **values: Any) -> Engine:
 
 
 def decide(engine: Engine, *rows: list[float]) -> Decision:
-    return engine.decide(Query(np.array(rows, np.float32), "peer:1", "m", "d1"), {})
+    return engine.decide(Query(np.array(rows, np.float32), "peer:1", "m", "d1"), None)
 
 
 def conclude(engine: Engine, decision: Decision, *views: Any, y: Any = Y, standby: Any = None) -> Conclusion:

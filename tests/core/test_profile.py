@@ -14,6 +14,7 @@ from guard import profile as profiles
 from guard.profile import (
     ProfileError,
     Space,
+    as_probabilities,
     from_probabilities,
     load_profile,
     metadata_digest,
@@ -325,3 +326,13 @@ class TestWhatWasLearned:
             file: Path = Path("a.onnx")
 
         assert profiles.stage_options(File()) == {"file": "a.onnx"}
+
+
+def test_labels_are_rows_of_0_and_1() -> None:
+    np.testing.assert_array_equal(as_probabilities(np.array([2, 0]), "labels", 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(as_probabilities(np.array([[1]]), "labels", 2), [[0, 1]])
+    assert as_probabilities(np.zeros(0), "labels", 2).shape == (0, 2)
+    np.testing.assert_allclose(as_probabilities(np.zeros((1, 2)), "logits", 2), [[0.5, 0.5]])
+    for wrong in (-1.0, 3.0, np.nan):
+        with pytest.raises(ValueError, match="no label"):
+            as_probabilities(np.array([wrong]), "labels", 3)

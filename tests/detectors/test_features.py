@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from guard.detectors._features import features_of, in_turn, learn_features, squared_distances, whitening_of
+from guard.features import features_of, in_turn, learn_features, squared_distances, whitening_of
 from tests.detectors.fakes import material, network
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from guard.detectors._features import whitening_of
 from guard.detectors.mahalanobis import Mahalanobis
+from guard.features import whitening_of
 from guard.types import Detector
 from tests.detectors.fakes import fitted, material, network, share_above
 

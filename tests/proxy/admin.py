@@ -13,6 +13,7 @@ from guard import config
 from guard.audit import Audit, Broadcast, Event
 from guard.drift import Drift
 from guard.engine import Engine
+from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.profile import Profile
 from guard.proxy import admin_grpc
@@ -71,6 +72,7 @@ class FakeRuntime:
     metrics: Metrics
     store: MemoryStore = field(default_factory=MemoryStore)
     watchers: Broadcast[Event] = field(init=False)
+    journal: Journal = field(default_factory=lambda: Journal(100))
     settings: Settings = field(
         default_factory=lambda: config.validate({"upstream": {"address": "127.0.0.1:8001"}, "limits": {"max_rows": 8}})
     )

@@ -410,7 +410,7 @@ async def test_an_inspection_that_takes_too_long(model: Any, mode: str, policy: 
 
 
 async def test_a_repeating_caller_is_refused_by_its_evidence(model: Any, tmp_path: Path) -> None:
-    stages = {"monitors": [{"stage": "test_repeats"}], "caller_false_alarm_rate": 0.001}
+    stages = {"monitors": [{"stage": "test_repeats"}], "false_alarms_per_caller_month": 0.001}
     async with world(**model(stages)) as (server, guarded):
         codes = [(await guarded.unary(request(near(i)))).code for i in range(8)]
         assert codes[0] is grpc.StatusCode.OK

@@ -17,7 +17,7 @@ from guard.metrics import Metrics
 from guard.profile import Profile, Space, StageFit, save_profile, stage_key, stage_options
 from guard.proxy.app import App
 from guard.settings import Settings
-from guard.types import Array, Bools, History, ModelMetadata, Sketch, TensorSpec
+from guard.types import Array, Bools, ModelMetadata, Past, Seen, TensorSpec
 from guard.wire import messages
 from guard.wire import open_inference_pb2 as pb
 
@@ -82,11 +82,8 @@ class Uniform:
 class Repeats:
     """How much of a row was seen before."""
 
-    def sketch(self, x: Array, secret: bytes) -> tuple[Sketch, ...]:
-        return tuple(Sketch(row.tobytes(), row.view(np.uint32).astype(np.uint64)) for row in x)
-
-    def judge(self, sketches: tuple[Sketch, ...], history: History) -> Array:
-        return np.array([match.overlap for match in history.matches], dtype=np.float64)
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        return np.array([row.match.overlap for row in rows], dtype=np.float64)
 
 
 STAGES: dict[tuple[Any, str], type] = {

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -6,20 +7,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from guard.calibration import Evidence
 from guard.stores.memory import MemoryStore
 from guard.stores.overlap import WAYS
-from guard.types import History, Match, Sketch
+from guard.types import Kept, Sketch, Update
+from tests.stores.contract import *  # noqa: F403
+from tests.stores.contract import ask, count, history, kept, row, tell
 
 
-def row(*hashes, name=None):
-    """A sketch; rows of equal hashes are one row unless they have names."""
-    return Sketch(repr(name or hashes).encode(), np.array(hashes, dtype=np.uint64))
-
-
-async def ask(store, *rows, now=0.0, scope="model", monitor="fingerprint", caller="a", remember=True):
-    histories = await store.exchange(scope, caller, {monitor: rows}, now, remember=remember)
-    return [(match.overlap, match.duplicate) for match in histories[monitor].matches]
+@pytest.fixture
+def store():
+    return MemoryStore()
 
 
 class Evicted(list):
@@ -27,54 +24,6 @@ class Evicted(list):
 
     def __call__(self, what):
         self.append(what)
-
-
-async def test_overlap_is_the_largest_with_one_earlier_row():
-    store = MemoryStore()
-    assert await ask(store, row(1, 2, 3, 4)) == [(0, False)]
-    assert await ask(store, row(3, 4, 5, 6)) == [(2, False)]
-    assert await ask(store, row(1, 2, 5, 6, 3)) == [(3, False)]  # 1 2 3 of the first, 3 5 6 of the second: not five
-    assert await ask(store, row(9, 8)) == [(0, False)]
-
-
-async def test_any_callers_rows_count():
-    store = MemoryStore()
-    await ask(store, row(1, 2, 3), caller="a")
-    assert await ask(store, row(1, 2, 9), caller="b") == [(2, False)]
-
-
-async def test_a_repeat_is_a_duplicate_and_kept_once():
-    store = MemoryStore()
-    await ask(store, row(1, 2))
-    assert [duplicate for _, duplicate in await ask(store, row(1, 2), row(1, 2))] == [True, True]
-    assert store.entries == 1
-
-
-async def test_rows_of_one_request_see_those_before_them():
-    store = MemoryStore()
-    got = await ask(store, row(1, 2, 3), row(2, 3, 4), row(1, 2, 3), row(4, 9))
-    assert got[:2] == [(0, False), (2, False)]
-    assert got[2][1]
-    assert got[3] == (1, False)
-
-
-async def test_scopes_and_monitors_are_apart():
-    store = MemoryStore()
-    await ask(store, row(1, 2))
-    assert await ask(store, row(1, 2), scope="other") == [(0, False)]
-    assert await ask(store, row(1, 2), monitor="other") == [(0, False)]
-    assert await ask(store, row(1, 2), scope="mode", monitor="lfingerprint") == [(0, False)]
-    assert store.entries == 4
-
-
-async def test_without_remembering_nothing_changes():
-    store = MemoryStore()
-    assert await ask(store, row(1, 2, 3), row(1, 2, 3), remember=False) == [(0, False), (0, False)]
-    assert store.entries == 0
-    await ask(store, row(1, 2, 3))
-    assert (await ask(store, row(1, 2, 3), now=5, remember=False))[0][1]
-    assert await ask(store, row(2, 3, 4), remember=False) == [(2, False)]
-    assert store.entries == 1
 
 
 async def test_old_rows_are_forgotten():
@@ -140,29 +89,11 @@ def test_bounds_of_the_bound(entries):
 
 async def test_numbers_may_pass_two_to_the_32():
     store = MemoryStore(max_entries=10)
-    store._next = 2**32 - 3
+    store._rows.next = store._rows._oldest = 2**32 - 3
     for number in range(30):
         expected = 1 if number else 0
         assert await ask(store, row(number, number + 1)) == [(expected, False)]
     assert await ask(store, row(0, 1), row(20, 21), remember=False) == [(0, False), (2, True)]
-
-
-async def test_a_hash_that_everybody_has_hides_no_neighbour():
-    """Blank borders: hash 0 is in all rows; the rows' own hashes still find them."""
-    store = MemoryStore()
-    for number in range(100):
-        await ask(store, row(0, 1000 + 2 * number, 1001 + 2 * number))
-    assert await ask(store, row(0, 1000, 1001, 5)) == [(2, False)]
-    assert await ask(store, row(0, 1196, 1197, 5)) == [(3, False)]
-
-
-async def test_a_batch_of_rows_that_are_all_alike():
-    """An attacker who batches must gain nothing: each row but the first is as near to an earlier one as can be."""
-    store = MemoryStore()
-    alike = [row(*range(20), 1000 + number) for number in range(500)]
-    assert await ask(store, *alike) == [(0, False)] + [(20, False)] * 499
-    more = [row(*range(20), 2000 + number) for number in range(500)]
-    assert await ask(store, *more) == [(20, False)] * 500
 
 
 async def test_repeats_in_a_batch_hide_no_neighbour():
@@ -201,60 +132,6 @@ async def test_agrees_with_a_plain_store(requests):
         assert await ask(store, *rows) == [plain.ask(one) for one in rows]
 
 
-async def test_evidence_is_the_callers_own_by_scope_and_monitor():
-    store = MemoryStore()
-    wanted = Evidence().add([0.5, -0.7]).add([1.0])
-    await store.credit("model", "a", {"one": (0.5, -0.7), "two": (3.0,)}, 0.0)
-    await store.credit("model", "a", {"one": (1.0,)}, 1.0)
-    histories = await store.exchange("model", "a", {"one": (), "two": (), "three": ()}, 2.0)
-    assert histories["one"] == History((), wanted.log_sum, 3)
-    assert histories["two"].count == 1
-    assert histories["three"] == History(())
-    for scope, caller in (("other", "a"), ("model", "b")):
-        assert (await store.exchange(scope, caller, {"one": ()}, 2.0))["one"] == History(())
-
-
-async def test_nothing_to_credit_makes_no_caller():
-    store = MemoryStore()
-    await store.credit("model", "a", {"one": ()}, 0.0)
-    await store.credit("model", "a", {}, 0.0)
-    assert store.callers == 0
-
-
-async def test_past_max_callers_the_longest_unseen_goes():
-    evicted = Evicted()
-    store = MemoryStore(max_callers=2, on_evict=evicted)
-    for now, caller in enumerate(["a", "b"]):
-        await store.credit("model", caller, {"one": (1.0,)}, now)
-    await store.exchange("model", "a", {"one": ()}, 2.0)
-    await store.credit("model", "c", {"one": (1.0,)}, 3.0)
-    counts = {c: (await store.exchange("model", c, {"one": ()}, 4.0))["one"].count for c in "abc"}
-    assert counts == {"a": 1, "b": 0, "c": 1}
-    assert evicted == ["callers"]
-
-
-async def test_callers_unseen_for_long_are_forgotten():
-    evicted = Evicted()
-    store = MemoryStore(ttl_s=10, on_evict=evicted)
-    await store.credit("model", "a", {"one": (1.0,)}, 0.0)
-    await store.credit("model", "b", {"one": (1.0,)}, 5.0)
-    assert (await store.exchange("model", "a", {"one": ()}, 10.5))["one"].count == 0
-    assert (await store.exchange("model", "b", {"one": ()}, 10.5))["one"].count == 1
-    assert evicted == ["callers"]
-
-
-async def test_forgetting_is_spread_over_calls():
-    store = MemoryStore(ttl_s=10)
-    for start in range(0, 2500, 500):
-        await ask(store, *(row(number) for number in range(start, start + 500)))
-    left = []
-    for step in range(4):
-        await store.exchange("model", "a", {}, 100.0 + step)
-        left.append(store.entries)
-    assert left == [1500, 500, 0, 0]
-    assert await ask(MemoryStore(), row(1)) == [(0, False)]
-
-
 async def test_stale_rows_that_still_wait_to_be_forgotten_do_not_count():
     store = MemoryStore(ttl_s=10)
     await ask(store, *(row(number, number + 5000) for number in range(2000)))
@@ -269,5 +146,89 @@ async def test_matches_come_in_order():
     got = await ask(store, *near, remember=False)
     assert [overlap for overlap, _ in got] == [n % 10 for n in range(600)]
     assert await store.close() is None
-    assert Match(*got[5]) == Match(5)
-    assert list(itertools.islice((d for _, d in got), 3)) == [False] * 3
+
+
+async def test_past_max_callers_the_longest_unseen_goes():
+    evicted = Evicted()
+    store = MemoryStore(max_callers=2, on_evict=evicted)
+    for now, caller in enumerate(["a", "b"]):
+        await tell(store, now, caller=caller, evidence={"one": (0.5,)}, answered=(kept(),))
+    await history(store, now=2.0)
+    await tell(store, 3.0, caller="c", evidence={"one": (0.5,)})
+    assert [await count(store, caller, now=4.0) for caller in "abc"] == [1, 0, 1]
+    assert evicted == ["callers"]
+    assert store._rings.rows == 1
+
+
+async def test_callers_unseen_for_long_are_forgotten():
+    evicted = Evicted()
+    store = MemoryStore(ttl_s=10, on_evict=evicted)
+    await tell(store, 0.0, caller="a", evidence={"one": (0.5,)})
+    await tell(store, 5.0, caller="b", evidence={"one": (0.5,)})
+    assert [await count(store, caller, now=10.5) for caller in "ab"] == [0, 1]
+    assert evicted == ["callers"]
+
+
+async def test_components_are_bounded_in_number_and_time():
+    evicted = Evicted()
+    store = MemoryStore(max_entries=2, ttl_s=10, on_evict=evicted)
+    for number in (1, 2, 1, 3):
+        await tell(store, float(number), components={number: (0.5,)})
+    assert (store.components, evicted) == (2, ["components"])
+    await history(store, now=12.0)
+    assert (store.components, evicted) == (1, ["components"] * 2)
+
+
+async def test_forgetting_is_spread_over_calls():
+    store = MemoryStore(ttl_s=10)
+    for start in range(0, 2500, 500):
+        await ask(store, *(row(number) for number in range(start, start + 500)))
+    left = []
+    for step in range(4):
+        await history(store, now=100.0 + step)
+        left.append(store.entries)
+    assert left == [1500, 500, 0, 0]
+
+
+async def test_recent_rows_are_bounded_over_all_callers():
+    store = MemoryStore(max_entries=10)
+    for caller in "abc":
+        await tell(store, caller=caller, answered=tuple(kept(at=float(i)) for i in range(4)))
+    lengths = [len((await history(store, caller=caller)).caller.recent) for caller in "abc"]
+    assert lengths == [0, 4, 4]  # the longest unheard of makes room
+    await tell(store, caller="c", answered=tuple(kept(at=float(i)) for i in range(50)))
+    assert (await history(store, caller="c")).caller.recent.positions[:, 0].tolist() == list(range(40, 50))
+    assert store._rings.rows == 10
+
+
+async def test_rows_of_another_shape_replace_a_callers_recent_ones():
+    store = MemoryStore()
+    await tell(store, answered=(kept(), kept()))
+    other = Kept(-1, np.ones(9, np.float32), np.zeros(0, np.float32), 2, 0.5)
+    await tell(store, answered=(other,))
+    recent = (await history(store)).caller.recent
+    assert (recent.positions.shape, recent.embeddings.shape) == ((1, 9), (1, 0))
+
+
+async def test_a_stored_row_takes_at_most_a_kilobyte():
+    """Arrays, dictionaries and recent rows of 20,000 rows of 200 callers, one row in twenty the root of a cluster."""
+    rows, wide, embedded = 20_000, 48, 64
+    rng = np.random.default_rng(0)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    store = MemoryStore(max_entries=rows)
+    for at in range(0, rows, 100):
+        sketches = tuple(
+            Sketch(rng.bytes(16), rng.integers(0, 2**63, 32, dtype=np.uint64), np.ones(wide, np.float32))
+            for _ in range(100)
+        )
+        found = await history(store, *sketches, caller=str(at))
+        numbers = [match.number for match in found.matches]
+        answered = tuple(Kept(n, np.ones(wide, np.float32), np.ones(embedded, np.float32), 1, 0.5) for n in numbers)
+        update = Update({"one": (0.5,) * 100}, {}, dict.fromkeys(numbers[::20], (0.5,)), {}, answered)
+        await store.credit("model", str(at), ("global",), update, 0.0)
+    del sketches, found, answered, update
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert store.entries == store._rings.rows == rows
+    assert used / rows <= 1024

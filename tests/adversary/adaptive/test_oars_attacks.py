@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adversary.attack import norms
+from adversary.attack import REFUSED, norms
 from adversary.catalogue import CATALOGUE
 from adversary.gradients import predict
 from tests.adversary.adaptive.defences import Similar, refused_share
@@ -103,3 +103,22 @@ def test_surfree_behind_a_stateful_defence(victim, prey):
     assert sizes[1] < 0.9 * sizes[0]
     assert refused[0] > 0.9
     assert refused[1] < 0.7
+
+
+class Shut:
+    """Answers the first row, then nothing."""
+
+    asked = 0
+
+    def labels(self, x):
+        self.asked += len(x)
+        return np.full(len(x), 1 if self.asked == 1 else REFUSED, np.int64)
+
+
+def test_who_is_refused_for_good_spends_his_budget():
+    x = np.full((1, 1, 4, 4), 0.5, np.float32)
+    found = CATALOGUE["oars-boundary"].load()(
+        Shut(), x, np.zeros(1, np.int64), eps=0.01, budget=40_000, rng=np.random.default_rng(0), starts=x + 0.4
+    )
+    assert found.queries[0] > 39_900
+    assert np.isfinite(found.x_adv).all()

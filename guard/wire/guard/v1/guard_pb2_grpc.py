@@ -49,6 +49,21 @@ class GuardServiceStub:
                 request_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.StatusRequest.SerializeToString,
                 response_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.ListCallers = channel.unary_unary(
+                '/guard.v1.GuardService/ListCallers',
+                request_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ListCallersRequest.SerializeToString,
+                response_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ListCallersResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/guard.v1.GuardService/Explain',
+                request_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.Forgive = channel.unary_unary(
+                '/guard.v1.GuardService/Forgive',
+                request_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ForgiveRequest.SerializeToString,
+                response_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ForgiveResponse.FromString,
+                _registered_method=True)
 
 
 class GuardServiceServicer:
@@ -76,6 +91,28 @@ class GuardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCallers(self, request, context):
+        """Callers with evidence against them, the most alarming first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Which queries link, which monitor saw it, when it crossed: of one decision, or of a caller's latest.
+        From this process's memory: the latest decisions in which a monitor found something.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forgive(self, request, context):
+        """A caller's evidence, alert and recent rows go. Rows of his and clusters that they joined stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +130,21 @@ def add_GuardServiceServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.StatusRequest.FromString,
                     response_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.StatusResponse.SerializeToString,
+            ),
+            'ListCallers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCallers,
+                    request_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ListCallersRequest.FromString,
+                    response_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ListCallersResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ExplainRequest.FromString,
+                    response_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Forgive': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forgive,
+                    request_deserializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ForgiveRequest.FromString,
+                    response_serializer=guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ForgiveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +228,87 @@ class GuardService:
             '/guard.v1.GuardService/Status',
             guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.StatusRequest.SerializeToString,
             guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCallers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guard.v1.GuardService/ListCallers',
+            guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ListCallersRequest.SerializeToString,
+            guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ListCallersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guard.v1.GuardService/Explain',
+            guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ExplainRequest.SerializeToString,
+            guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forgive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guard.v1.GuardService/Forgive',
+            guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ForgiveRequest.SerializeToString,
+            guard_dot_wire_dot_guard_dot_v1_dot_guard__pb2.ForgiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

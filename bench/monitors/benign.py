@@ -1,0 +1,105 @@
+"""Benign traffic through a guarded victim, a block of callers at a time: who is suspected, who is refused.
+
+A block has a store of its own. A caller's level is his highest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from adversary import shelf
+from adversary.attack import Array
+from adversary.data.cache import sha256
+from adversary.shelf import Shelf
+from bench.monitors import traffic, video
+from bench.monitors.ground import home
+from bench.monitors.guarded import DEFAULT, Defence, guarded, print_of
+
+_MS_A_QUERY = 2.5
+_ABOUT = {
+    "natural": 52,
+    "retries": 52,
+    "video": 100,
+    "noisy_video": 100,
+    "one_class": 62,
+    "hot_keys": 250,
+    "batch_job": 1,
+}
+"""Callers of a block: as many, or a few less."""
+_ROWS = {"natural": 5000, "retries": 6200, "video": 7400, "noisy_video": 7400, "one_class": 5000, "hot_keys": 5400,
+         "batch_job": 10_000}  # fmt: skip
+_BATCH_JOBS = 300  # a job stands for so many callers, where their number is asked for
+
+
+def blocks(kind: str, callers: int) -> int:
+    """How many blocks have so many callers."""
+    each = _BATCH_JOBS if kind == "batch_job" else _ABOUT[kind]
+    return max(1, -(-callers // each))
+
+
+@dataclass(frozen=True, slots=True)
+class Benign:
+    """One block of one kind of traffic. rows: of each caller at most; 0: all."""
+
+    data: str
+    kind: str
+    block: int
+    seed: int = 0
+    most: int = 0
+    defence: Defence = DEFAULT
+
+    @property
+    def label(self) -> str:
+        """What is being done."""
+        return f"{self.data}: benign, {self.kind}, block {self.block}"
+
+    @property
+    def cost(self) -> float:
+        """Seconds, about."""
+        return (self.most or _ROWS[self.kind]) * _MS_A_QUERY / 1000.0
+
+    @property
+    def name(self) -> str:
+        """Under which it is kept."""
+        made = [sha256(open(module.__file__ or "", "rb").read()) for module in (traffic, video)]  # noqa: PTH123, SIM115
+        key = shelf.key(
+            unit=[self.kind, self.block, self.seed, self.most], traffic=made, guard=print_of(self.data, self.defence)
+        )
+        return f"{self.data}_benign_{self.kind}_{self.block}_{key}"
+
+    def do(self) -> None:
+        """Run it, unless it is done."""
+        self.made()
+
+    def made(self) -> dict[str, Array]:
+        """A value a caller: how many queries, his highest level, how many were refused, where he was first hostile."""
+        kept, name = Shelf(home()), self.name
+        stored = kept.get(name)
+        if stored is None:
+            arrays, blame = self._run()
+            kept.put(name, arrays, {"unit": repr(self), "blame": blame})
+            return arrays
+        return stored[0]
+
+    def blame(self) -> dict[str, int]:
+        """By what queries were refused, how often."""
+        stored = Shelf(home()).get(self.name)
+        return {} if stored is None else stored[1]["blame"]
+
+    def _run(self) -> tuple[dict[str, Array], dict[str, int]]:
+        service = guarded(self.data, self.seed, self.defence, warm=0)
+        rng = np.random.default_rng([self.seed, self.block, sorted(traffic.KINDS).index(self.kind)])
+        callers = traffic.KINDS[self.kind](service.on, rng)
+        places = {caller.name: i for i, caller in enumerate(callers)}
+        counts = np.zeros((4, len(callers)), np.int64)
+        rows, level, refused, hostile = counts
+        for done, (name, row) in enumerate(traffic.interleaved(callers, rng)):
+            if self.most and done >= self.most:
+                break
+            i, told = places[name], service.answer(row, name)
+            rows[i] += 1
+            level[i] = max(level[i], int(told.level[0]))
+            refused[i] += int(told.refused[0])
+            if told.level[0] == 3 and not hostile[i]:
+                hostile[i] = rows[i]
+        return {"rows": rows, "level": level, "refused": refused, "hostile_at": hostile}, service.blame

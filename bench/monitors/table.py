@@ -1,0 +1,145 @@
+"""The figures as Markdown tables."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.detection.table import NOTHING, grid, share
+
+BEGIN, END = "<!-- bench.monitors: begin -->", "<!-- bench.monitors: end -->"
+_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+_NAMES = {
+    "benign": "Benign traffic", "evasion": "Evasions by queries", "adaptive": "Attackers who adapt or hide",
+    "extraction": "Extractions", "wire": "Through the wire",
+}  # fmt: skip
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The whole."""
+    lines = ["## What was asked for", ""]
+    rows = [(one["what"], one["wanted"], one["measured"], "yes" if one["held"] else "**no**") for one in found["bars"]]
+    lines += grid(("what", "wanted", "measured", "held"), rows)
+    for section, tell in _TELL.items():
+        if found.get(section):
+            lines += [f"## {_NAMES[section]}", "", f"{_made(found['made'][section])}", ""]
+            for data, part in found[section].items():
+                lines += [f"### {_TITLES.get(data, data)}", "", *tell(part)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _made(by: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(by["versions"].items()))
+    monitors = ", ".join(by["monitors"])
+    return f"Made by `{by['command']}`, seed {by['seed']}, on {by['machine']}; {versions}. Monitors: {monitors}."
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def _blame(one: Mapping[str, Any]) -> str:
+    return (
+        ", ".join(f"{name} {count:,}" for name, count in sorted(one["blame"].items(), key=lambda x: -x[1])) or NOTHING
+    )
+
+
+def _benign(part: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (kind, f"{one['callers']:,}", f"{one['queries']:,}", share(one["watch"]), f"{one['alarms']['hits']}",
+         share(one["alarms"]), f"{one['hostile']['hits']}", f"{one['refused']['hits']}", _blame(one))
+        for kind, one in part.items()
+    ]  # fmt: skip
+    headings = (
+        "traffic", "callers", "queries", "ever on watch, %", "false alarms", "% of callers", "hostile",
+        "callers refused once", "queries refused, by",
+    )  # fmt: skip
+    yield from grid(headings, rows)
+
+
+def _evasion(part: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            name, f"{one['norm']} <= {one['eps']:.4g}", f"{one['budget']:,}", share(one["bare_success"]),
+            _number(one["needed"]), share(one["before"]), share(one["before_of_searching"]),
+            _number(one["queries_to_detection"]), _number(one["worst"]),
+            NOTHING if one["share_of_needed"] is None else f"{100 * one['share_of_needed']:.1f}",
+            share(one["within_share"], interval=False), _blame(one),
+        )
+        for name, one in part.items()
+    ]  # fmt: skip
+    headings = (
+        "attack", "bound", "budget", "success on the bare victim, %", "queries it needs, median",
+        "flagged before success, %", "the same, of those that need more than 10", "queries to detection, median",
+        "most", "of those needed, %", "runs within 5 % of their own", "refused by",
+    )  # fmt: skip
+    yield from grid(headings, rows)
+
+
+def _adaptive(part: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            way, name, f"{one['budget']:,}", share(one["bare_success"], interval=False), share(one["success"]),
+            str(one["at_once"]["hits"]), share(one["detected"]), _number(one["queries_to_detection"]),
+            _number(one["queries_to_success"]), _number(one["answered"]), _blame(one),
+        )
+        for way, cells in part.items()
+        for name, one in cells.items()
+    ]  # fmt: skip
+    headings = (
+        "way", "attack", "budget", "success on the bare victim, %", "success, %", "within 10 queries",
+        "detected before success, %", "queries to detection, median", "to success", "answered, median", "refused by",
+    )  # fmt: skip
+    yield from grid(headings, rows)
+
+
+def _extraction(part: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            name, str(one["within_1000"]["n"]), share(one["within_1000"]), _number(one["queries_to_detection"]),
+            _number(one["worst"]), _number(one["published"]), _blame(one),
+        )
+        for name, one in part["thieves"].items()
+    ]  # fmt: skip
+    headings = (
+        "thief", "runs", "flagged within 1,000 queries, %", "queries to detection, median", "most", "published",
+        "refused by",
+    )  # fmt: skip
+    yield from grid(headings, rows)
+    rows = [
+        (
+            name,
+            *(", ".join(f"{n:,}" for n in one[key]) for key in ("sent", "answered", "flagged")),
+            share(one["agreement"]),
+        )
+        for name, one in part["copies"].items()
+    ]
+    yield from ("Images of the victim's own kind, to the end:", "")
+    yield from grid(("victim", "sent", "answered", "first refused at", "the copy agrees, %"), rows)
+
+
+def _wire(part: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        (name, str(one["before"]["n"]), share(one["control_success"]), str(one["control_refused"]["hits"]),
+         share(one["success"]), share(one["before"]), _number(one["queries_to_detection"]))
+        for name, one in part.items()
+    ]  # fmt: skip
+    headings = (
+        "attack", "runs", "success, control, %", "refused, control", "success, guarded, %", "refused before success, %",
+        "rows to the first refusal, median",
+    )  # fmt: skip
+    yield from grid(headings, rows)
+
+
+_TELL: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
+    "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "wire": _wire,
+}  # fmt: skip
+
+
+def put(page: Path, text: str) -> None:
+    """Between the page's marks, which are made at its end where there are none."""
+    whole = page.read_text(encoding="utf-8") if page.is_file() else "# Monitors, measured\n"
+    if BEGIN not in whole:
+        whole = f"{whole.rstrip()}\n\n{BEGIN}\n{END}\n"
+    before, _, rest = whole.partition(BEGIN)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", encoding="utf-8")

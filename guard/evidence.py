@@ -1,0 +1,72 @@
+"""P-values over time to evidence: an anytime-valid test of one caller, one cohort, or one cluster of similar queries.
+
+A p-value becomes an e-value (expectation at most 1 under the null) by the mixture calibrator of Vovk and Wang 2021
+(arXiv:1912.06116): e(p) = (1 - p + p ln p) / (p ln(p)^2), the average of k p^(k-1) over k in (0, 1). What is bet on it
+is a fraction b: 1 - b + b e(p). Large fractions are quick; small ones survive where few queries of many are hostile,
+since a benign query costs them little. A caller turns hostile at an unknown time, so for each fraction the e-process is
+a mixture over the start k with weights w_k = 1 / (k (k + 1)), which sum to 1:
+
+    S_n = (S_{n-1} + w_n) (1 - b + b e_n),        M_n = mean over b of S_n + 1 / (n + 1)
+
+M is a non-negative supermartingale with M_0 = 1 where the p-values are valid given the past; by Ville's inequality
+P(exists n: M_n >= 1/alpha) <= alpha. Waiting n queries before turning hostile costs only a factor n^2 of evidence, and
+that there are several fractions costs their number.
+
+Not covered: the calibration set is finite and used again and again, so p-values of one caller share its luck (the rate
+a caller sees is alpha only on average over calibration sets); retries and video frames are not exchangeable with it.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+FRACTIONS = (1.0, 0.2, 0.04, 0.008)
+_LEAST_P = 1e-300
+_NEARLY_ONE = -1e-4
+_NOTHING = (-math.inf,) * len(FRACTIONS)
+
+
+def log_e_value(p: float) -> float:
+    """The logarithm of the mixture calibrator at p in (0, 1]: +large for small p, ln(1/2) at 1."""
+    p = max(p, _LEAST_P)
+    log_p = math.log(p)
+    if log_p > _NEARLY_ONE:  # the quotient is 0/0 at 1; its series there is 1/2 - ln(p)/6
+        return math.log(0.5 - log_p / 6.0)
+    return math.log(1.0 - p + p * log_p) - log_p - 2.0 * math.log(-log_p)
+
+
+def _log_add(a: float, b: float) -> float:
+    high, low = (a, b) if a >= b else (b, a)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The state of one e-process: log S_n for each fraction, and n. Starts as Evidence()."""
+
+    count: int = 0
+    log_sums: tuple[float, ...] = _NOTHING
+
+    def add(self, p_values: Iterable[float]) -> "Evidence":
+        """One step a p-value."""
+        count, sums = self.count, list(self.log_sums)
+        for p in p_values:
+            count += 1
+            log_weight, log_e = -math.log(count * (count + 1.0)), log_e_value(p)
+            for i, fraction in enumerate(FRACTIONS):
+                bet = log_e if fraction == 1.0 else _log_add(math.log1p(-fraction), math.log(fraction) + log_e)
+                sums[i] = _log_add(sums[i], log_weight) + bet
+        return Evidence(count, tuple(sums))
+
+    @property
+    def log_value(self) -> float:
+        """The logarithm of M_n: 0 at the start."""
+        total = -math.inf
+        for value in self.log_sums:
+            total = _log_add(total, value)
+        return _log_add(total - math.log(len(FRACTIONS)), -math.log(self.count + 1.0))
+
+    @property
+    def p_value(self) -> float:
+        """min(1, 1 / M_n): at most alpha, ever, with probability at most alpha."""
+        return math.exp(-max(0.0, self.log_value))

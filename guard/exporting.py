@@ -1,0 +1,161 @@
+"""`guard export`: an audit log as plain JSON lines, as CloudEvents 1.0 (one in JSON a line), or as a Parquet table.
+
+CloudEvents (https://github.com/cloudevents/spec, JSON event format): type `io.guard.decision.v1` or
+`io.guard.forgiven.v1`, source `/guard/models/NAME`, subject the caller, id the decision's, data the audit event.
+Parquet holds decisions, one a row, findings and links as lists of structs; it needs the extra `parquet`.
+What is no audit event is left out and counted.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import sys
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from guard.events import Event, Forgiven, document_of, render
+from guard.recorded import Tally, read
+from guard.settings import ConfigError
+
+_BATCH = 4096
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `guard export`."""
+    parser.add_argument("log", type=Path, metavar="LOG", help="an audit log; -: standard input")
+    parser.add_argument("--format", required=True, choices=sorted(_FORMATS))
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="written anew, readable by you alone")
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the events of the log. Raises ConfigError where a file cannot be read or written, or pyarrow is missing."""
+    tally = Tally()
+    write = _FORMATS[args.format](args.out)
+    if args.out.exists() and args.log.exists() and args.out.samefile(args.log):
+        raise ConfigError("--out", "is the log itself")
+    try:
+        with os.fdopen(os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            write(read(args.log, tally), out)
+    except OSError as error:
+        raise ConfigError("", f"cannot read {args.log}, or write {args.out}: {error.strerror or error}") from None
+    left = tally.unreadable + tally.others
+    sys.stderr.write(f"guard export: {tally.events} events" + (f", {left} lines left out\n" if left else "\n"))
+    return 0
+
+
+Events = Iterator[Event | Forgiven]
+Writer = Callable[[Events, IO[bytes]], None]
+
+
+def _lines(form: Callable[[Event | Forgiven], str]) -> Callable[[Path], Writer]:
+    def write(events: Events, out: IO[bytes]) -> None:
+        for event in events:
+            out.write(form(event).encode("ascii") + b"\n")
+
+    return lambda _: write
+
+
+def cloud_event(event: Event | Forgiven) -> dict[str, Any]:
+    """One event in CloudEvents' JSON form."""
+    data = document_of(event)
+    if isinstance(event, Event):
+        identity = event.decision_id
+    else:
+        identity = hashlib.sha256(render(event).encode()).hexdigest()[:32]
+    return {
+        "specversion": "1.0",
+        "type": f"io.{data['event']}.v1",
+        "source": f"/guard/models/{urllib.parse.quote(event.model, safe='')}",
+        "id": identity or "unknown",
+        "time": data["time"],
+        **({"subject": event.caller} if event.caller else {}),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+
+
+def _cloud_line(event: Event | Forgiven) -> str:
+    return json.dumps(cloud_event(event), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+# --- Parquet
+
+
+def _parquet(_: Path) -> Writer:
+    try:
+        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise ConfigError("--format", "parquet needs pyarrow: pip install 'guard-sidecar[parquet]'") from None
+    schema = _schema(arrow)
+
+    def write(events: Events, out: IO[bytes]) -> None:
+        with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+            batch: list[dict[str, Any]] = []
+            for event in events:
+                if isinstance(event, Event):
+                    batch.append(_row(event))
+                if len(batch) == _BATCH:
+                    writer.write_table(arrow.Table.from_pylist(batch, schema))
+                    batch = []
+            if batch:
+                writer.write_table(arrow.Table.from_pylist(batch, schema))
+
+    return write
+
+
+def _row(event: Event) -> dict[str, Any]:
+    document = document_of(event)
+    return {**document, "time": round(event.time_unix * 1e6)}
+
+
+def _schema(arrow: Any) -> Any:
+    text, whole, real, flag = arrow.string(), arrow.int64(), arrow.float64(), arrow.bool_()
+
+    def structs(**fields: Any) -> Any:
+        return arrow.list_(arrow.struct(fields))
+
+    columns = {
+        "time": arrow.timestamp("us", tz="UTC"),
+        **dict.fromkeys(("decision_id", "caller", "model", "version", "action", "would_be"), text),
+        "enforced": flag,
+        "reason": text,
+        "atlas_techniques": arrow.list_(text),
+        **dict.fromkeys(("atlas_version", "payload_sha256", "level", "former_level"), text),
+        "caller_rows": whole,
+        "rows": whole,
+        "kept_rows": arrow.list_(whole),
+        "findings": structs(
+            **dict.fromkeys(("stage", "kind", "mode"), text),
+            fired=flag,
+            threshold=real,
+            scores=arrow.list_(real),
+            p_values=arrow.list_(real),
+            error=text,
+        ),
+        "links": structs(
+            row=whole,
+            number=whole,
+            duplicate=flag,
+            overlap=whole,
+            neighbour=whole,
+            owner=text,
+            distance=real,
+            unexplained=real,
+            cluster=whole,
+            joined=flag,
+        ),
+        "clusters": structs(number=whole, rows=whole, owners=whole),
+        "evidence": structs(monitor=text, cluster=whole, rows=whole, p_values=arrow.list_(real), after=flag),
+    }
+    return arrow.schema(list(columns.items()))
+
+
+_FORMATS: dict[str, Callable[[Path], Writer]] = {
+    "jsonl": _lines(render),
+    "cloudevents": _lines(_cloud_line),
+    "parquet": _parquet,
+}

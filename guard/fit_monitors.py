@@ -1,0 +1,192 @@
+"""What monitors say of clean rows.
+
+A monitor of rows judges each as the store would have it: against the other four fifths of the rows, whose answers are
+known, for a caller who has sent some of these before. Benign near-repeats grow with what the store holds: the more
+clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`). A monitor of windows
+judges windows that are drawn from the rows. Of all of that the scores of the predicted class count that looks worst: a
+caller who asks about cats alone is no attacker.
+"""
+
+import math
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guard.calibration import Calibration
+from guard.evidence import log_e_value
+from guard.linking import links
+from guard.stores.memory import MemoryStore
+from guard.types import (
+    AnswerMonitor,
+    Array,
+    Floats,
+    History,
+    Kept,
+    Monitor,
+    Past,
+    Recent,
+    Sketch,
+    Sketches,
+    Update,
+    WindowMonitor,
+)
+
+T = TypeVar("T")
+
+WINDOWS = 2000
+_FOLDS = 5
+_CHUNK = 128
+_RECENT = 64
+_ENOUGH = 500
+_TRIED = 200
+_SCOPE = _CALLER = "fit"
+
+
+@dataclass(slots=True)
+class Rows:
+    """Sketched rows with the model's answers to them, in order."""
+
+    sketches: list[Sketch] = field(default_factory=list)
+    answers: list[Floats] = field(default_factory=list)
+
+    def add(self, sketches: Sketches, probs: Floats) -> None:
+        """probs: (N, C), rows that sum to 1."""
+        self.sketches += sketches
+        self.answers.append(probs)
+
+    @property
+    def probs(self) -> Floats:
+        """(N, C) of all."""
+        return np.concatenate(self.answers)
+
+
+def scores(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) -> dict[str, Array]:
+    """By key, what monitors of rows say of the clean ones and of frames, or those of windows of WINDOWS windows.
+
+    frames: of each clean row the next one; empty for what is no image.
+    """
+    rows = {key: one for key, one in monitors.items() if isinstance(one, Monitor | AnswerMonitor)}
+    found: dict[str, Array] = _of_rows(rows, clean, frames, seed) if rows else {}
+    every = kept_of(clean.sketches, clean.probs, range(len(clean.sketches)))
+    for key, one in monitors.items():
+        if isinstance(one, WindowMonitor):
+            found[key] = _of_windows(one, recent_of(every), seed)
+    return found
+
+
+def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) -> dict[str, Array]:
+    """Every clean row against those of other folds; as many frames against rows among which is what they follow."""
+    said: dict[str, list[Array]] = {key: [] for key in monitors}
+    labels: list[Array] = []
+    rng, probs, count = np.random.default_rng(seed), clean.probs, len(clean.sketches)
+    for fold in range(min(_FOLDS, count)):
+        own = np.arange(fold, count, _FOLDS)
+        others = np.setdiff1d(np.arange(count), own)
+        store = MemoryStore(max_entries=max(1, len(others)))
+        keep(store, clean.sketches, probs, others)
+        past = Past(recent=recent_of(kept_of(clean.sketches, probs, rng.permutation(others)[:_RECENT])))
+        asked = [([clean.sketches[i] for i in own], probs[own])]
+        if frames.sketches:
+            after = np.sort(rng.permutation(others)[: len(own)])
+            asked.append(([frames.sketches[i] for i in after], frames.probs[after]))
+        for sketches, answers in asked:
+            labels.append(answers.argmax(axis=1))
+            for at in range(0, len(sketches), _CHUNK):
+                some, part = tuple(sketches[at : at + _CHUNK]), answers[at : at + _CHUNK]
+                seen = links(some, exchange(store, some, remember=False).matches)
+                for key, one in monitors.items():
+                    judged = one.judge(seen, past) if isinstance(one, Monitor) else one.judge_answers(seen, past, part)
+                    said[key].append(np.asarray(judged, dtype=np.float64))
+    every = np.concatenate(labels)
+    return {key: _of_worst_class(np.concatenate(parts), every) for key, parts in said.items()}
+
+
+def _of_worst_class(found: Array, labels: Array) -> Array:
+    """The scores of the class that looks worst: a benign caller may ask about one class alone.
+
+    Classes count that have enough rows for p-values as small as evidence needs; where none has, all scores do.
+    """
+    parts = [found[labels == label] for label in np.unique(labels)]
+    return _worst([part for part in parts if len(part) >= _ENOUGH] or [found])
+
+
+def _worst(parts: Sequence[Array]) -> Array:
+    """Where evidence would grow most if all together were the calibration: the largest mean e-value."""
+    pooled = Calibration.of(np.concatenate(parts))
+    return max(parts, key=lambda part: float(np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)])))
+
+
+def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:
+    """Scores of windows of all clean rows, or of one predicted class, whichever looks worst. Raises ValueError."""
+    rng, size = np.random.default_rng(seed), monitor.window
+    if len(rows) < size:
+        raise ValueError(f"a window has {size} rows, and there are {len(rows)} clean inputs")
+    pools = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
+    pools = [np.arange(len(rows)), *(pool for pool in pools if len(pool) >= max(2 * size, _ENOUGH // 2))]
+
+    def judged(pool: Array, count: int) -> Array:
+        chosen = (rng.choice(pool, size, replace=False) for _ in range(count))
+        return np.array([float(monitor.judge_window(_part(rows, some))) for some in chosen])
+
+    tried = [judged(pool, _TRIED) for pool in pools]
+    worst = next(i for i, scores in enumerate(tried) if scores is _worst(tried))
+    return np.concatenate([tried[worst], judged(pools[worst], WINDOWS - _TRIED)])
+
+
+def _part(rows: Recent, chosen: Array) -> Recent:
+    return Recent(rows.positions[chosen], rows.embeddings[chosen], rows.labels[chosen], rows.confidences[chosen])
+
+
+def kept_of(sketches: Sequence[Sketch], probs: Floats, rows: "Sequence[int] | NDArray[np.int64] | range") -> list[Kept]:
+    """What a caller's recent rows keep of these; numbers are places."""
+    return [
+        Kept(int(i), sketches[i].position, sketches[i].embedding, int(probs[i].argmax()), float(probs[i].max()))
+        for i in rows
+    ]
+
+
+def recent_of(kept: Sequence[Kept]) -> Recent:
+    """Them as recent rows."""
+    if not kept:
+        return Past().recent
+    return Recent(
+        np.stack([row.position for row in kept]),
+        np.stack([row.embedding for row in kept]),
+        np.array([row.label for row in kept], dtype=np.int64),
+        np.array([row.confidence for row in kept]),
+    )
+
+
+def keep(store: MemoryStore, sketches: Sequence[Sketch], probs: Floats, rows: NDArray[np.int64]) -> None:
+    """Put rows into a store, with their answers, as many callers' queries."""
+    for at in range(0, len(rows), _CHUNK):
+        part = rows[at : at + _CHUNK]
+        history = exchange(store, tuple(sketches[i] for i in part))
+        answered = tuple(
+            Kept(match.number, *_answer(sketches[i], probs[i]))
+            for i, match in zip(part, history.matches, strict=True)
+            if not match.duplicate
+        )
+        at_once(store.credit(_SCOPE, f"{_CALLER} {at}", (), Update(answered=answered), 0.0))
+
+
+def _answer(sketch: Sketch, probs: Floats) -> tuple[Floats, Floats, int, float]:
+    return sketch.position, sketch.embedding, int(probs.argmax()), float(probs.max())
+
+
+def exchange(store: MemoryStore, sketches: Sketches, *, remember: bool = True) -> History:
+    """One exchange with a store that never waits, so no event loop is needed."""
+    return at_once(store.exchange(_SCOPE, _CALLER, (), sketches, 0.0, remember=remember))
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("the coroutine waits for something")

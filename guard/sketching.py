@@ -1,0 +1,293 @@
+"""Sketches: what is kept of a row instead of the row, and how an earlier one like it is found again.
+
+Hashes of two families, told apart by one bit. Most are a fingerprint of quantised, salted windows (`fingerprint`): they
+find rows that agree exactly over some stretch, however much the rest differs. Some are signs of random projections of
+a coarse image (`_signs`): they find rows that differ everywhere, by a little. The position is a random projection of
+the pooled image without its mean, so that a change of brightness alone is hardly one; the motions say how the position
+moves as a camera or its exposure does.
+
+Source:   Blacklight, Li et al. 2022, arXiv:2006.14042, with the slips of the published code mended: the salt shifts
+          each position's grid instead of wrapping values around (modulo 255 or 256 black and white are neighbours); a
+          flat image has as many hashes as any other; all arithmetic is on whole numbers, so float32 and float64 callers
+          leave one fingerprint; windows that are flat (the blank border that all handwritten digits share) count only
+          where there is nothing else. Charikar 2002 (signs of projections as hashes); Simard et al. 1998 (tangent
+          vectors), to the second order, since edges do not move linearly.
+Measured: (seed 0) signs alone find 99.7 % of 1,000 CIFAR-10 rows again under white noise, 97.6 % under smooth noise, of
+          0.2 of the row's length (MNIST: 99.7 and 99.3 %; 200 crops of photographs: 100 and 95.5 %). Of 10,000 clean
+          rows one shares a band with 0.9 others on average (MNIST 23, whose digits are alike).
+Cost:     0.14 ms (28x28), 0.22 ms (32x32x3), 1.4 ms (224x224x3) for a row on its own.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from guard.types import Array, Floats, Network, Sketch
+
+Words = NDArray[np.uint64]
+
+DIMENSIONS = 48
+TONES = 3
+"""The last of a sketch's motions: contrast, and what clips at white and at black. The others are of geometry."""
+
+FINGERPRINTS = 24
+"""Half of what Blacklight keeps: hashes that overlap by all but one value say much the same, and each costs the store
+a look-up."""
+
+_STEP, _STRIDE = 50, 1  # Blacklight's, for natural images
+_WINDOW, _WINDOW_LARGE, _LARGE = 20, 50, 64 * 64 * 3
+_TEXTURED = np.uint64(1 << 63)
+_SIGNED = np.uint64(1 << 62)
+_BELOW = np.uint64((1 << 62) - 1)
+
+_SIDE = 32  # of the pooled image, at most
+_COARSE = 16  # of the image whose signs are hashed, at most
+_BANDS, _BITS = 8, 20
+_SMOOTH_SHARE, _SMOOTH_SIGMA = 0.5, 2.0
+_LONG = 4096  # vectors beyond are folded
+_FOLDED, _FOLDED_COARSE = 1024, 256
+_IMAGES = 4
+_CV_CHANNELS = 4
+_BLOCK = 32  # rows that are worked on at once
+_WHITE, _BLACK = 0.9, 0.1
+
+
+_ON_LEVEL = 1e-3  # of a grey level
+_ROUNDINGS = 1.5  # times the mean: projections scatter
+
+
+class Sketcher:
+    """Makes sketches, one a row; the same row always gives the same one.
+
+    secret:    keys all that is random.
+    auxiliary: the profile's, for embeddings; None: there are none.
+    """
+
+    def __init__(self, secret: bytes, auxiliary: Network | None = None) -> None:
+        self._secret, self._auxiliary = secret, auxiliary
+        self._key = hashlib.blake2b(secret, person=b"guard digest").digest()
+
+    def __call__(self, unit: Floats) -> tuple[Sketch, ...]:
+        """(N, H, W, C) or (N, D) float32 in [0, 1] -> N sketches. Raises ValueError for an unfit auxiliary."""
+        if not len(unit):
+            return ()
+        x = unit if np.isfinite(unit).all() else np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0)
+        blocks = [_placed(x[i : i + _BLOCK], self._secret) for i in range(0, len(x), _BLOCK)]
+        positions, motions, signs = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        embeddings = self._embeddings(x)
+        return tuple(
+            Sketch(
+                digest=_digest(row, self._key),
+                hashes=np.concatenate([fingerprint(x[i], self._secret), signs[i]]),
+                position=positions[i],
+                motions=motions[i],
+                embedding=embeddings[i],
+                grain=_grain(x[i]),
+            )
+            for i, row in enumerate(unit)
+        )
+
+    def _embeddings(self, x: Floats) -> Floats:
+        if self._auxiliary is None:
+            return np.zeros((len(x), 0), np.float32)
+        found = self._auxiliary(np.ascontiguousarray(x, dtype=np.float32)).get("embedding")
+        if found is None:
+            raise ValueError("the auxiliary has no output named embedding")
+        return np.asarray(found, dtype=np.float32)
+
+
+def _digest(row: Array, key: bytes) -> bytes:
+    plain = np.ascontiguousarray(row, dtype=np.float32) + np.float32(0)  # -0.0 is 0.0
+    return hashlib.blake2b(plain.tobytes(), key=key, digest_size=16).digest()
+
+
+def _grain(row: Floats) -> float:
+    """Of two rows of whole grey levels, rounded each for itself, the squared distance when pooled; 0 for other rows."""
+    levels = row * np.float32(255.0)
+    if row.ndim + 1 != _IMAGES or np.abs(levels - np.rint(levels)).max(initial=0.0) > _ON_LEVEL:
+        return 0.0
+    height, width, channels = row.shape
+    kept = min(height, _SIDE) * min(width, _SIDE) * channels
+    averaged = kept / row.size
+    smoothed = 1.0 if averaged == 1.0 else (6.0 / 16.0) ** 2
+    return float(_ROUNDINGS * kept * averaged * smoothed / (6.0 * 255.0**2))
+
+
+# --- the fingerprint
+
+
+def fingerprint(row: Array, secret: bytes) -> Words:
+    """Of one row, all windows' hashes the largest FINGERPRINTS, those of textured windows first; distinct."""
+    levels = np.rint(np.clip(row, 0.0, 1.0) * 255.0).astype(np.uint8)
+    salt, weights, symbols = _grid(secret, levels.size)
+    bins = (levels.ravel() + salt) // _STEP
+    width = max(1, min(_WINDOW_LARGE if levels.size > _LARGE else _WINDOW, levels.size // 2))
+    sums = _window_sums(symbols[bins] * weights, width) | _TEXTURED
+    flat = _window_sums(_edges(levels, _STEP // 2).astype(np.int32), width) == 0
+    sums[flat] &= ~_TEXTURED
+    rest = sums.size - min(FINGERPRINTS, sums.size)
+    return np.unique(np.partition(sums, rest)[rest:] & _BELOW)
+
+
+def _edges(levels: NDArray[np.uint8], least: int) -> NDArray[np.bool_]:
+    """Flattened: where a value differs from its left neighbour's (the same channel's) by more than `least`."""
+    axis = 1 if levels.ndim > 1 else 0
+    steps = np.abs(np.diff(levels.astype(np.int16), axis=axis)) > least
+    return np.insert(steps, 0, False, axis=axis).ravel()
+
+
+def _window_sums(values: Array, width: int) -> Array:
+    """Sums, wrapping around, over values[i : i + width], by differences of running sums."""
+    running = np.zeros(values.size + 1, dtype=values.dtype)
+    np.cumsum(values, dtype=values.dtype, out=running[1:])
+    return np.asarray(running[width::_STRIDE] - running[: running.size - width : _STRIDE])
+
+
+@lru_cache(maxsize=8)
+def _grid(secret: bytes, size: int) -> tuple[NDArray[np.uint16], Words, Words]:
+    """A salt below the step and an odd weight for each position, and a word for each bin, all from the secret."""
+    bins = (255 + _STEP - 1) // _STEP + 1
+    stream = hashlib.shake_256(b"guard fingerprint" + secret).digest((bins + size) * 8 + size * 2)
+    words = np.frombuffer(stream, dtype="<u8", count=bins + size).astype(np.uint64)
+    salt = np.frombuffer(stream, dtype="<u2", offset=(bins + size) * 8).astype(np.uint16)
+    return salt % np.uint16(_STEP), words[bins:] | np.uint64(1), words[:bins]
+
+
+# --- position, motions, signs
+
+
+def _placed(x: Floats, secret: bytes) -> tuple[Floats, Floats, Words]:
+    """(N, ...) -> positions (N, D), motions (N, K, D), sign hashes (N, _BANDS)."""
+    if x.ndim != _IMAGES:
+        return _placed_vectors(x.reshape(len(x), -1), secret)
+    pooled = np.clip(_pooled(x, _SIDE), 0.0, 1.0)
+    smoothed = pooled.shape[1:3] != x.shape[1:3]
+    if smoothed:
+        pooled = _smoothed(pooled)
+    moved = _moved(pooled)
+    flat = moved.reshape(*moved.shape[:2], -1)
+    flat -= flat.mean(axis=2, keepdims=True)
+    found = flat @ _gaussian(secret, b"position", flat.shape[2], DIMENSIONS)
+    coarse = _pooled(pooled.mean(axis=3, keepdims=True), _COARSE)
+    coarse = coarse - coarse.mean(axis=(1, 2), keepdims=True)
+    # the image itself comes first, and is its own contrast
+    return found[:, 0], np.concatenate([found[:, 1:-2], found[:, :1], found[:, -2:]], axis=1), _signs(coarse, secret)
+
+
+def _placed_vectors(x: Floats, secret: bytes) -> tuple[Floats, Floats, Words]:
+    """Vectors less their mean, which stays as one value more; they have no motions."""
+    x = np.clip(x, 0.0, 1.0)
+    mean = x.mean(axis=1, keepdims=True)
+    plain = np.concatenate([x - mean, mean], axis=1)
+    fine = plain if plain.shape[1] <= _LONG + 1 else _folded(plain, secret, _FOLDED)
+    position = fine @ _gaussian(secret, b"position", fine.shape[1], DIMENSIONS)
+    coarse = plain if plain.shape[1] <= _FOLDED_COARSE else _folded(plain, secret, _FOLDED_COARSE)
+    return position, np.zeros((len(x), 0, DIMENSIONS), np.float32), _signs(coarse[:, None, :, None], secret)
+
+
+def _pooled(x: Floats, side: int) -> Floats:
+    """Area means, at most side x side."""
+    n, height, width, channels = x.shape
+    size = min(width, side), min(height, side)
+    if size == (width, height):
+        return x
+    if channels > _CV_CHANNELS:  # OpenCV takes some at a time
+        parts = [_pooled(x[..., i : i + _CV_CHANNELS], side) for i in range(0, channels, _CV_CHANNELS)]
+        return np.concatenate(parts, axis=3)
+    out = np.empty((n, size[1], size[0], channels), np.float32)
+    for i, row in enumerate(x):
+        image = np.ascontiguousarray(row, dtype=np.float32)
+        out[i] = cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(out[i].shape)
+    return out
+
+
+def _smoothed(x: Floats) -> Floats:
+    """By 1, 2, 1 along both sides: what pooling aliases would not move as the image does."""
+    p = _framed(x)
+    p = p[:, :-2] + 2.0 * p[:, 1:-1] + p[:, 2:]
+    return np.asarray((p[:, :, :-2] + 2.0 * p[:, :, 1:-1] + p[:, :, 2:]) * np.float32(1 / 16))
+
+
+def _framed(x: Floats) -> Floats:
+    """With each edge repeated once."""
+    n, height, width, channels = x.shape
+    p = np.empty((n, height + 2, width + 2, channels), np.float32)
+    p[:, 1:-1, 1:-1] = x
+    p[:, 0, 1:-1], p[:, -1, 1:-1] = x[:, 0], x[:, -1]
+    p[:, :, 0], p[:, :, -1] = p[:, :, 1], p[:, :, -2]
+    return p
+
+
+def _moved(x: Floats) -> Floats:
+    """(N, H, W, C) -> (N, 10, H, W, C): the image, then shifts, zoom, turn, the shifts' second order, and clipping."""
+    _, height, width, _ = x.shape
+    p = _framed(x)
+    left, right, above, below = p[:, 1:-1, :-2], p[:, 1:-1, 2:], p[:, :-2, 1:-1], p[:, 2:, 1:-1]
+    out = np.empty((len(x), 10, *x.shape[1:]), np.float32)
+    u = ((np.arange(width, dtype=np.float32) - (width - 1) / 2) / width)[:, None]
+    v = ((np.arange(height, dtype=np.float32) - (height - 1) / 2) / height)[:, None, None]
+    out[:, 0] = x
+    dx, dy = np.subtract(right, left, out=out[:, 1]), np.subtract(below, above, out=out[:, 2])
+    np.add(u * dx, v * dy, out=out[:, 3])
+    np.subtract(u * dy, v * dx, out=out[:, 4])
+    twice = x + x
+    np.subtract(left + right, twice, out=out[:, 5])
+    np.subtract(above + below, twice, out=out[:, 6])
+    np.subtract(p[:, 2:, 2:] + p[:, :-2, :-2], p[:, 2:, :-2] + p[:, :-2, 2:], out=out[:, 7])
+    np.maximum(x - np.float32(_WHITE), 0.0, out=out[:, 8])
+    np.maximum(np.float32(_BLACK) - x, 0.0, out=out[:, 9])
+    return out
+
+
+def _signs(coarse: Floats, secret: bytes) -> Words:
+    """(N, H, W, 1) -> (N, _BANDS): of each band _BITS signs, spread over what the family has below its bit."""
+    planes = _planes(secret, coarse.shape[1], coarse.shape[2])
+    signs = coarse.reshape(len(coarse), -1) @ planes > 0
+    codes = signs.reshape(len(coarse), _BANDS, _BITS) @ (1 << np.arange(_BITS, dtype=np.int64))
+    codes += np.arange(1, _BANDS + 1) << _BITS
+    return np.asarray((codes.astype(np.uint64) * _odd(secret)) & _BELOW | _SIGNED)
+
+
+@lru_cache(maxsize=8)
+def _planes(secret: bytes, height: int, width: int) -> Floats:
+    """(H W, _BANDS _BITS): projections; of images, with half of what is smooth taken out, which all images share."""
+    planes = _gaussian(secret, b"signs", height * width, _BANDS * _BITS)
+    if height == 1:
+        return planes
+    smooth = [cv2.GaussianBlur(one.reshape(height, width), (0, 0), _SMOOTH_SIGMA).ravel() for one in planes.T]
+    return np.ascontiguousarray(planes - np.float32(_SMOOTH_SHARE) * np.stack(smooth, axis=1))
+
+
+def _folded(x: Floats, secret: bytes, size: int) -> Floats:
+    """(N, M) -> (N, size): values with random signs, summed in random groups, which keeps distances on average."""
+    order, signs = _folding(secret, x.shape[1], size)
+    padded = np.concatenate([x, np.zeros((len(x), 1), np.float32)], axis=1)
+    return np.asarray((padded[:, order] * signs).reshape(len(x), -1, size).sum(axis=1), dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _folding(secret: bytes, long: int, size: int) -> tuple[NDArray[np.int64], Floats]:
+    """Places, filled up with the one after the last, and signs."""
+    rng = _generator(secret, b"folding")
+    order = np.concatenate([rng.permutation(long), np.full(-long % size, long)])
+    return order, rng.choice(np.array([-1.0, 1.0], np.float32), order.size)
+
+
+@lru_cache(maxsize=16)
+def _gaussian(secret: bytes, what: bytes, rows: int, columns: int) -> Floats:
+    """A projection that keeps lengths on average."""
+    drawn = _generator(secret, what).standard_normal((rows, columns), dtype=np.float32)
+    return np.asarray(drawn / np.float32(np.sqrt(columns)))
+
+
+@lru_cache(maxsize=8)
+def _odd(secret: bytes) -> np.uint64:
+    return np.uint64(int(_generator(secret, b"spread").integers(1 << 62)) | 1)
+
+
+def _generator(secret: bytes, what: bytes) -> np.random.Generator:
+    seed = hashlib.blake2b(secret, digest_size=16, person=b"guard " + what).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(seed, np.dtype("<u8")).astype(np.uint64)))

@@ -1,0 +1,291 @@
+"""What the monitors make of a query and of its caller: the engine's part that looks back.
+
+A monitor's scores become p-values by what `guard fit` saw on clean inputs, and p-values become evidence
+(`guard.evidence`), of the caller and of each of his cohorts; of a monitor that judges clusters, of the cluster that a
+row joins, whoever sent it. Exact repeats are retries, and no evidence; nor are answers to the next frame of a film.
+
+A caller's evidence is weighed against the rate of false alarms that the operator allows him a month, so it begins anew
+after a month. The evidence of a cluster is weighed against the rate allowed for all of them together, of which there
+are as many as rows that have joined one, at most: that number stands for how often one was looked for.
+
+Where exchangeability fails. Near-repeats of one caller are not like clean rows that were drawn one by one. What a
+camera makes of a scene is told apart by its motion (`guard.linking`); sensor noise over a scene at rest is not, and
+looks like an attack: leave cameras that stand still out, or send them without the monitors of near-repeats.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from guard import alerts
+from guard.assembly import Stage, credits_component, measures
+from guard.evidence import Evidence
+from guard.linking import links
+from guard.settings import Model
+from guard.sketching import Sketcher
+from guard.types import (
+    AnswerMonitor,
+    Array,
+    Finding,
+    Floats,
+    History,
+    Kept,
+    Level,
+    Mode,
+    Monitor,
+    Past,
+    Query,
+    Seen,
+    Sketches,
+    Update,
+    WindowMonitor,
+)
+
+MONTH_S = 30 * 86_400.0
+NEAR, EXPLAINED = 1.0, 0.4
+ALERT = "alert"
+COHORT = "cohort"
+_LEAST = 1e-300
+
+Score = Callable[[Stage, int, Callable[[], Array]], Finding]
+"""Runs one scoring stage; its p-values are the scores' own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What monitors make of a query before it is answered."""
+
+    findings: tuple[Finding, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    past: Past = field(default_factory=Past)
+    update: Update = field(default_factory=Update)
+    level: Level = Level.CLEAR
+
+
+class Watching:
+    """A model's monitors. Keeps nothing."""
+
+    def __init__(self, stages: Sequence[Stage], settings: Model, sketcher: Sketcher, score: Score) -> None:
+        self._settings, self._sketcher, self._score = settings, sketcher, score
+        self._stages = tuple(stages)
+        self._rows = tuple(s for s in stages if isinstance(s.impl, Monitor) and not credits_component(s))
+        self._clusters = tuple(s for s in stages if isinstance(s.impl, Monitor) and credits_component(s))
+        self._answers = tuple(s for s in stages if isinstance(s.impl, AnswerMonitor))
+        self._windows = tuple(s for s in stages if isinstance(s.impl, WindowMonitor))
+        enforcing = tuple(s for s in stages if s.enforces)
+        self._alarming = enforcing or self._stages
+        self._mode = Mode.ENFORCE if enforcing else Mode.SHADOW
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether the model's answers matter."""
+        return bool(self._stages)
+
+    def sketch(self, unit: Floats) -> Sketches:
+        """(N, ...) unit form -> one sketch a row; empty where nobody looks."""
+        return self._sketcher(unit) if self._stages and len(unit) else ()
+
+    # --- before the answer
+
+    def judge(self, query: Query, sketches: Sketches, history: History | None) -> Judged:
+        """history: None where there is none, because sketching or the store failed."""
+        if not self._stages:
+            return Judged()
+        if history is None or len(history.matches) != len(sketches) or len(sketches) != len(query.x):
+            return Judged(tuple(stage.finding(error="no history") for stage in self._stages))
+        seen, past, fresh_month = links(sketches, history.matches), history.caller, False
+        if past.evidence and query.now - past.since >= MONTH_S:
+            past, fresh_month = replace(past, evidence={}), True
+        found: list[Finding] = []
+        evidence: dict[str, tuple[float, ...]] = {}
+        for stage in self._rows:
+            finding = self._score(stage, len(seen), partial(stage.impl.judge, seen, past))
+            found.append(self._credit(stage, finding, seen, past, evidence))
+        judged = {}
+        for stage in self._windows:
+            finding, due = self._window(stage, past)
+            found.append(finding)
+            judged.update(due)
+        joins, components = self._join(seen, history, found)
+        extra = {name: (*evidence.get(name, ()), p) for name, (_, p) in judged.items()}
+        found += self._cohorts(history, evidence | extra)
+        update = Update(evidence=evidence, judged=judged, joins=joins, components=components, restart=fresh_month)
+        return self._alert(query, Judged(tuple(found), seen, past, update), evidence | extra)
+
+    def _credit(
+        self, stage: Stage, finding: Finding, seen: Sequence[Seen], past: Past, evidence: dict[str, tuple[float, ...]]
+    ) -> Finding:
+        """The finding on the caller, instead of that on the rows; the p-values of fresh rows go into `evidence`."""
+        if finding.error is not None:
+            return finding
+        same = repeats if stage in self._answers else _is_duplicate
+        fresh = tuple(p for p, row in zip(finding.p_values, seen, strict=True) if not same(row))
+        if measures(stage):  # it measures something, and is no test
+            return replace(finding, p_values=())
+        evidence[stage.name] = fresh
+        total = past.evidence.get(stage.name, Evidence()).add(fresh)
+        return replace(finding, p_values=(total.p_value,))
+
+    def _window(self, stage: Stage, past: Past) -> tuple[Finding, dict[str, tuple[int, float]]]:
+        """What there is to say of the caller, and the window that is due."""
+        size, done = stage.impl.window, past.judged.get(stage.name, 0)
+        known = past.evidence.get(stage.name, Evidence())
+        if past.rows - done < size or len(past.recent) < size:
+            return stage.finding(p_values=(known.p_value,)), {}
+        finding = self._score(stage, 1, lambda: np.array([stage.impl.judge_window(past.recent.last(size))]))
+        if finding.error is not None:
+            return finding, {}
+        p = finding.p_values[0]
+        return replace(finding, p_values=(known.add((p,)).p_value,)), {stage.name: (past.rows, p)}
+
+    def _join(
+        self, seen: Sequence[Seen], history: History, found: list[Finding]
+    ) -> tuple[dict[int, int], dict[int, tuple[float, ...]]]:
+        """Which rows join which cluster, and what that adds to it."""
+        joins: dict[int, int] = {}
+        credited: dict[int, list[float]] = {}
+        for stage in self._clusters:
+            finding = self._score(stage, len(seen), partial(stage.impl.judge, seen, history.caller))
+            if finding.error is not None:
+                found.append(finding)
+                continue
+            p_values, known = np.ones(len(seen)), dict[int, Evidence]()
+            for i, row in enumerate(seen):
+                if row.link is None or row.match.duplicate or not stage.impl.joins(row):
+                    continue
+                number = joins.get(row.link.neighbour.number, row.link.neighbour.component)
+                joins[row.match.number] = number
+                size = (1 if number not in history.components else history.components[number].rows) + len(
+                    credited.get(number, ())
+                )
+                p = _of_joining(stage, finding.p_values[i], size, history.joined)
+                credited.setdefault(number, []).append(p)
+                known[number] = _of(known, number, history).add((p,))
+                p_values[i] = _p_value(known[number].log_value - math.log(2.0 + history.joined))
+            found.append(replace(finding, p_values=tuple(map(float, p_values))))
+        return joins, {number: tuple(values) for number, values in credited.items()}
+
+    def _cohorts(self, history: History, evidence: Mapping[str, tuple[float, ...]]) -> list[Finding]:
+        """Told, never acted upon: one bad caller must not bring down his neighbours."""
+        found = []
+        for name, past in history.cohorts.items():
+            ways = {
+                stage.name: alerts.progress(
+                    past.evidence.get(stage.name, Evidence()).add(evidence.get(stage.name, ())).log_value,
+                    stage.threshold,
+                )
+                for stage in self._alarming
+                if not credits_component(stage) and not measures(stage)
+            }
+            worst = max(ways, key=lambda key: ways[key], default=None)
+            if worst is not None and ways[worst] >= 1.0:
+                found.append(Finding(f"{COHORT} {name}", "monitor", Mode.SHADOW, (ways[worst],), (0.0,), 0.0))
+        return found
+
+    def _alert(self, query: Query, judged: Judged, evidence: Mapping[str, tuple[float, ...]]) -> Judged:
+        """With the caller's level, and the finding that tells of it."""
+        past, way, added, floor = judged.past, 0.0, False, Level.CLEAR
+        by_name = {finding.stage: finding for finding in judged.findings}
+        for stage in self._alarming:
+            if credits_component(stage):
+                continue
+            if measures(stage):
+                floor = max(floor, _measured(stage, by_name.get(stage.name)))
+                continue
+            before = past.evidence.get(stage.name, Evidence())
+            after = before.add(evidence.get(stage.name, ()))
+            own = alerts.progress(after.log_value, stage.threshold)
+            way = max(way, own)
+            added |= after.log_value > before.log_value and own >= alerts.STEPS[Level.WATCH]
+        calm_s = self._settings.policy.calm_s
+        alert, anew = alerts.advance(past.alert, way, added=added, now=query.now, calm_s=calm_s)
+        level = max(alert.level, floor)
+        update = replace(
+            judged.update,
+            alert=None if alert == past.alert else alert,
+            restart=judged.update.restart or anew,
+        )
+        if level is Level.CLEAR:
+            return replace(judged, update=update)
+        p = math.exp(-max(0.0, min(600.0, way)))
+        acts = self._settings.policy.of(level).severity > 0
+        finding = Finding(ALERT, "monitor", self._mode, (float(level),), (p,), 1.0 if acts else 0.0)
+        return replace(judged, findings=(*judged.findings, finding), update=update, level=level)
+
+    # --- after the answer
+
+    def conclude(self, seen: tuple[Seen, ...], past: Past, probs: Floats | None) -> tuple[tuple[Finding, ...], Update]:
+        """probs: (N, C), rows that sum to 1; None where there is no answer that can be read."""
+        if not seen:
+            return (), Update()
+        if probs is None or len(probs) != len(seen):
+            return tuple(stage.finding(error="no answer to look at") for stage in self._answers), unanswered(seen)
+        found: list[Finding] = []
+        evidence: dict[str, tuple[float, ...]] = {}
+        for stage in self._answers:
+            finding = self._score(stage, len(seen), partial(stage.impl.judge_answers, seen, past, probs))
+            found.append(self._credit(stage, finding, seen, past, evidence))
+        labels, tops = probs.argmax(axis=1), probs.max(axis=1)
+        kept = tuple(
+            Kept(row.match.number, row.sketch.position, row.sketch.embedding, int(labels[i]), float(tops[i]))
+            for i, row in enumerate(seen)
+            if not row.match.duplicate
+        )
+        return tuple(found), Update(evidence=evidence, answered=kept)
+
+
+def _is_duplicate(row: Seen) -> bool:
+    return row.match.duplicate
+
+
+def repeats(row: Seen) -> bool:
+    """Whether a row is the same again: exactly, or the next frame of the same scene.
+
+    The answer to it says nothing new then; how near it lies does: it was near, and motion explains that.
+    """
+    link = row.link
+    return row.match.duplicate or (link is not None and link.distance <= NEAR and link.unexplained <= EXPLAINED)
+
+
+def unanswered(seen: Sequence[Seen]) -> Update:
+    """Fresh rows whose answers nobody has seen are the caller's all the same."""
+    fresh = (row for row in seen if not row.match.duplicate)
+    return Update(
+        answered=tuple(Kept(row.match.number, row.sketch.position, row.sketch.embedding, -1, math.nan) for row in fresh)
+    )
+
+
+def _of(known: Mapping[int, Evidence], number: int, history: History) -> Evidence:
+    if number in known:
+        return known[number]
+    component = history.components.get(number)
+    return Evidence() if component is None else component.evidence
+
+
+def _of_joining(stage: Stage, p: float, size: int, joined: int) -> float:
+    """The p-value of a row that joins a cluster of so many rows, where so many rows have joined one.
+
+    That a clean row joins something at all says nothing against the cluster; given that it does, two things can be
+    surprising: how close it comes, and that it is this cluster of all (rows that join are dealt out to clusters in
+    proportion to what these have, as by Polya's urn). Both by the law of a product of two p-values (Fisher 1932).
+    """
+    often = float(stage.calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
+    close = min(1.0, p / often)
+    here = min(1.0, (size + 1.0) / (joined + 1.0))
+    product = max(_LEAST, close * here)
+    return min(1.0, product * (1.0 - math.log(product)))
+
+
+def _p_value(log_value: float) -> float:
+    return max(_LEAST, math.exp(-max(0.0, min(690.0, log_value))))
+
+
+def _measured(stage: Stage, finding: Finding | None) -> Level:
+    if finding is None or not finding.scores:
+        return Level.CLEAR
+    level: Any = stage.impl.level(max(finding.scores))
+    return Level(level)

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+
+from guard.linking import link, links, unexplained
+from guard.sketching import Sketcher
+from guard.types import Match, Neighbour, Sketch
+
+SKETCHER = Sketcher(b"a secret of sixteen or more")
+
+
+def scene(dx=0.0, dy=0.0, zoom=1.0, side=32):
+    """(1, side, side, 3) in [0.2, 0.8], of waves of several lengths, so that it can be moved by any fraction."""
+    rng = np.random.default_rng(7)
+    v, u = (np.mgrid[0:side, 0:side] - side / 2) * zoom * 32 / side
+    waves = [
+        a * np.sin(kx * (u + dx) + ky * (v + dy) + t)[:, :, None] * rng.random(3)
+        for a, kx, ky, t in zip(
+            rng.random(12), rng.normal(0, 0.5, 12), rng.normal(0, 0.5, 12), rng.random(12) * 6, strict=True
+        )
+    ]
+    total = np.sum(waves, axis=0)
+    return (0.5 + 0.3 * total / np.abs(total).max())[None].astype(np.float32)
+
+
+def neighbour(x, number=0):
+    return Neighbour(number, 3, SKETCHER(x)[0].position, number, -1, b"somebody")
+
+
+def between(x, y):
+    """The link of x to an earlier y."""
+    return link(SKETCHER(x)[0], Match(3, neighbours=(neighbour(y),)))
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        scene(0.7),
+        scene(0, -1.0),
+        scene(0.5, 0.5),
+        scene(zoom=1.02),
+        0.95 * scene(),
+        scene() + np.float32(0.05) * scene(),
+    ],
+)
+def test_motion_is_explained(moved):
+    found = between(scene(), moved)
+    assert 0 < found.distance < 0.6
+    assert found.unexplained < 0.15
+
+
+def test_motion_of_a_large_image_is_explained():
+    found = between(scene(side=224), scene(0.7, 0.4, side=224))
+    assert found.unexplained < 0.15
+
+
+def test_noise_on_a_large_image_is_not_explained():
+    rng, x = np.random.default_rng(0), scene(side=224)
+    noisy = [np.clip(x + rng.normal(0, 0.02, x.shape), 0, 1).astype(np.float32) for _ in range(20)]
+    found = [between(y, x) for y in noisy]
+    assert min(one.unexplained for one in found) > 0.6
+    assert max(one.distance for one in found) < 0.5
+
+
+def test_single_values_and_squares_are_not_explained():
+    x = scene()
+    value, square = x.copy(), x.copy()
+    value[0, 12, 9, 1] += 1e-4
+    square[0, 5:14, 9:18] += np.float32(0.1)
+    assert [between(y, x).unexplained > 0.6 for y in (value, square)] == [True] * 2
+
+
+def test_a_row_that_differs_by_less_than_positions_tell_is_unexplained():
+    x = scene()
+    found = between(x, x.copy())
+    assert found.distance == 0
+    assert found.unexplained == 1
+
+
+def test_vectors_are_never_explained():
+    x = np.random.default_rng(0).random((1, 30), dtype=np.float32)
+    found = between(x, x + np.float32(0.01))
+    assert 0 < found.distance < 0.2
+    assert found.unexplained == 1
+
+
+def test_the_nearest_is_linked_not_the_one_that_shares_most():
+    x, near, far = scene(), scene(0.2), scene(5.0)
+    match = Match(9, neighbours=(neighbour(far, 1), neighbour(near, 2)))
+    found = link(SKETCHER(x)[0], match)
+    assert found.neighbour.number == 2
+    wanted = np.linalg.norm(match.neighbours[1].position - SKETCHER(x)[0].position)
+    assert found.distance == pytest.approx(wanted / np.linalg.norm(SKETCHER(x)[0].position), rel=1e-5)
+
+
+def test_what_is_far_is_linked_all_the_same():
+    found = between(scene(), 1 - scene())
+    assert found.distance > 1
+
+
+def test_none_without_neighbours_for_duplicates_and_for_strange_positions():
+    sketch, other = SKETCHER(scene())[0], neighbour(scene(1.0))
+    strange = Neighbour(1, 1, np.zeros(3, np.float32), 1, -1, b"")
+    assert link(sketch, Match()) is None
+    assert link(sketch, Match(9, duplicate=True, neighbours=(other,))) is None
+    assert link(sketch, Match(1, neighbours=(strange,))) is None
+    assert link(Sketch(b"", np.zeros(0, np.uint64)), Match(1, neighbours=(other,))) is None
+    assert link(sketch, Match(1, neighbours=(strange, other))).neighbour is other
+
+
+def test_a_batch_is_its_rows():
+    x = [scene(0.1 * i) for i in range(6)]
+    sketches = tuple(SKETCHER(row)[0] for row in x)
+    matches = tuple(Match(2, neighbours=(neighbour(x[0]),)) if i % 2 else Match() for i in range(6))
+    for sketch, match, seen in zip(sketches, matches, links(sketches, matches), strict=True):
+        alone = link(sketch, match)
+        assert (seen.sketch, seen.match) == (sketch, match)
+        assert (seen.link is None) == (alone is None)
+        if alone is not None:
+            assert (seen.link.distance, seen.link.unexplained) == pytest.approx((alone.distance, alone.unexplained))
+    assert links((), ()) == ()
+
+
+def test_a_flat_row_has_finite_distances_and_no_motions_to_explain():
+    flat = np.full((1, 28, 28, 1), 0.5, np.float32)
+    other = np.clip(flat + np.random.default_rng(0).normal(0, 0.01, flat.shape), 0, 1).astype(np.float32)
+    found = between(flat, other)
+    assert 0 < found.distance < 2
+    assert found.unexplained > 0.6
+
+
+def test_blending_with_an_unlike_row_is_not_mere_contrast():
+    """Half of the way to an image at right angles, and as long, is away from this one."""
+    rng = np.random.default_rng(0)
+    motions = rng.normal(size=(1, 10, 48))
+    motions[0, 7] = own = rng.normal(size=48)
+    other = rng.normal(size=48)
+    other *= np.linalg.norm(own) / np.linalg.norm(other)
+    assert unexplained(motions, 0.1 * (other - own)[None], np.zeros(1))[0] > 0.6
+    assert unexplained(motions, -0.1 * own[None] + 0.01 * other, np.zeros(1))[0] < 0.1

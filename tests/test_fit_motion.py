@@ -1,0 +1,48 @@
+"""The next frame of a film: near the one before, and of another image each time."""
+
+import numpy as np
+import pytest
+
+from guard.fit_motion import next_frames
+from guard.linking import unexplained
+from guard.sketching import Sketcher
+
+
+def images(channels: int) -> np.ndarray:
+    """(40, 32, 32, channels): smooth, with edges."""
+    rng = np.random.default_rng(1)
+    coarse = rng.random((40, 4, 4, channels)).repeat(8, axis=1).repeat(8, axis=2)
+    across = np.linspace(0.0, 0.3, 32)[None, :, None, None]
+    return np.clip(coarse * 0.6 + across, 0.0, 1.0).astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_have_the_form_of_images_and_are_near_them(channels):
+    x = images(channels)
+    before = x.copy()
+    frames = next_frames(x, np.random.default_rng(0))
+    assert frames.shape == x.shape
+    assert frames.dtype == np.float32
+    assert frames.min() >= 0.0
+    assert frames.max() <= 1.0
+    np.testing.assert_array_equal(x, before)
+    off = np.abs(frames - x).reshape(40, -1).mean(axis=1)
+    assert (off > 0.0).all()
+    assert off.mean() < 0.1
+    np.testing.assert_array_equal(frames, next_frames(x, np.random.default_rng(0)))
+    assert (frames != next_frames(x, np.random.default_rng(1))).any()
+
+
+def test_motion_explains_most_of_them():
+    x = images(1)
+    sketcher = Sketcher(b"a secret of the test")
+    before, after = sketcher(x), sketcher(next_frames(x, np.random.default_rng(0)))
+    motions = np.stack([sketch.motions for sketch in after])
+    ways = np.stack([one.position - other.position for one, other in zip(before, after, strict=True)])
+    left = unexplained(motions, ways.astype(np.float64), np.zeros(40))
+    noise = unexplained(motions, np.random.default_rng(2).normal(size=ways.shape), np.zeros(40))
+    assert np.median(left) < 0.4 < np.median(noise)
+
+
+def test_vectors_have_no_next_frame():
+    assert next_frames(np.zeros((3, 24), np.float32), np.random.default_rng(0)) is None
