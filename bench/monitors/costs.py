@@ -162,8 +162,7 @@ def _with_store(
     _beside(one, store)
     sketches = [one.full(row) for row in make(calls)]
     histories = _timed(times, (name, "exchange", *at), [partial(_exchange, store, name, s) for s in sketches])
-    if stored == min(STORED) or kind == "near":
-        _judges(times, (name, *at), one, sketches, histories)
+    _judges(times, (name, *at), one, sketches, histories)
     rows = make(calls)
     queries = [Query(row, name, _SCOPE, "", row, now=_NOW) for row in rows]
     judged = _timed(
@@ -238,13 +237,12 @@ def _warm(one: Subject, name: str, store: MemoryStore, queries: int) -> None:
 def subject(name: str) -> Subject:
     """The default monitors, equipped for images of this size. Raises DataUnavailable."""
     images = inputs.SIZES[name](1)
-    learn = images.learn[:_LEARN]
-    answers = np.random.default_rng(SEED).dirichlet(np.ones(images.classes), len(learn))
-    plain = Material(learn, answers, images.classes, seed=SEED)
-    usual = import_module("guard.learning.auxiliary").defaults(learn.shape[1:])
-    hasty = replace(usual, pace=replace(usual.pace, epochs=1, least=1, most=1, batch=4))
-    auxiliary = networks.load(train("auxiliary", plain, {}, options=hasty))
-    known = Material(learn, answers, images.classes, {"auxiliary": auxiliary}, SEED)
+    answers = np.random.default_rng(SEED).dirichlet(np.ones(images.classes), len(images.learn))
+    few = Material(images.learn[:_LEARN], answers[:_LEARN], images.classes, seed=SEED)
+    usual = import_module("guard.learning.auxiliary").defaults(few.x.shape[1:])
+    hasty = replace(usual, foreign=0.0, pace=replace(usual.pace, epochs=1, least=1, most=1, batch=4))
+    auxiliary = networks.load(train("auxiliary", few, {}, options=hasty))
+    known = Material(images.learn, answers, images.classes, {"auxiliary": auxiliary}, SEED)
     stages = tuple(_stages(known))
     settings = Settings.model_validate({
         "name": _SCOPE, "mode": "enforce", "profile": "profile", "embedded": {"file": "model.onnx"},
