@@ -117,10 +117,11 @@ def _needs(needs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from grid(headings, rows)
     yield from _paragraph(f"""All keys of a model lie in one slot, so one server takes all of it: about
         {needs[0]["a_model"]:,.0f} queries a second of one model here, and what rows its memory holds. A rate beyond
-        that must be of several models, which a cluster spreads, or callers must be dealt out to
-        partitions, each under a scope of its own; Guard does not do that by itself. Partitions are blind to each other: near-repeats and
-        clusters of accounts in different ones are not linked, while each caller's own evidence is whole. Rows are
-        bounded by `max_entries` (2^30 at most) before `ttl_s`.""")
+        that must be of several models, which a cluster spreads, or callers must be dealt out
+        to partitions, each under a scope of its own; Guard does not do that by itself. Partitions
+        are blind to each other: near-repeats and clusters of accounts in different ones are not
+        linked, while each caller's own evidence is whole. Rows are bounded by `max_entries` (2^30
+        at most) before `ttl_s`.""")
 
 
 def _assumed(assumed: Mapping[str, Any]) -> Iterator[str]:
