@@ -87,6 +87,14 @@ bench-stages: $(VENV)/.peers ## what each stage costs, beside the same methods o
 bench-detection: $(VENV)/.demo ## every detector and purifier against every attack: docs/results/detection.md
 	$(BIN)/python -m bench.detection $(BENCH_ARGS)
 
+.PHONY: bench-monitors
+bench-monitors: $(VENV)/.dev ## query-pattern monitors: benign traffic, attackers, thieves: docs/results/monitors.md
+	$(BIN)/python -m bench.monitors $(BENCH_ARGS)
+
+.PHONY: bench-scale
+bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
+	$(BIN)/python -m bench.scale $(BENCH_ARGS)
+
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

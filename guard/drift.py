@@ -29,6 +29,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from guard.techniques import COHORT
 from guard.types import Array, Finding
 
 WINDOW = 1000
@@ -83,7 +84,7 @@ class Drift:
         """What was found on one query; returns the looks that were due."""
         found = tuple(findings)
         own = [f for f in found if f.kind == "detector" and f.stage in self.stages and f.p_values]
-        if not own or any(f.kind == "monitor" and f.fired for f in found):
+        if not own or any(f.kind == "monitor" and f.fired and not f.stage.startswith(COHORT) for f in found):
             return {}
         rows = len(own[0].p_values)
         p_values = {f.stage: np.asarray(f.p_values) for f in own if len(f.p_values) == rows}

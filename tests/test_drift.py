@@ -158,3 +158,13 @@ def test_thresholds_that_leave_nothing_to_test() -> None:
     drift = Drift({"s": Watched(0.0, 3)})
     drift.add([finding(np.full(EVERY, 0.25), threshold=0.0)])
     assert drift.reports["s"].alarm
+
+
+def test_a_cohort_that_is_alarming_is_not_the_callers_fault() -> None:
+    """Were it, an alarm over all callers would blind the watch over drift."""
+    drift = Drift({"d": Watched(0.01, 99)})
+    own = Finding("d", "detector", Mode.ENFORCE, (0.0,) * EVERY, (0.5,) * EVERY, 0.01)
+    caller = Finding("alert", "monitor", Mode.ENFORCE, (3.0,), (0.0,), 1.0)
+    cohort = Finding("cohort global", "monitor", Mode.SHADOW, (1.0,), (0.0,), 0.0)
+    assert drift.add((own, caller)) == {}
+    assert set(drift.add((own, cohort))) == {"d"}

@@ -17,7 +17,7 @@ from guard.equipping import equip, learner_of, needs_of
 from guard.learning import NAMES, train
 from guard.profile import stage_key
 from guard.settings import build_stage
-from guard.types import KINDS, AnswerDetector, History, Kind, Match, Material, Network, ViewDetector, VotingPurifier
+from guard.types import KINDS, AnswerDetector, Kind, Material, Network, ViewDetector, VotingPurifier
 
 SECRET = b"bench.stages: what is random is drawn from this"
 _SEED = 0
@@ -48,7 +48,8 @@ def stages(images: Images, directory: Path, only: tuple[str, ...] = ()) -> list[
     registry.load()
     answers = _answers(len(images.learn), images.classes)
     material = Material(images.learn, answers, images.classes, seed=_SEED)
-    wanted = [(kind, name) for kind in KINDS for name in registry.names(kind) if _asked(f"{kind} {name}", only)]
+    kinds = (kind for kind in KINDS if kind != "monitor")  # what they cost with their history: `bench.scale costs`
+    wanted = [(kind, name) for kind in kinds for name in registry.names(kind) if _asked(f"{kind} {name}", only)]
     trained = _trained(material, {need for kind, name in wanted for need in _needs(kind, name, directory)})
     if "denoiser" in trained:
         (directory / _OWN).write_bytes(trained["denoiser"])
@@ -136,8 +137,6 @@ def _plain(kind: Kind, stage: Any, classes: int) -> Callable[[Array], Any]:
             return stage.score  # type: ignore[no-any-return]
         case "purifier":
             return stage.purify  # type: ignore[no-any-return]
-        case "monitor":
-            return lambda x: stage.judge(stage.sketch(x, SECRET), History(tuple(Match() for _ in x)))
     return lambda x: stage.protect(_answers(len(x), classes), np.ones(len(x), np.bool_))
 
 

@@ -7,6 +7,7 @@ from guard.events import former_level
 from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.settings import Audit
+from guard.techniques import COHORT
 from guard.types import Action, Conclusion, Decision
 
 
@@ -48,7 +49,8 @@ def record(runtime: Runtime, label: str, event: Event) -> None:
     metrics.decisions.labels(label, event.action, event.would_be).inc()
     for finding in event.findings:
         if finding.fired:
-            metrics.findings.labels(label, finding.kind, finding.stage, finding.mode).inc()
+            stage = COHORT.strip() if finding.stage.startswith(COHORT) else finding.stage  # whose it is, clients choose
+            metrics.findings.labels(label, finding.kind, stage, finding.mode).inc()
         if finding.error is not None:
             metrics.stage_errors.labels(label, finding.stage).inc()
     runtime.audit.record(event)

@@ -272,6 +272,18 @@ async def test_nothing_to_credit_makes_no_caller(store):
     assert await store.past("model", "a") is None
 
 
+async def test_rows_that_have_joined_another_are_counted(store):
+    first, second = (match.number for match in (await history(store, row(1, 2, 3), row(2, 3, 4))).matches)
+    assert (await history(store)).joined == 0
+    await tell(store, joins={second: first})
+    await tell(store, joins={second: first})
+    got = await history(store)
+    assert (got.joined, got.entries) == (1, 2)
+    assert (await history(store, scope="other")).joined == 0
+    await tell(store, joins={second: second})
+    assert (await history(store)).joined == 0
+
+
 # --- operators
 
 

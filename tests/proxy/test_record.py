@@ -1,0 +1,22 @@
+"""What is counted of a decision: labels come from closed lists."""
+
+from types import SimpleNamespace
+
+from guard.events import Event
+from guard.metrics import Metrics
+from guard.proxy.record import record
+from guard.types import Action, Finding, Mode
+
+
+def test_no_caller_makes_a_series_of_his_cohort() -> None:
+    metrics, told = Metrics(), []
+    sink = SimpleNamespace(record=told.append, publish=told.append)
+    runtime = SimpleNamespace(metrics=metrics, audit=sink, journal=sink, watchers=sink)
+    for i in range(3):
+        finding = Finding(f"cohort network:10.0.{i}.0/24", "monitor", Mode.SHADOW, (1.0,), (0.0,), 0.0)
+        event = Event(0.0, "id", "caller", "m", "", Action.ALLOW, Action.ALLOW, enforced=True, findings=(finding,))
+        record(runtime, "m", event)
+    text = metrics.exposition()[0].decode()
+    assert 'guard_findings_total{kind="monitor",mode="shadow",model="m",stage="cohort"} 3.0' in text
+    assert "10.0." not in text
+    assert len(told) == 9
