@@ -29,7 +29,7 @@ from guard.proxy.upstream import RemoteUpstream
 from guard.reloading import fingerprint
 from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
 from guard.stores.client import Server
-from guard.stores.fallback import FallbackStore
+from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
 from guard.stores.valkey import ValkeyStore
 from guard.types import OnError, Store
@@ -103,7 +103,7 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
         ) from None
     except ValueError as error:
         raise ConfigError("history.valkey", str(error)) from None
-    own = MemoryStore(**bounds) if history.valkey.on_away == "local" else None
+    own = MemoryStore(**bounds, first=OWN) if history.valkey.on_away == "local" else None
     return FallbackStore(shared, own, on_away=lambda away: metrics.store_away.set(float(away)))
 
 

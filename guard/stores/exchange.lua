@@ -161,5 +161,5 @@ local entries = tonumber(call('HGET', P .. ':n', 'count') or '0')
 return {
   matches, components, people, recent(people[1]),
   math.max(0, math.min(entries, next_number - oldest)), { gone.entries, gone.callers, gone.components },
-  math.max(0, tonumber(call('HGET', P .. ':n', 'joined') or '0')),
+  math.max(0, math.min(entries, tonumber(call('HGET', P .. ':n', 'joined') or '0'))),
 }

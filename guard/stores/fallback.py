@@ -12,6 +12,8 @@ from guard.stores.memory import MemoryStore
 from guard.types import History, Past, Sketches, Store, Update
 
 RETRY_S = 1.0
+OWN = 2**52
+"""Numbers of the own store's rows are above it, so that what is credited to a row goes where the row is."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,8 +56,10 @@ class FallbackStore:
         return await self._own.exchange(scope, caller, cohorts, sketches, now, remember=remember)
 
     async def credit(self, scope: str, caller: str, cohorts: tuple[str, ...], update: Update, now: float) -> None:
-        """To where the exchanges go. What the shared store cannot take is lost: its numbers are not those of here."""
-        if not self.away:
+        """To the store that has the rows; without rows, to the one in use. What the shared one cannot take is lost."""
+        numbers = (*update.joins, *update.components, *(row.number for row in update.answered))
+        own = self.away if max(numbers, default=-1) < 0 else max(numbers) > OWN
+        if not own:
             try:
                 await self._shared.credit(scope, caller, cohorts, update, now)
             except OSError as error:

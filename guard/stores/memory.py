@@ -42,12 +42,14 @@ class MemoryStore:
         max_callers: int = 100_000,
         ttl_s: float = 86_400.0,
         on_evict: Callable[[str], None] = lambda _: None,
+        first: int = 0,
     ) -> None:
+        """first: rows' numbers are above it."""
         if not 1 <= max_entries <= MAX_ENTRIES:
             raise ValueError(f"max_entries must lie in 1 to {MAX_ENTRIES}")
         self._on_evict = on_evict
         self._table = OverlapTable(max_entries)
-        self._rows = Rows(max_entries, ttl_s, on_evict)
+        self._rows = Rows(max_entries, ttl_s, on_evict, first)
         self._clusters = Clusters(max_entries, ttl_s, on_evict)
         self._rings = Rings(max_entries)
         self._people = People(max_callers, ttl_s, self._lost)

@@ -42,7 +42,7 @@ def digest_key(scope: str, digest: bytes) -> int:
 class Rows:
     """Room for so many rows."""
 
-    def __init__(self, room: int, ttl_s: float, on_evict: Callable[[str], None]) -> None:
+    def __init__(self, room: int, ttl_s: float, on_evict: Callable[[str], None], first: int = 0) -> None:
         self._room, self._ttl_s, self._on_evict = room, ttl_s, on_evict
         self._numbers: dict[int, int] = {}  # by digest key
         self._number = np.zeros(room, dtype=np.int64)  # what lives in a place; 0: nothing
@@ -56,7 +56,7 @@ class Rows:
         self._scopes: dict[str, int] = {}
         self._counts: list[int] = []
         self._joined: list[int] = []
-        self.next = room + 1
+        self.next = first + room + 1
         self._oldest = self.next
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from guard.evidence import Evidence
-from guard.stores.fallback import RETRY_S, FallbackStore
+from guard.stores.fallback import OWN, RETRY_S, FallbackStore
 from guard.stores.memory import MemoryStore
 from guard.stores.valkey import ValkeyStore
 from guard.types import History, Update
@@ -49,7 +49,7 @@ async def seen(store, now):
 
 async def test_while_it_is_away_history_is_here(told):
     shared = Away()
-    store = FallbackStore(shared, MemoryStore(), on_away=told.append)
+    store = FallbackStore(shared, MemoryStore(first=OWN), on_away=told.append)
     assert not await seen(store, 0.0)
     assert await seen(store, 1.0)
     assert store.entries == 0
@@ -65,7 +65,7 @@ async def test_while_it_is_away_history_is_here(told):
 async def test_it_is_tried_again_by_one_query_at_a_time(told):
     shared = Away()
     shared.away = True
-    store = FallbackStore(shared, MemoryStore(), on_away=told.append)
+    store = FallbackStore(shared, MemoryStore(first=OWN), on_away=told.append)
     for i in range(10):
         await look(store, now=i * RETRY_S / 100)
     assert shared.asked == 1
@@ -89,7 +89,7 @@ async def test_without_a_store_of_ones_own_it_is_an_error(told):
 
 async def test_evidence_goes_where_the_rows_are():
     shared = Away()
-    store = FallbackStore(shared, MemoryStore())
+    store = FallbackStore(shared, MemoryStore(first=OWN))
     update = Update(evidence={"one": (0.1,)})
     await store.credit("model", "a", (), update, 0.0)
     shared.away = True
@@ -106,10 +106,26 @@ async def test_evidence_goes_where_the_rows_are():
     await store.close()
 
 
+async def test_what_is_credited_to_a_row_goes_where_the_row_is():
+    shared, own = Away(), MemoryStore(first=OWN)
+    store = FallbackStore(shared, own)
+    first = (await look(store, row(1, 2, 3), row(2, 3, 4))).matches
+    shared.away = True
+    second = (await look(store, row(1, 2, 3), row(2, 3, 4), now=2.0)).matches
+    assert max(match.number for match in first) < OWN < min(match.number for match in second)
+    shared.away = False
+    assert (await look(store, now=3.0 + RETRY_S)).joined == 0  # it is back, and the own store's query ends only now
+    await store.credit("model", "a", (), Update(joins={second[1].number: second[0].number}), 4.0)
+    assert (await look(own, now=4.0)).joined == 1
+    assert (await look(shared, now=4.0)).joined == 0
+    await store.credit("model", "a", (), Update(joins={first[1].number: first[0].number}), 4.0)
+    assert (await look(shared, now=4.0)).joined == 1
+
+
 async def test_a_real_server_that_dies_and_comes_back(tmp_path, told):
     with valkey.start(tmp_path) as port:
         shared = ValkeyStore(server(port), timeout_s=1.0)
-        store = FallbackStore(shared, MemoryStore(), on_away=told.append)
+        store = FallbackStore(shared, MemoryStore(first=OWN), on_away=told.append)
         assert not await seen(store, 0.0)
         assert await seen(store, 1.0)
     loop = asyncio.get_running_loop()
