@@ -42,8 +42,8 @@ def scale():
 
 def test_a_real_server_is_measured(scale):
     found = scale["units"]
-    assert 200 < found["caller"] < 4_096
-    assert 300 < found["row"] < 16_384  # pages of the index are hardly filled by so few
+    assert 200 < found["caller"] < 16_384  # with what the server itself takes, by so few
+    assert 300 < found["row"] < 16_384
     assert min(found["recent"], found["cluster"]) > 48
     assert all(us > 0 for us in found["us"].values())
     assert found["at_once_us"] > 0
