@@ -4,6 +4,9 @@ A monitor that watches a caller would have `1 / threshold` be its alarm. How far
 logarithms, is the progress: 1 is an alarm. A caller is on `watch` from a third of the way, `suspect` from two thirds,
 `hostile` at the end; he falls back below only once he is a tenth of the way short of it. `hostile` is kept for `calm_s`
 after the last query that added to the evidence; then the evidence begins anew, and he is clear.
+
+A cluster of queries is alarming where its evidence passes 1 / `threshold` by as much as there are rows that have joined
+some cluster: there are no more of them than that.
 """
 
 import math
@@ -17,6 +20,11 @@ SLACK = 0.1
 def progress(log_value: float, threshold: float) -> float:
     """How far evidence M, by its logarithm, has come on the way to 1 / threshold; threshold in (0, 1)."""
     return log_value / -math.log(threshold)
+
+
+def of_cluster(log_value: float, joined: int) -> float:
+    """The logarithm of a cluster's evidence, less that of the number of rows among which one was looked for."""
+    return log_value - math.log(2.0 + joined)
 
 
 def reading(way: float, former: Level = Level.CLEAR) -> Level:

@@ -10,7 +10,7 @@ would be now; options of a stage, and another profile's p-values (the recorded o
 Callers are taken to have asked the same queries: an attacker who is refused earlier goes on in another way. The canary
 counts as everybody. Of queries with more than 64 fresh rows the 64 smallest p-values are recorded; the others are taken
 to lie evenly between the largest of these and 1. The number of rows that cluster evidence is held against is that of
-the log's fresh rows, at most `history.max_entries`.
+the log's rows that joined one, at most `history.max_entries`.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class _Model:
         enforcing = {name: s for name, s in self.monitors.items() if s.enforces}
         self.alarming = enforcing or self.monitors
         self.mode = Mode.ENFORCE if enforcing else Mode.SHADOW
-        self.max_entries, self.entries = max_entries, 0
+        self.max_entries, self.joined = max_entries, 0
         self.people: dict[str, _Person] = {}
         self.components: dict[int, Evidence] = {}
         self.counts: dict[tuple[str, str], _Count] = {}
@@ -241,9 +241,9 @@ def _callers(model: _Model, event: Event) -> list[Action]:
     policy = model.settings.policy
     level = _alert(model, event)
     actions = [policy.of(level)] if model.mode is Mode.ENFORCE else []
-    model.entries = min(model.max_entries, model.entries + sum(t.number >= 0 for t in event.traces))
     if _clusters(model, event) and any(stage.enforces for stage in model.clusters.values()):
         actions.append(policy.on_hostile)
+    model.joined = min(model.max_entries, model.joined + sum(t.joined for t in event.traces))
     return actions
 
 
@@ -319,7 +319,7 @@ def _clusters(model: _Model, event: Event) -> bool:
             continue
         grown = model.components.get(credit.cluster, Evidence()).add(filled(credit))
         model.components[credit.cluster] = grown
-        log_value = grown.log_value - math.log(1.0 + model.entries)
+        log_value = alerts.of_cluster(grown.log_value, model.joined)
         alarm |= any(-log_value <= math.log(stage.threshold) for stage in model.clusters.values())
     if alarm:
         for name in model.clusters:

@@ -39,6 +39,7 @@ from guard.profile import (
 )
 from guard.settings import Model
 from guard.sketching import Sketcher
+from guard.techniques import ALERT
 from guard.types import (
     Action,
     Answer,
@@ -60,7 +61,7 @@ from guard.types import (
     VotingPurifier,
     When,
 )
-from guard.watching import ALERT, Watching
+from guard.watching import Watching
 
 
 class StageError(RuntimeError):

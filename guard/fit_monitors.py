@@ -9,7 +9,7 @@ caller who asks about cats alone is no attacker.
 
 import math
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -166,15 +166,11 @@ def keep(store: MemoryStore, sketches: Sequence[Sketch], probs: Floats, rows: ND
         part = rows[at : at + _CHUNK]
         history = exchange(store, tuple(sketches[i] for i in part))
         answered = tuple(
-            Kept(match.number, *_answer(sketches[i], probs[i]))
-            for i, match in zip(part, history.matches, strict=True)
+            replace(row, number=match.number)
+            for row, match in zip(kept_of(sketches, probs, part), history.matches, strict=True)
             if not match.duplicate
         )
         at_once(store.credit(_SCOPE, f"{_CALLER} {at}", (), Update(answered=answered), 0.0))
-
-
-def _answer(sketch: Sketch, probs: Floats) -> tuple[Floats, Floats, int, float]:
-    return sketch.position, sketch.embedding, int(probs.argmax()), float(probs.max())
 
 
 def exchange(store: MemoryStore, sketches: Sketches, *, remember: bool = True) -> History:

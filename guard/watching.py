@@ -27,6 +27,7 @@ from guard.evidence import Evidence
 from guard.linking import links
 from guard.settings import Model
 from guard.sketching import Sketcher
+from guard.techniques import ALERT, COHORT
 from guard.types import (
     AnswerMonitor,
     Array,
@@ -47,8 +48,6 @@ from guard.types import (
 
 MONTH_S = 30 * 86_400.0
 NEAR, EXPLAINED = 1.0, 0.4
-ALERT = "alert"
-COHORT = "cohort"
 _LEAST = 1e-300
 
 Score = Callable[[Stage, int, Callable[[], Array]], Finding]
@@ -76,6 +75,7 @@ class Watching:
         self._clusters = tuple(s for s in stages if isinstance(s.impl, Monitor) and credits_component(s))
         self._answers = tuple(s for s in stages if isinstance(s.impl, AnswerMonitor))
         self._windows = tuple(s for s in stages if isinstance(s.impl, WindowMonitor))
+        self._often = {s.name: _often(s) for s in self._clusters}
         enforcing = tuple(s for s in stages if s.enforces)
         self._alarming = enforcing or self._stages
         self._mode = Mode.ENFORCE if enforcing else Mode.SHADOW
@@ -162,10 +162,10 @@ class Watching:
                 size = (1 if number not in history.components else history.components[number].rows) + len(
                     credited.get(number, ())
                 )
-                p = _of_joining(stage, finding.p_values[i], size, history.joined)
+                p = _of_joining(finding.p_values[i], self._often[stage.name], size, history.joined)
                 credited.setdefault(number, []).append(p)
                 known[number] = _of(known, number, history).add((p,))
-                p_values[i] = _p_value(known[number].log_value - math.log(2.0 + history.joined))
+                p_values[i] = _p_value(alerts.of_cluster(known[number].log_value, history.joined))
             found.append(replace(finding, p_values=tuple(map(float, p_values))))
         return joins, {number: tuple(values) for number, values in credited.items()}
 
@@ -183,13 +183,14 @@ class Watching:
             }
             worst = max(ways, key=lambda key: ways[key], default=None)
             if worst is not None and ways[worst] >= 1.0:
-                found.append(Finding(f"{COHORT} {name}", "monitor", Mode.SHADOW, (ways[worst],), (0.0,), 0.0))
+                found.append(Finding(COHORT + name, "monitor", Mode.SHADOW, (ways[worst],), (0.0,), 0.0))
         return found
 
     def _alert(self, query: Query, judged: Judged, evidence: Mapping[str, tuple[float, ...]]) -> Judged:
         """With the caller's level, and the finding that tells of it."""
         past, way, added, floor = judged.past, 0.0, False, Level.CLEAR
         by_name = {finding.stage: finding for finding in judged.findings}
+        least = 1.0
         for stage in self._alarming:
             if credits_component(stage):
                 continue
@@ -199,7 +200,7 @@ class Watching:
             before = past.evidence.get(stage.name, Evidence())
             after = before.add(evidence.get(stage.name, ()))
             own = alerts.progress(after.log_value, stage.threshold)
-            way = max(way, own)
+            way, least = max(way, own), min(least, after.p_value)
             added |= after.log_value > before.log_value and own >= alerts.STEPS[Level.WATCH]
         calm_s = self._settings.policy.calm_s
         alert, anew = alerts.advance(past.alert, way, added=added, now=query.now, calm_s=calm_s)
@@ -211,9 +212,8 @@ class Watching:
         )
         if level is Level.CLEAR:
             return replace(judged, update=update)
-        p = math.exp(-max(0.0, min(600.0, way)))
         acts = self._settings.policy.of(level).severity > 0
-        finding = Finding(ALERT, "monitor", self._mode, (float(level),), (p,), 1.0 if acts else 0.0)
+        finding = Finding(ALERT, "monitor", self._mode, (float(level),), (max(_LEAST, least),), 1.0 if acts else 0.0)
         return replace(judged, findings=(*judged.findings, finding), update=update, level=level)
 
     # --- after the answer
@@ -229,12 +229,7 @@ class Watching:
         for stage in self._answers:
             finding = self._score(stage, len(seen), partial(stage.impl.judge_answers, seen, past, probs))
             found.append(self._credit(stage, finding, seen, past, evidence))
-        labels, tops = probs.argmax(axis=1), probs.max(axis=1)
-        kept = tuple(
-            Kept(row.match.number, row.sketch.position, row.sketch.embedding, int(labels[i]), float(tops[i]))
-            for i, row in enumerate(seen)
-            if not row.match.duplicate
-        )
+        kept = _fresh(seen, probs.argmax(axis=1), probs.max(axis=1))
         return tuple(found), Update(evidence=evidence, answered=kept)
 
 
@@ -253,9 +248,14 @@ def repeats(row: Seen) -> bool:
 
 def unanswered(seen: Sequence[Seen]) -> Update:
     """Fresh rows whose answers nobody has seen are the caller's all the same."""
-    fresh = (row for row in seen if not row.match.duplicate)
-    return Update(
-        answered=tuple(Kept(row.match.number, row.sketch.position, row.sketch.embedding, -1, math.nan) for row in fresh)
+    return Update(answered=_fresh(seen, np.full(len(seen), -1), np.full(len(seen), np.nan)))
+
+
+def _fresh(seen: Sequence[Seen], labels: Array, confidences: Array) -> tuple[Kept, ...]:
+    return tuple(
+        Kept(row.match.number, row.sketch.position, row.sketch.embedding, int(labels[i]), float(confidences[i]))
+        for i, row in enumerate(seen)
+        if not row.match.duplicate
     )
 
 
@@ -266,14 +266,18 @@ def _of(known: Mapping[int, Evidence], number: int, history: History) -> Evidenc
     return Evidence() if component is None else component.evidence
 
 
-def _of_joining(stage: Stage, p: float, size: int, joined: int) -> float:
+def _often(stage: Stage) -> float:
+    """How often a clean row joins a cluster: scores are 0 where it does not."""
+    return float(stage.calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
+
+
+def _of_joining(p: float, often: float, size: int, joined: int) -> float:
     """The p-value of a row that joins a cluster of so many rows, where so many rows have joined one.
 
     That a clean row joins something at all says nothing against the cluster; given that it does, two things can be
     surprising: how close it comes, and that it is this cluster of all (rows that join are dealt out to clusters in
     proportion to what these have, as by Polya's urn). Both by the law of a product of two p-values (Fisher 1932).
     """
-    often = float(stage.calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
     close = min(1.0, p / often)
     here = min(1.0, (size + 1.0) / (joined + 1.0))
     product = max(_LEAST, close * here)

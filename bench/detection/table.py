@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import pages
+
 BEGIN, END = "<!-- bench.detection: begin -->", "<!-- bench.detection: end -->"
 NOTHING = "-"
 _TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10", "photos": "Photographs (small)"}
@@ -217,10 +219,5 @@ def _triggers(found: Mapping[str, Any]) -> list[str]:
 
 
 def put(page: Path, text: str) -> None:
-    """Between the page's marks, which are made at its end where there are none."""
-    whole = page.read_text(encoding="utf-8") if page.is_file() else "# Detectors and purifiers, measured\n"
-    if BEGIN not in whole:
-        whole = f"{whole.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = whole.partition(BEGIN)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    """Between the page's marks."""
+    pages.put(page, text, begin=BEGIN, end=END, title="Detectors and purifiers, measured")

@@ -43,8 +43,8 @@ from guard.proxy.ask import ServedModel
 from guard.settings import Embedded
 from guard.settings import Model as Settings
 from guard.stores.memory import MemoryStore
+from guard.techniques import ALERT
 from guard.types import Action, Answer, Mode, Query
-from guard.watching import ALERT
 
 STEP_S = 0.05
 WARM = 500

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import pages
 from bench.detection.table import NOTHING, grid, share
 
 BEGIN, END = "<!-- bench.monitors: begin -->", "<!-- bench.monitors: end -->"
@@ -136,10 +137,5 @@ _TELL: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
 
 
 def put(page: Path, text: str) -> None:
-    """Between the page's marks, which are made at its end where there are none."""
-    whole = page.read_text(encoding="utf-8") if page.is_file() else "# Monitors, measured\n"
-    if BEGIN not in whole:
-        whole = f"{whole.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = whole.partition(BEGIN)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    """Between the page's marks."""
+    pages.put(page, text, begin=BEGIN, end=END, title="Monitors, measured")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import pages
 from bench.detection.bars import Bar
 from bench.detection.table import grid
 from bench.scale.sizing import GIB
@@ -148,10 +149,5 @@ def _size(size: float) -> str:
 
 
 def put(page: Path, text: str) -> None:
-    """Between the page's marks, which are made at its end where there are none."""
-    whole = page.read_text(encoding="utf-8") if page.is_file() else "# What monitoring costs, and at what scale\n"
-    if BEGIN not in whole:
-        whole = f"{whole.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = whole.partition(BEGIN)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    """Between the page's marks."""
+    pages.put(page, text, begin=BEGIN, end=END, title="What monitoring costs, and at what scale")
