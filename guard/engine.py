@@ -51,6 +51,7 @@ from guard.types import (
     Floats,
     History,
     InvalidQuery,
+    KeyedOutput,
     Kind,
     Level,
     Mode,
@@ -475,7 +476,7 @@ class Engine:
         current, changed, failed = probs, voted.copy(), []
         for stage, chosen in stages:
             try:
-                current = _distribution(stage.impl.protect(current, chosen), current)
+                current = _distribution(_protected(stage, _unit(decision.query), current, chosen), current)
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed.append(stage.finding(error=_name(error)))
                 continue
@@ -528,6 +529,15 @@ def _ballots(given: tuple[Floats, ...] | None, probs: Floats | None, rows: Bools
     if given is None or probs is None or len(probs) != len(rows):
         raise StageError("no answers to vote on")
     return given
+
+
+def _protected(stage: Stage, unit: Floats, probs: Floats, chosen: Bools) -> Array:
+    made: Array
+    if isinstance(stage.impl, KeyedOutput):
+        made = stage.impl.protect_keyed(unit, probs, chosen)
+    else:
+        made = stage.impl.protect(probs, chosen)
+    return made
 
 
 def _itself(x: Array) -> tuple[Array, ...]:

@@ -603,6 +603,15 @@ class Output(Protocol):
         ...
 
 
+@runtime_checkable
+class KeyedOutput(Protocol):
+    """Changes what an answer gives away by noise that is the same for the same input (`guard.keyed`)."""
+
+    def protect_keyed(self, x: Array, probs: Array, suspicion: Bools) -> Array:
+        """(N, ...) the inputs as they came, unit form; the rest as `Output.protect`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One input or output of a served model: OIP datatype name, shape with -1 for a free dimension."""

@@ -168,6 +168,17 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class Echo:
+    """Of suspicious rows, tells the input's first value."""
+
+    def protect_keyed(self, x: Array, probs: Array, suspicion: Bools) -> Array:
+        out = probs.copy()
+        first = x[suspicion, 0].astype(np.float64)
+        out[suspicion] = np.stack([first, 1.0 - first, np.zeros_like(first)], axis=1)
+        return out
+
+
+@dataclass(frozen=True)
 class BrokenOutput:
     """Returns rows that are no distribution."""
 
@@ -274,6 +285,7 @@ STAGES: dict[tuple[Kind, str], type[Any]] = {
     ("purifier", "test_other_ballot"): OtherBallot,
     ("purifier", "test_taught"): Taught,
     ("output", "test_uniform"): Uniform,
+    ("output", "test_echo"): Echo,
     ("output", "test_broken"): BrokenOutput,
     ("output", "test_wrong_shape"): WrongShapeOutput,
 }

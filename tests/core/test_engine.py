@@ -488,6 +488,17 @@ def test_an_output_that_always_protects_holds_the_answer() -> None:
     np.testing.assert_allclose(result.y, [[1 / 3] * 3], rtol=1e-6)
 
 
+def test_an_output_whose_noise_is_keyed_sees_the_inputs_as_they_came() -> None:
+    engine = engine_of(detectors=MEAN, outputs=[{"stage": "test_echo"}], policy={"on_input": "degrade"})
+    decision = decide(engine, BAD, GOOD)
+    unit = decision.query.unit
+    assert unit is not None
+    result = conclude(engine, decision)
+    assert result.y is not None
+    np.testing.assert_allclose(result.y[0, :2], [unit[0, 0], 1 - unit[0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(result.y[1], Y[1])
+
+
 @pytest.mark.parametrize("stage", ["test_broken", "test_wrong_shape"])
 @pytest.mark.parametrize(("on_error", "action"), [("allow", Action.ALLOW), ("deny", Action.DENY)])
 def test_an_output_that_fails(stage: str, on_error: str, action: Action) -> None:
