@@ -65,7 +65,7 @@ def material_of(subject: Subject, rows: Positions, classes: int, seed: int, prog
             probs.append(subject.probabilities(some))
         done += len(some)
         progress("asking about the inputs to learn from", done, len(rows))
-    return Material(x, np.concatenate(probs) if probs else None, classes, {}, seed)
+    return Material(x, np.concatenate(probs) if probs else None, classes, {}, seed, progress)
 
 
 def train(chosen: Sequence[Chosen], given: Given, material: Material | None, progress: Progress) -> dict[str, bytes]:

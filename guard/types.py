@@ -4,7 +4,7 @@ Shapes. A stage sees inputs in *unit form*: images as (N, H, W, C) float32 in [0
 The engine converts between unit form and the model's own layout, dtype and bounds (see `guard.profile.Space`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -542,6 +542,7 @@ class Material:
     probs:   (N, C) the served model's answers, rows sum to 1; None where it answers with labels only.
     classes: how many there are.
     seed:    of everything that is random.
+    tell:    what is being done, how much of it, of how much: for what takes long.
     """
 
     x: Array
@@ -549,6 +550,7 @@ class Material:
     classes: int
     networks: Mapping[str, Network] = field(default_factory=dict)
     seed: int = 0
+    tell: Callable[[str, int, int], None] = lambda *_: None
 
 
 @runtime_checkable

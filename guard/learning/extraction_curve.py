@@ -1,10 +1,13 @@
 """How well a copy agrees with the served model after n of its answers: students of nested sets of clean inputs.
 
 A student is the auxiliary's architecture, distilled without perturbations from scratch (a thief's plain way). What it
-agrees on is held out from what it learns from.
+agrees on is held out from what it learns from. Few answers teach more or less, by which they are: there the mean of
+several draws counts.
 
 Source: Knockoff Nets, Orekondy et al. 2019, arXiv:1812.02766.
-Cost:   at most 2,000 steps of 64 rows for each count, no perturbations: some minutes for images of 32x32x3.
+Cost:   at most 2,000 steps of 64 rows for each count, no perturbations, two thirds of them for the larger counts. With
+        10,000 inputs to learn from some 5,000 steps: on one core with AVX512-BF16 about 2 minutes for 28x28 in grey,
+        4 for 32x32 in colour.
 """
 
 from dataclasses import replace
@@ -13,11 +16,13 @@ import numpy as np
 
 from guard.learning import Tell, _silent
 from guard.learning._networks import auxiliary_plan
-from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, in_parts, seeded, suited
+from guard.learning._training import FEWEST_ROWS, IMAGE_RANK, Pace, Rows, in_parts, seeded, suited
 from guard.learning.auxiliary import Options, distil
 from guard.types import Array, Material
 
-COUNTS = (100, 300, 1000, 3000, 10_000, 30_000)
+COUNTS = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
+DRAWS, FEW = 3, 300
+"""Students of as many answers, or fewer, are several."""
 _HELD_OUT = 0.2
 _MOST_HELD_OUT = 2000
 
@@ -38,20 +43,33 @@ def measure(material: Material, chosen: Pace | None = None, tell: Tell = _silent
         raise ValueError("students learn from the served model's probabilities, and it answers with labels only")
     if len(material.x) < FEWEST_ROWS:
         raise ValueError(f"students need {FEWEST_ROWS} clean inputs; there are {len(material.x)}")
-    probs, shape = np.asarray(material.probs, np.float32), material.x.shape[1:]
-    order = np.random.default_rng(material.seed).permutation(len(material.x))
+    rng = np.random.default_rng(material.seed)
+    order = rng.permutation(len(material.x))
     held = min(_MOST_HELD_OUT, int(_HELD_OUT * len(order)))
     rest, test = order[held:], order[:held]
-    counts = [n for n in COUNTS if n < len(rest)]
-    counts = [*counts, len(rest)] if not counts or len(rest) > 1.5 * counts[-1] else counts
-    wanted, found = probs[test].argmax(axis=1), []
-    for n in counts:
-        own = chosen or pace(shape)
-        own = replace(own, batch=min(own.batch, n))
-        with seeded(material.seed) as rng:
-            student = distil(
-                material.x[rest[:n]], probs[rest[:n]], auxiliary_plan(shape, material.classes), Options(0.0, own),
-                rng=rng, tell=tell, what=f"student of {n} answers",
-            )  # fmt: skip
-        found.append(float((in_parts(student.logits, material.x[test]).argmax(axis=1) == wanted).mean()))
+    draws = [rest, *(rng.permutation(rest) for _ in range(DRAWS - 1))]
+    counts = _counts(len(rest))
+    found = [
+        np.mean([_agreement(material, rows[:n], test, chosen, tell) for rows in draws[: DRAWS if n <= FEW else 1]])
+        for n in counts
+    ]
     return np.array(counts, dtype=np.int64), np.array(found)
+
+
+def _counts(most: int) -> list[int]:
+    """Those that so many rows allow, and all of them where that is much more."""
+    counts = [n for n in COUNTS if n < most]
+    return [*counts, most] if most > 1.5 * counts[-1] else counts
+
+
+def _agreement(material: Material, rows: Rows, test: Rows, chosen: Pace | None, tell: Tell) -> float:
+    """The share of the test rows that a student of some rows answers as the served model does."""
+    probs, shape = np.asarray(material.probs, np.float32), material.x.shape[1:]
+    own = chosen or pace(shape)
+    with seeded(material.seed) as rng:
+        student = distil(
+            material.x[rows], probs[rows], auxiliary_plan(shape, material.classes),
+            Options(0.0, replace(own, batch=min(own.batch, len(rows)))),
+            rng=rng, tell=tell, what=f"student of {len(rows):,} answers",
+        )  # fmt: skip
+    return float((in_parts(student.logits, material.x[test]).argmax(axis=1) == probs[test].argmax(axis=1)).mean())

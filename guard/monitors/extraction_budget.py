@@ -8,8 +8,8 @@ Source:  Knockoff Nets, Orekondy et al. 2019, arXiv:1812.02766 (what a copy is w
 Answers: extraction with inputs of the model's own kind, which looks like use. Known bypass: more callers (each has a
          budget of his own); thieves who learn faster than the student at `guard fit` did (pretrained, semi-supervised).
 Args:    past: of the caller: answered fresh rows, and recent ones for the share that is not repeated almost unchanged.
-         Learns the curve: agreement of small students with the model after 100, 300, 1,000, ... clean answers. Needs
-         the extra `fit` and minutes to hours, so only where it is asked for.
+         Learns the curve: agreement of small students with the model after 10, 30, 100, ... clean answers. Needs the
+         extra `fit` and some minutes of one core, so only where it is asked for.
 Returns: (N,) estimated agreement in [0, 1], the rows of this query counted; the same or higher from row to row.
 Cost:    0.1 to 1 ms a query (64 to 256 recent rows); no upstream row. Arrays: a few numbers.
 """
@@ -45,7 +45,7 @@ class ExtractionBudget:
             from guard.learning import extraction_curve  # noqa: PLC0415 - only to fit
         except ImportError as error:
             raise ValueError(f"it needs the extra `fit` ({error.name} is not installed)") from None
-        counts, agreement = extraction_curve.measure(material)
+        counts, agreement = extraction_curve.measure(material, tell=material.tell)
         return {"counts": counts, "agreement": agreement}
 
     def equip(self, equipment: Equipment) -> "_Working":

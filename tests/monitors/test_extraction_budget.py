@@ -77,10 +77,31 @@ def test_the_curve_is_measured_on_rows_held_out():
 
     pace = Pace(epochs=5, least=60, most=60, batch=32, rate=0.05, average=0.9)
     given = material(800)
-    counts, agreement = extraction_curve.measure(given, pace)
-    assert counts.tolist() == [100, 300, 640]
+    told = []
+    counts, agreement = extraction_curve.measure(
+        given, pace, lambda what, done, total: told.append((what, done, total))
+    )
+    assert counts.tolist() == [10, 30, 100, 300, 640]
+    assert [what for what, done, total in told if done == total].count(
+        "student of 100 answers"
+    ) == extraction_curve.DRAWS
+    assert agreement[0] < agreement[-1]
     assert agreement[-1] > 0.7
     shuffled = replace(given, probs=np.random.default_rng(0).permutation(given.probs))
     assert extraction_curve.measure(shuffled, pace)[1].max() < 0.45
     with pytest.raises(ValueError, match="labels only"):
         extraction_curve.measure(replace(given, probs=None))
+
+
+def test_whoever_fits_is_told_how_far_the_students_are():
+    pytest.importorskip("torch")
+    from tests.monitors.clean_world import material
+
+    class Told(Exception):
+        pass
+
+    def tell(what, done, total):
+        raise Told(what)
+
+    with pytest.raises(Told, match="student of 10 answers"):
+        ExtractionBudget().learn(replace(material(800), tell=tell))
