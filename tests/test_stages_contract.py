@@ -21,6 +21,7 @@ from guard.types import (
     AnswerDetector,
     AnswerMonitor,
     Detector,
+    KeyedOutput,
     Match,
     Material,
     Monitor,
@@ -181,8 +182,10 @@ class TestEveryStage:
 def test_what_is_learned(kind, name, form):
     built(kind, name, form)
     learn = learner_of(build_stage(kind, name, options(kind, name)))
-    arrays = learn(material(form))
-    again = learn(material(form))
+    check_learned(learn(material(form)), learn(material(form)))
+
+
+def check_learned(arrays, again):
     assert arrays
     assert set(arrays) == set(again)
     for key, array in arrays.items():
@@ -338,23 +341,81 @@ def test_near_repeats_are_more_suspicious_than_new_rows_and_exact_ones(name):
     assert (retry <= new).all()
 
 
+OUTPUT_CLASSES = (2, 10, 1000)
+TOLERANCE = {np.float16: 0.02, np.float32: 1e-5, np.float64: 1e-9}  # of a row's sum
+IDENTITIES = {("top_k", 2), ("low_confidence_noise", 2)}  # what a protection cannot but leave as it is
+
+
+@functools.cache
+def protection(name, classes):
+    """A working output protection, and (x, probs) -> its answers with every row protected."""
+    x = np.random.default_rng(1).random((LEARNED_FROM, 24), dtype=np.float32)
+    stage = build_stage("output", name, {})
+    learn = learner_of(stage)
+    known = Material(*frozen(x, sharp(LEARNED_FROM, classes, seed=2)), classes, seed=3)
+    return equip(stage, stage_key("output", name), {}, {} if learn is None else learn(known), SECRET)
+
+
+def sharp(n, classes, seed=0):
+    """Answers from unsure to sure, with equal classes at the top of one and no doubt at all in another."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), rng.integers(classes, size=n)] += rng.uniform(0, 12, n)
+    odds = np.exp(logits)
+    odds[0], odds[2] = 1.0, np.eye(classes)[classes // 2]
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def protect(stage, x, probs, suspicion):
+    """As the engine asks it."""
+    if isinstance(stage, KeyedOutput):
+        return stage.protect_keyed(x, probs, suspicion)
+    return stage.protect(probs, suspicion)
+
+
+def check_top(out, probs):
+    """The argmax is what it was, the first of equals; and alone where it was."""
+    top = probs.argmax(axis=1)
+    np.testing.assert_array_equal(out.argmax(axis=1), top)
+    alone = [(np.sort(answers, axis=1)[:, -2:] @ [-1, 1]) > 0 for answers in (out, probs)]
+    assert alone[1].sum() > len(probs) / 2
+    assert (alone[0] | ~alone[1]).all()
+
+
 @pytest.mark.parametrize("name", registry.names("output"))
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_outputs(name, dtype):
-    stage = working("output", name, "vector")
-    probs = answers(n=40, classes=7).astype(dtype)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("classes", OUTPUT_CLASSES)
+def test_outputs(name, dtype, classes):
+    use = functools.partial(protect, protection(name, classes))
+    x, probs = rows("vector", 40), sharp(40, classes).astype(dtype)
     suspicion = np.arange(40) % 2 == 0
-    before = probs.copy()
-    frozen(probs, suspicion)
-    out = stage.protect(probs, suspicion)
+    before = [array.copy() for array in frozen(x, probs, suspicion)]
+    out = use(x, probs, suspicion)
     assert out.shape == probs.shape
     assert out.dtype == probs.dtype
-    np.testing.assert_array_equal(probs, before)
+    assert not np.shares_memory(out, probs)
+    for array, old in zip((x, probs, suspicion), before, strict=True):
+        np.testing.assert_array_equal(array, old)
     np.testing.assert_array_equal(out[~suspicion], probs[~suspicion])
-    np.testing.assert_allclose(out.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(out.astype(np.float64).sum(axis=1), 1, rtol=TOLERANCE[dtype])
     assert (out >= 0).all()
-    np.testing.assert_array_equal(out.argmax(axis=1), probs.argmax(axis=1))
-    assert not np.array_equal(out[suspicion], probs[suspicion])
-    np.testing.assert_array_equal(out, stage.protect(probs, suspicion))
-    np.testing.assert_array_equal(out, np.concatenate(one_by_one(stage.protect, probs, suspicion)))
-    assert stage.protect(probs[:0], suspicion[:0]).shape == (0, 7)
+    check_top(out[suspicion], probs[suspicion])
+    assert np.array_equal(out[suspicion], probs[suspicion]) == ((name, classes) in IDENTITIES)
+    np.testing.assert_array_equal(out, use(x, probs, suspicion))
+    np.testing.assert_array_equal(out[::-1], use(x[::-1], probs[::-1], suspicion[::-1]))
+    np.testing.assert_array_equal(out, np.concatenate(one_by_one(use, x, probs, suspicion)))
+    np.testing.assert_array_equal(use(x, probs, np.zeros(40, np.bool_)), probs)
+    assert use(x[:0], probs[:0], suspicion[:0]).shape == (0, classes)
+
+
+@pytest.mark.parametrize("name", [n for n in registry.names("output") if learner_of(build_stage("output", n, {}))])
+@pytest.mark.parametrize("classes", OUTPUT_CLASSES)
+def test_what_outputs_learn(name, classes):
+    stage = build_stage("output", name, {})
+    x = np.zeros((LEARNED_FROM, 4), np.float32)
+    known = Material(*frozen(x, sharp(LEARNED_FROM, classes, seed=2)), classes, seed=3)
+    check_learned(stage.learn(known), stage.learn(known))
+    with pytest.raises(ValueError, match="labels only"):
+        stage.learn(dataclasses.replace(known, probs=None))
+    with pytest.raises(ValueError, match=f"{classes} classes"):
+        protect(protection(name, classes), x[:1], np.full((1, classes + 1), 1 / (classes + 1)), np.ones(1, np.bool_))
