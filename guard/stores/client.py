@@ -1,16 +1,33 @@
 """A connection to Valkey or Redis that never keeps anybody waiting past its deadline.
 
-redis-py is imported where a client is made, so that whoever keeps history in memory does not need it.
+redis-py is imported where a client is made, so that whoever keeps history in memory does not need it. Whoever finds all
+connections in use waits for one, within his own deadline: redis-py itself would fail at once, and a burst of queries
+would look like a server that is away.
 """
 
 import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_PATIENCE = 0.9  # of the deadline: redis-py must see for itself that a node is silent, or it never asks for another
+_REASONS = {
+    "AuthenticationError": "wrong user or password",
+    "AuthenticationWrongNumberOfArgsError": "wrong user or password",
+    "AuthorizationError": "wrong user or password",
+    "BusyLoadingError": "it is starting",
+    "ClusterDownError": "its cluster is down",
+    "MasterDownError": "its master is down",
+    "NoPermissionError": "its user may not do all that is needed",
+    "OutOfMemoryError": "it is full",
+    "ReadOnlyError": "it is a replica",
+    "SSLCertVerificationError": "its certificate is not good",
+    "TimeoutError": "no answer in time",
+}
 
 
 class StoreAway(OSError):
@@ -23,7 +40,9 @@ class Server:
 
     addresses:     host:port; of a cluster any of its nodes, else one.
     password_file: or password_env, the name of an environment variable: where the password is. At most one of them.
-    tls:           ca_file, and cert_file with key_file, are PEM; without ca_file the system's authorities count.
+                   The file is read again for each connection, so a rotated one is picked up.
+    tls:           the certificate must be the host's. ca_file, and cert_file with key_file, are PEM; without ca_file
+                   the system's authorities count.
     """
 
     addresses: tuple[str, ...] = ("127.0.0.1:6379",)
@@ -71,15 +90,18 @@ class Client:
         import redis.asyncio as aio  # noqa: PLC0415 - an extra
         from redis.asyncio.cluster import ClusterNode, RedisCluster  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.exceptions import NoScriptError, RedisError  # noqa: PLC0415
+        from redis.exceptions import NoScriptError, RedisClusterException, RedisError  # noqa: PLC0415
 
-        self._timeout_s, self._missing, self._errors = timeout_s, NoScriptError, (RedisError, OSError, TimeoutError)
+        self._timeout_s, self._missing = timeout_s, NoScriptError
+        self._errors = (RedisError, RedisClusterException, OSError)  # the second is none of the first
+        self._room = asyncio.Semaphore(max_connections)
+        self._joining: asyncio.Task[Any] | None = None
         hosts = server.hosts()
+        server.password()  # so that a wrong setting shows at the start
         common: dict[str, Any] = {
-            "username": server.username,
-            "password": server.password(),
-            "socket_connect_timeout": timeout_s,
-            "socket_timeout": timeout_s,
+            "credential_provider": _credentials(server),
+            "socket_connect_timeout": _PATIENCE * timeout_s,
+            "socket_timeout": _PATIENCE * timeout_s,
             "max_connections": max_connections,
             "ssl": server.tls,
         }
@@ -88,8 +110,10 @@ class Client:
                 "ssl_ca_certs": server.ca_file and str(server.ca_file),
                 "ssl_certfile": server.cert_file and str(server.cert_file),
                 "ssl_keyfile": server.key_file and str(server.key_file),
+                "ssl_check_hostname": True,  # older versions of redis-py would not
             }
         no_retry = aio.retry.Retry(NoBackoff(), 0)  # what was sent may have counted: evidence must not count twice
+        self._cluster = server.cluster
         self._redis: Any
         if server.cluster:
             nodes = [ClusterNode(host, port) for host, port in hosts]
@@ -111,17 +135,59 @@ class Client:
             return await self._redis.execute_command(*words)
 
     async def close(self) -> None:
-        """Close the connections."""
-        async with self._deadline():
-            await self._redis.aclose()
+        """Close the connections, as far as that can be done in time."""
+        if self._joining is not None:
+            self._joining.cancel()
+        with suppress(TimeoutError, *self._errors):
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.aclose()
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._room:
+                if self._cluster:
+                    await self._join()
                 yield
         except self._errors as error:
-            raise StoreAway(f"the store is away: {type(error).__name__}") from error
+            raise StoreAway(f"the store is away: {_why(error)}") from error
+
+    async def _join(self) -> None:
+        """Learn a cluster's topology. Where that takes longer than a query may wait, the next one finds it learnt."""
+        if self._joining is None:
+            self._joining = asyncio.create_task(self._redis.initialize())
+            self._joining.add_done_callback(self._joined)
+        await asyncio.shield(self._joining)
+
+    def _joined(self, task: "asyncio.Task[Any]") -> None:
+        self._joining = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has it, too
+
+
+def _credentials(server: Server) -> Any:
+    """What redis-py asks for each connection; None where there is nothing to tell."""
+    from redis.credentials import CredentialProvider  # noqa: PLC0415
+
+    class Credentials(CredentialProvider):
+        def get_credentials(self) -> tuple[str] | tuple[str, str]:
+            try:
+                password = server.password() or ""
+            except ValueError as error:
+                raise OSError(str(error)) from error
+            return (password,) if server.username is None else (server.username, password)
+
+    known = server.username is not None or server.password_file is not None or server.password_env is not None
+    return Credentials() if known else None
+
+
+def _why(error: BaseException) -> str:
+    """The kind of error, and what it means. Never the server's own words: they can repeat what was sent to it."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    reason = next((_REASONS[name] for one in chain if (name := type(one).__name__) in _REASONS), None)
+    return type(error).__name__ + (f", {reason}" if reason else "")
 
 
 def _sha(script: bytes) -> str:

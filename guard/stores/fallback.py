@@ -1,8 +1,11 @@
 """A shared store that may be away, with a local one for meanwhile.
 
 While the shared store does not answer, history is kept in this process: a caller's evidence starts from nothing here,
-and what is learned here stays here. The shared one is tried again after `RETRY_S`, by one query at a time, so that its
-deadline is not waited for by everybody; once it answers, it is used again.
+and what is learned here stays here, for the next time that the shared one is away. That one is tried again after
+`RETRY_S`, by one query at a time, so that its deadline is not waited for by everybody; once it answers, it is used
+again. Of a cluster, one model's history can be away while another's is not: then each is tried by itself.
+
+A caller who is forgiven meanwhile is forgiven here at once, and in the shared store before it is used again.
 """
 
 import logging
@@ -14,6 +17,7 @@ from guard.types import History, Past, Sketches, Store, Update
 RETRY_S = 1.0
 OWN = 2**52
 """Numbers of the own store's rows are above it, so that what is credited to a row goes where the row is."""
+MAX_OWED = 100
 _log = logging.getLogger(__name__)
 
 
@@ -21,17 +25,29 @@ class FallbackStore:
     """`shared` while it answers, else `own`.
 
     own:     None: exchanges raise OSError while the shared store is away, and monitors' `on_error` decides.
-    on_away: is told whenever the shared store goes away, and comes back.
+    apart:   the shared store is a cluster, and may be away for one model alone.
+    on_away: is told whenever the shared store goes away, for the first model, and comes back, for the last.
     """
 
     local = False
 
     def __init__(
-        self, shared: Store, own: MemoryStore | None, *, on_away: Callable[[bool], None] = lambda _: None
+        self,
+        shared: Store,
+        own: MemoryStore | None,
+        *,
+        apart: bool = False,
+        on_away: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self._shared, self._own, self._on_away = shared, own, on_away
-        self._retry_at = 0.0
-        self.away = False
+        self._shared, self._own, self._apart, self._on_away = shared, own, apart, on_away
+        self._retry_at: dict[str, float] = {}  # of what is away
+        self._owed: dict[tuple[str, str], None] = {}
+        self._said = ""
+
+    @property
+    def away(self) -> bool:
+        """Whether the shared store is, for any model."""
+        return bool(self._retry_at)
 
     @property
     def entries(self) -> int:
@@ -43,13 +59,14 @@ class FallbackStore:
         remember: bool = True,
     ) -> History:  # fmt: skip
         """Raises OSError where the shared store is away and there is none of this process's own."""
-        if self._tries(now):
+        if self._tries(scope, now):
             try:
+                await self._pay(scope)
                 found = await self._shared.exchange(scope, caller, cohorts, sketches, now, remember=remember)
             except OSError as error:
-                self._gone(error, now)
+                self._gone(scope, error, now)
             else:
-                self._back()
+                self._back(scope)
                 return found
         if self._own is None:
             raise OSError("the store is away")
@@ -58,27 +75,35 @@ class FallbackStore:
     async def credit(self, scope: str, caller: str, cohorts: tuple[str, ...], update: Update, now: float) -> None:
         """To the store that has the rows; without rows, to the one in use. What the shared one cannot take is lost."""
         numbers = (*update.joins, *update.components, *(row.number for row in update.answered))
-        own = self.away if max(numbers, default=-1) < 0 else max(numbers) > OWN
+        own = self._is_away(scope) if max(numbers, default=-1) < 0 else max(numbers) > OWN
         if not own:
             try:
                 await self._shared.credit(scope, caller, cohorts, update, now)
             except OSError as error:
-                self._gone(error, now)
+                self._gone(scope, error, now)
         elif self._own is not None:
             await self._own.credit(scope, caller, cohorts, update, now)
 
     async def callers(self, scope: str) -> list[tuple[str, Past]]:
         """Raises OSError where the shared store is away."""
-        return await self._in_use.callers(scope)
+        return await self._in_use(scope).callers(scope)
 
     async def past(self, scope: str, caller: str) -> Past | None:
         """Raises OSError where the shared store is away."""
-        return await self._in_use.past(scope, caller)
+        return await self._in_use(scope).past(scope, caller)
 
     async def forget(self, scope: str, caller: str) -> bool:
-        """In both. Raises OSError where the shared store is away."""
+        """In both. Raises OSError where the shared store is away and he is not known here."""
         here = False if self._own is None else await self._own.forget(scope, caller)
-        return await self._shared.forget(scope, caller) or here
+        try:
+            there = await self._shared.forget(scope, caller)
+        except OSError:
+            if not here or len(self._owed) >= MAX_OWED:
+                raise
+            self._owed[scope, caller] = None
+            return True
+        self._owed.pop((scope, caller), None)
+        return there or here
 
     async def close(self) -> None:
         """Close both."""
@@ -86,25 +111,41 @@ class FallbackStore:
         if self._own is not None:
             await self._own.close()
 
-    @property
-    def _in_use(self) -> Store:
-        return self._own if self.away and self._own is not None else self._shared
+    async def _pay(self, scope: str) -> None:
+        """Forgive there whom operators have forgiven meanwhile. Raises OSError."""
+        for owed in [one for one in self._owed if one[0] == scope]:
+            await self._shared.forget(*owed)
+            self._owed.pop(owed, None)
 
-    def _tries(self, now: float) -> bool:
-        if self.away and now < self._retry_at:
+    def _in_use(self, scope: str) -> Store:
+        return self._own if self._is_away(scope) and self._own is not None else self._shared
+
+    def _part(self, scope: str) -> str:
+        return scope if self._apart else ""
+
+    def _is_away(self, scope: str) -> bool:
+        return self._part(scope) in self._retry_at
+
+    def _tries(self, scope: str, now: float) -> bool:
+        part = self._part(scope)
+        if part not in self._retry_at:
+            return True
+        if 0.0 < self._retry_at[part] - now <= 2 * RETRY_S:  # more: the clock was set back
             return False
-        self._retry_at = now + RETRY_S  # of a store that is away: nobody else tries meanwhile
+        self._retry_at[part] = now + RETRY_S  # nobody else tries meanwhile
         return True
 
-    def _gone(self, error: OSError, now: float) -> None:
-        self._retry_at = now + RETRY_S
-        if not self.away:
-            self.away = True
+    def _gone(self, scope: str, error: OSError, now: float) -> None:
+        before = self.away
+        self._retry_at[self._part(scope)] = now + RETRY_S
+        if not before:
             self._on_away(True)
-            _log.error("the shared store is away: %s", type(error).__name__)
+        if self._said != str(error):
+            self._said = str(error)
+            _log.error("shared history: %s", error)
 
-    def _back(self) -> None:
-        if self.away:
-            self.away = False
+    def _back(self, scope: str) -> None:
+        if self._retry_at.pop(self._part(scope), None) is not None and not self.away:
             self._on_away(False)
-            _log.warning("the shared store is back")
+            self._said = ""
+            _log.warning("shared history: the store is back")
