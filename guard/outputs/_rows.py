@@ -7,7 +7,7 @@ arithmetic is in float64 and of each row by itself, so that a row's answer does 
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.types import Array
+from guard.types import Array, Material
 
 _SHORT_OF = 0.95  # of the way to a tie
 _LEAST = float(np.exp(-30.0))  # of the largest probability: what one of 0 is taken for, as in logits
@@ -69,3 +69,16 @@ def led_by(made: NDArray[np.float64], top: Array) -> NDArray[np.float64]:
     out[each, first] = made[each, top]
     out[each, top] = made[each, first]
     return out
+
+
+def answers_of(material: Material) -> NDArray[np.float64]:
+    """The clean answers to learn from. Raises ValueError where there are none."""
+    if material.probs is None:
+        raise ValueError("it learns from probabilities, and the model answers with labels only")
+    return exact(material.probs)
+
+
+def require_classes(probs: Array, classes: int) -> None:
+    """Raises ValueError where an answer has another number of classes than those that were learned from."""
+    if probs.shape[1] != classes:
+        raise ValueError(f"it learned from answers of {classes} classes, not {probs.shape[1]}")
