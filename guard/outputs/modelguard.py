@@ -98,8 +98,8 @@ def _quantised(p: NDArray[np.float64], centres: NDArray[np.float64], eps: float)
     near: Bools = np.asarray(far <= eps + _SLACK)
     chosen = np.where(near.any(axis=1), near.argmax(axis=1), far.argmin(axis=1))
     whole = far[np.arange(len(p)), chosen]
-    share = np.minimum(1.0, eps / np.maximum(whole, _SLACK))[:, None]
     share = np.asarray(np.minimum(1.0, eps / np.maximum(whole, _SLACK))).reshape(-1, 1)
+    return np.asarray(np.where(near.any(axis=1)[:, None], centres[chosen], p + share * (centres[chosen] - p)))
 
 
 def _distances(p: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
