@@ -95,11 +95,12 @@ class _Working:
 def _quantised(p: NDArray[np.float64], centres: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
     """(M, C) of one class -> the first centre within eps, else eps of the way to the nearest."""
     far = _distances(p, centres)
-    near: Bools = np.asarray(far <= eps + _SLACK)
-    chosen = np.where(near.any(axis=1), near.argmax(axis=1), far.argmin(axis=1))
-    whole = far[np.arange(len(p)), chosen]
-    share = np.asarray(np.minimum(1.0, eps / np.maximum(whole, _SLACK))).reshape(-1, 1)
-    return np.asarray(np.where(near.any(axis=1)[:, None], centres[chosen], p + share * (centres[chosen] - p)))
+    near = far <= eps + _SLACK
+    within = np.asarray(near.any(axis=1))
+    chosen = np.where(within, near.argmax(axis=1), far.argmin(axis=1))
+    share = eps / np.maximum(far[np.arange(len(p)), chosen], eps).reshape(-1, 1)
+    moved = p + share * (centres[chosen] - p)
+    return np.asarray(np.where(within.reshape(-1, 1), centres[chosen], moved))  # no last bit tells what was there
 
 
 def _distances(p: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
