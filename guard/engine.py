@@ -83,6 +83,7 @@ class Engine:
         self.profile = profile
         self._secret = hashlib.blake2b(secret, key=b"guard engine", digest_size=32).digest()
         self._space: Space = profile.space
+        self._datatype = next((t.datatype for t in profile.metadata.outputs if t.name == profile.output_name), "")
         self.stages: tuple[Stage, ...]
         self.stages, self._cheap = assemble(settings, profile, self._secret)
         monitors = self._of("monitor")
@@ -484,7 +485,7 @@ class Engine:
         if not changed.any():
             return None, tuple(failed)
         protected = np.array(y)
-        protected[changed] = from_probabilities(current[changed], self.profile.meaning, y)
+        protected[changed] = from_probabilities(current[changed], self.profile.meaning, y, self._datatype)
         return protected, tuple(failed)
 
 

@@ -29,6 +29,7 @@ from guard.types import Array, Batching, InvalidQuery, Kind, ModelMetadata, Tens
 FORMAT = 2
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _OWN_FILE = re.compile(r"[a-z_]{1,64}\.(npz|onnx)")
+_BF16 = 256.0
 CALIBRATION, LEARNED = "calibration.npz", "learned.npz"
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
 Meaning = Literal["probabilities", "logits", "labels"]
@@ -157,12 +158,27 @@ def as_probabilities(y: Array, meaning: Meaning, classes: int) -> Array:
     return np.asarray(np.eye(classes)[labels.astype(np.int64)])
 
 
-def from_probabilities(probs: Array, meaning: Meaning, like: Array) -> Array:
-    """Rows that sum to 1 -> the output's own meaning and dtype; probability 0: a logit 30 below the largest."""
-    if meaning == "logits":
-        top = probs.max(axis=1, keepdims=True)
-        probs = np.log(np.maximum(probs, top * np.exp(-30.0)))
-    return np.asarray(probs).astype(like.dtype)
+def from_probabilities(probs: Array, meaning: Meaning, like: Array, datatype: str = "") -> Array:
+    """Rows that sum to 1 -> the output's own meaning and dtype; probability 0: a logit 30 below the largest.
+
+    datatype: the output's on the wire: BF16 is float32 here, and loses more digits there. Where rounding would lift a
+    class to the largest, it goes one step below instead.
+    """
+    best = probs.max(axis=1, keepdims=True)
+    made = np.log(np.maximum(probs, best * np.exp(-30.0))) if meaning == "logits" else np.asarray(probs)
+    made = _rounded_to_bf16(made) if datatype == "BF16" else made
+    made = np.asarray(made.astype(like.dtype))
+    if made.dtype.kind != "f":
+        return made
+    top = made[np.arange(len(made)), probs.argmax(axis=1)][:, None]
+    below = _rounded_to_bf16(top, -1) if datatype == "BF16" else np.nextafter(top, made.dtype.type(-np.inf))
+    return np.asarray(np.where((made >= top) & (probs < best), below.astype(made.dtype), made))
+
+
+def _rounded_to_bf16(values: Array, steps: int = 0) -> Array:
+    """The nearest values of 8 significant bits, or so many steps above."""
+    significand, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(significand * _BF16) + steps, exponent) / _BF16)
 
 
 def metadata_digest(metadata: ModelMetadata) -> str:
