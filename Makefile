@@ -48,8 +48,8 @@ contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothi
 
 .PHONY: servers
 servers: $(VENV)/.dev
-	$(call say,real Triton and a real browser for the tests)
-	@$(BIN)/python -m tests.servers.install triton chromium
+	$(call say,real Triton, a real browser and a real Redis for the tests)
+	@$(BIN)/python -m tests.servers.install triton chromium redis
 
 .PHONY: test-core
 test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their own tests

@@ -8,6 +8,7 @@ would look like a server that is away.
 import asyncio
 import hashlib
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Server:
 class Client:
     """Runs scripts, each call within `timeout_s`. Raises ValueError for a server that cannot be, StoreAway later."""
 
-    def __init__(self, server: Server, timeout_s: float, max_connections: int = 64) -> None:
+    def __init__(self, server: Server, timeout_s: float, max_connections: int = 16) -> None:
         import redis.asyncio as aio  # noqa: PLC0415 - an extra
         from redis.asyncio.cluster import ClusterNode, RedisCluster  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -105,21 +106,21 @@ class Client:
             "max_connections": max_connections,
             "ssl": server.tls,
         }
-        if server.tls:
-            common |= {
-                "ssl_ca_certs": server.ca_file and str(server.ca_file),
-                "ssl_certfile": server.cert_file and str(server.cert_file),
-                "ssl_keyfile": server.key_file and str(server.key_file),
-                "ssl_check_hostname": True,  # older versions of redis-py would not
-            }
         no_retry = aio.retry.Retry(NoBackoff(), 0)  # what was sent may have counted: evidence must not count twice
+        connection = _tls_connection(server) if server.tls else None
         self._cluster = server.cluster
         self._redis: Any
         if server.cluster:
             nodes = [ClusterNode(host, port) for host, port in hosts]
             self._redis = RedisCluster(startup_nodes=nodes, retry=no_retry, **common)
+            if connection is not None:  # there is no option for it
+                self._redis.get_connection_kwargs()["connection_class"] = connection
+                for node in self._redis.nodes_manager.startup_nodes.values():
+                    node.connection_class = connection
         else:
             self._redis = aio.Redis(host=hosts[0][0], port=hosts[0][1], retry=no_retry, **common)
+            if connection is not None:
+                self._redis.connection_pool.connection_class = connection
 
     async def run(self, script: bytes, key: bytes, *arguments: bytes | str | float) -> Any:
         """The script's answer: one round trip, or two where the server has not met it yet."""
@@ -177,8 +178,51 @@ def _credentials(server: Server) -> Any:
                 raise OSError(str(error)) from error
             return (password,) if server.username is None else (server.username, password)
 
+        async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+            return self.get_credentials()
+
     known = server.username is not None or server.password_file is not None or server.password_env is not None
     return Credentials() if known else None
+
+
+class _Context:
+    """One TLS context for all connections, made anew where a file has changed: loading authorities takes 20 ms."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._made = server, ssl.create_default_context()
+        self._stamps: tuple[tuple[int, int, int], ...] = ()
+
+    def get(self) -> ssl.SSLContext:
+        """The context. Raises OSError where a file cannot be read."""
+        server = self._server
+        stats = [file.stat() for file in (server.ca_file, server.cert_file, server.key_file) if file is not None]
+        stamps = tuple((one.st_mtime_ns, one.st_ino, one.st_size) for one in stats)
+        if self._stamps != stamps:
+            made = ssl.create_default_context(
+                cafile=server.ca_file
+            )  # with a file, the system's authorities do not count
+            if server.cert_file is not None:
+                made.load_cert_chain(server.cert_file, server.key_file)
+            self._made, self._stamps = made, stamps
+        return self._made
+
+
+def _tls_connection(server: Server) -> Any:
+    """The class of connections to it. Raises ValueError where a file cannot be read."""
+    from redis.asyncio.connection import SSLConnection  # noqa: PLC0415
+
+    context = _Context(server)
+    try:
+        context.get()
+    except OSError as error:
+        raise ValueError(f"ca_file, cert_file or key_file cannot be used: {error.strerror}") from error
+
+    class Connection(SSLConnection):
+        def __init__(self, **words: Any) -> None:
+            super().__init__(**words)
+            self.ssl_context: Any = context  # its own would trust the system's authorities beside the given ones
+
+    return Connection
 
 
 def _why(error: BaseException) -> str:

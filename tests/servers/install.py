@@ -1,6 +1,6 @@
-"""Virtual environments for real servers, made once in a cache outside the tree; and a real browser.
+"""Virtual environments for real servers, made once in a cache outside the tree; a real browser and a real Redis.
 
-`python -m tests.servers.install triton mlserver chromium` makes them ahead of the tests; a fixture makes what is
+`python -m tests.servers.install triton mlserver chromium redis` makes them ahead of the tests; a fixture makes what is
 missing. An environment is complete when its stamp is there: what an interrupted installation left is thrown away.
 """
 
@@ -18,6 +18,7 @@ TRITON = ("triton-2.51", ("nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "nump
 MLSERVER = ("mlserver-1.7.1", ("mlserver==1.7.1", "onnxruntime==1.23.2"))
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+REDIS = ("redis-server", "redis-check-rdb")
 
 
 def cache() -> Path:
@@ -59,13 +60,26 @@ def mlserver() -> Path:
 
 def chromium() -> Path | None:
     """The browser that pages are looked at with; installed where that is ours to do. None: such tests say they skip."""
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    return _program(CHROMIUM, CHROMIUM[0])
+
+
+def redis() -> Path | None:
+    """A Redis server; Debian's, where that is ours to install: its server is in redis-tools, under other names, too.
+
+    The package redis-server would start one. None: such tests say they skip.
+    """
+    return _program(REDIS, "redis-tools")
+
+
+def _program(names: Sequence[str], package: str) -> Path | None:
+    """The first of these programs that is there; else from Debian's package, for root."""
+    found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        sys.stderr.write("installing chromium\n")
+        sys.stderr.write(f"installing {package}\n")
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", CHROMIUM[0])):
+        for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", package)):
             subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=quiet)
-        found = shutil.which(CHROMIUM[0])
+        found = next((path for name in names if (path := shutil.which(name))), None)
     return None if found is None else Path(found)
 
 
@@ -79,4 +93,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:]:
-        {"triton": triton, "mlserver": mlserver, "chromium": chromium}[wanted]()
+        {"triton": triton, "mlserver": mlserver, "chromium": chromium, "redis": redis}[wanted]()

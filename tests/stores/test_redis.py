@@ -1,0 +1,118 @@
+"""The contract, and TLS, on a real Redis 7 or later: what the settings call a Valkey may be one."""
+
+import asyncio
+import subprocess
+
+import pytest
+
+from guard.stores.client import Server, StoreAway
+from guard.stores.valkey import ValkeyStore
+from tests.servers import install, valkey
+from tests.stores.contract import *  # noqa: F403
+from tests.stores.contract import ask, row
+from tests.stores.test_valkey import (  # noqa: F401 - fixtures, and tests to run here, too
+    PATIENT,
+    empty,
+    make,
+    store,
+    test_every_key_expires_and_says_its_version,
+    test_known_recent_rows_do_not_travel_again,
+    test_old_rows_and_callers_are_forgotten,
+    test_past_max_callers_the_longest_unseen_goes,
+    test_past_max_entries_the_first_seen_goes,
+    test_recent_rows_are_bounded_over_all_callers,
+    test_two_workers_see_one_history,
+)
+
+
+@pytest.fixture(scope="module")
+def program():
+    return install.redis() or pytest.skip("there is no redis-server, and it is not ours to install one")
+
+
+@pytest.fixture(scope="module")
+def port(program, tmp_path_factory):
+    with valkey.start(tmp_path_factory.mktemp("redis"), program=program) as port:
+        yield port
+
+
+def test_it_is_a_redis(empty):  # noqa: F811
+    told = empty.info("server")
+    assert "valkey_version" not in told
+    assert int(told["redis_version"].split(".")[0]) >= 7
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    """ca, and certificates that it signed: a server's, a client's, one of a server elsewhere; and another authority."""
+    home = tmp_path_factory.mktemp("pki")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=home, check=True, capture_output=True)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    for name in ("ca", "other"):
+        openssl("req", "-x509", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    names = {"server": "IP:127.0.0.1", "client": "DNS:guard", "elsewhere": "DNS:elsewhere.example"}
+    for name, told in names.items():
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={told}")
+        openssl(
+            "req", "-x509", *curve, "-subj", f"/CN={name}", *signed, "-keyout", f"{name}.key", "-out", f"{name}.pem"
+        )
+    return home
+
+
+@pytest.fixture
+def tls(program, pki, tmp_path):
+    """-> a context in which a server with this certificate runs."""
+
+    def start(name, *options):
+        port = valkey.free_port()
+        files = {"--tls-cert-file": f"{name}.pem", "--tls-key-file": f"{name}.key", "--tls-ca-cert-file": "ca.pem"}
+        words = [word for option, file in files.items() for word in (option, str(pki / file))]
+        return valkey.start(
+            tmp_path, "--port", "0", "--tls-port", str(port), *words, *options, port=port, program=program
+        )
+
+    return start
+
+
+def over_tls(port, **words):
+    return ValkeyStore(Server((f"127.0.0.1:{port}",), **({"tls": True} | words)), timeout_s=1.0)
+
+
+async def refused(store):  # noqa: F811
+    """How the store says that it is away."""
+    with pytest.raises(StoreAway) as said:
+        await ask(store, row(1))
+    await store.close()
+    return str(said.value)
+
+
+async def test_mutual_tls(tls, pki):
+    with tls("server") as port:
+        known = {"ca_file": pki / "ca.pem", "cert_file": pki / "client.pem", "key_file": pki / "client.key"}
+        good = over_tls(port, **known)
+        assert await ask(good, row(1)) == [(0, False)]
+        await good.close()
+        await refused(over_tls(port, ca_file=pki / "ca.pem"))  # no certificate of its own
+        assert "its certificate is not good" in await refused(over_tls(port, **{**known, "ca_file": pki / "other.pem"}))
+        assert "its certificate is not good" in await refused(
+            over_tls(port, cert_file=known["cert_file"], key_file=known["key_file"])
+        )
+        await refused(over_tls(port, tls=False))
+
+
+async def test_a_certificate_for_another_host(tls, pki):
+    with tls("elsewhere", "--tls-auth-clients", "no") as port:
+        assert "its certificate is not good" in await refused(over_tls(port, ca_file=pki / "ca.pem"))
+
+
+async def test_tls_and_a_password(tls, pki, monkeypatch):
+    monkeypatch.setenv("STORE_PASSWORD", "open sesame")
+    with tls("server", "--tls-auth-clients", "no", "--requirepass", "open sesame") as port:
+        good = over_tls(port, ca_file=pki / "ca.pem", password_env="STORE_PASSWORD")
+        got = await asyncio.gather(*(ask(good, row(1, 1000 + n), caller=str(n)) for n in range(100)))
+        assert sorted(overlap for ((overlap, _),) in got) == [0] + [1] * 99
+        await good.close()
+        assert "password" in await refused(over_tls(port, ca_file=pki / "ca.pem"))
