@@ -241,11 +241,16 @@ class Profile:
     batching: Batching | None = None
 
     def fitted(self, kind: Kind, name: str, stage: Any) -> StageFit:
-        """What was made for the stage. Raises ProfileError where there is nothing for exactly these options."""
+        """What was made for the stage. Raises ProfileError where there is nothing for these options.
+
+        Those that it calls `free` do not matter: what was made is the same for all of them.
+        """
         fit = self.stages.get(stage_key(kind, name))
         if fit is None:
             raise ProfileError(f"the profile has nothing for {kind} {name!r}; run `guard fit` with this stage")
-        if dict(fit.options) != stage_options(stage):
+        free = getattr(stage, "free", ())
+        made, wanted = ({k: v for k, v in o.items() if k not in free} for o in (fit.options, stage_options(stage)))
+        if made != wanted:
             raise ProfileError(
                 f"{kind} {name!r} is set to {stage_options(stage)}, but the profile was fitted with {dict(fit.options)}"
             )

@@ -35,6 +35,7 @@ class ExtractionBudget:
 
     opt_in: ClassVar[bool] = True
     measures: ClassVar[str] = "agreement"
+    free: ClassVar[tuple[str, ...]] = ("watch_at", "suspect_at", "hostile_at")  # the curve is the same for all
     watch_at: _Share | None = 0.5
     suspect_at: _Share | None = 0.7
     hostile_at: _Share | None = None

@@ -5,7 +5,7 @@ import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,11 +14,14 @@ from guard import profile as profiles
 from guard.profile import (
     ProfileError,
     Space,
+    StageFit,
     as_probabilities,
     from_probabilities,
     load_profile,
     metadata_digest,
     save_profile,
+    stage_key,
+    stage_options,
     to_probabilities,
 )
 from guard.types import Batching, InvalidQuery
@@ -158,6 +161,22 @@ def test_what_was_saved_is_loaded(saved: Path) -> None:
     assert loaded.calibration("detector", "test_mean", MeanDetector(2.0)).scores.tolist() == [1.0, 2.0, 3.0]
     assert len(loaded.digest) == 64
     assert loaded.digest == save_profile(replace(loaded, digest=""), saved)
+
+
+@dataclass(frozen=True)
+class Limited:
+    scale: float = 2.0
+    most: float = 0.5
+    free: ClassVar[tuple[str, ...]] = ("most",)
+
+
+def test_options_that_nothing_was_made_for_are_free(saved: Path) -> None:
+    loaded = load_profile(saved)
+    key = stage_key("detector", "limited")
+    known = replace(loaded, stages={key: StageFit(stage_options(Limited()), None)})
+    assert known.fitted("detector", "limited", Limited(most=0.9)) is known.stages[key]
+    with pytest.raises(ProfileError, match="was fitted with"):
+        known.fitted("detector", "limited", Limited(scale=1.0))
 
 
 def test_calibration_holds_for_the_fitted_options_only(saved: Path) -> None:
