@@ -1,36 +1,25 @@
-"""One attack on two `guard serve` processes, over gRPC: what the one sees the other knows, where they share a Valkey."""
+"""One attack on two `guard serve` processes, over gRPC: with one Valkey, what the one sees the other knows."""
 
 import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.servers import guard, valkey
 from tests.servers.calls import digits, unary
-from tests.servers.models import images
+from tests.stores.attack import MONITORS, QUERIES, attack, model
 
-QUERIES, FEW = 60, 3
-MONITORS = [{"stage": "fingerprint"}, {"stage": "similarity_graph"}]
-
-
-@pytest.fixture(scope="module")
-def profile(digits_file: Path, clean_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("fitted")
-    stages = [word for one in MONITORS for word in ("--stage", f"monitor/{one['stage']}")]
-    guard.fit(["--model", str(digits_file), "--clean", str(clean_file), "--out", "profile", *stages], directory)
-    return directory / "profile"
+FEW = 3
 
 
 @pytest.fixture
-def replicas(digits_file: Path, profile: Path, tmp_path: Path):
+def replicas(digits_file: Path, digits_profile: Path, tmp_path: Path):
     """-> a context in which so many processes serve, and their addresses."""
-    model = {"name": "digits", "embedded": {"file": str(digits_file)}, "profile": str(profile), "mode": "enforce"}
     (tmp_path / "secret").write_text("the same in every replica")
     common = {
-        "models": [{**model, "monitors": MONITORS}],
+        "models": [model(digits_file, digits_profile, *MONITORS)],
         "secret_file": str(tmp_path / "secret"),
         "limits": {"drain_s": 0.0},
     }
@@ -46,16 +35,10 @@ def replicas(digits_file: Path, profile: Path, tmp_path: Path):
     return serve
 
 
-def attack() -> np.ndarray:
-    """(QUERIES, 1, 28, 28): steps of noise around one image."""
-    noise = np.random.default_rng(2).standard_normal((QUERIES, 1, 28, 28))
-    return np.clip(images(1, seed=5) + 0.003 * noise, 0, 1).astype(np.float32)
-
-
 def first_refusals(addresses: list[str]) -> list[int]:
     """At which query of the attack each address, asked in turns, first refuses; QUERIES where it never does."""
     first = dict.fromkeys(addresses, QUERIES)
-    for i, (x, address) in enumerate(zip(attack(), itertools.cycle(addresses))):
+    for i, (x, address) in enumerate(zip(attack(), itertools.cycle(addresses), strict=False)):
         got = unary(address, "ModelInfer", digits(x[None]).SerializeToString())
         assert got.code in {"OK", "PERMISSION_DENIED"}
         if got.code != "OK":
