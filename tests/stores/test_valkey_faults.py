@@ -117,8 +117,10 @@ async def test_a_server_that_falls_silent_holds_nobody_up(guarded, tmp_path):
             assert max(took for _, took in at_once) < TIMEOUT_S + SLACK_S
             assert away(guard)
             began = time.monotonic()
-            waited = sum((await timed(guard, 0))[1] >= TIMEOUT_S for _ in range(30))
-            assert waited <= 1 + time.monotonic() - began  # one a second tries it, the others do not wait
+            took = [(await timed(guard, 0))[1] for _ in range(30)]
+            assert (
+                sum(one > TIMEOUT_S / 2 for one in took) <= 1 + time.monotonic() - began
+            )  # one a second tries it, the others do not wait
             relay.silent = False
             await back(guard)
             relay.silent = True
