@@ -22,6 +22,9 @@ from guard.profile import Profile, ProfileError, stage_key
 from guard.settings import STAGE_LISTS, Model, build_stage
 from guard.types import AnswerDetector, Array, Finding, Kind, Mode, Network, OnError, ViewDetector, When
 
+AMONG = "among"
+"""The array of a profile that says with how many others clean rows were compared, of a monitor that searches."""
+_UNKNOWN = np.array([math.inf])
 _UNCALIBRATED = Calibration.of(np.zeros(1))  # of purifiers and outputs, which do not score
 
 
@@ -33,6 +36,7 @@ class Stage:
     weight:    relative to other detectors.
     joint:     (n,) its scores by row.
     needs:     the networks that it works with.
+    among:     with how many others clean rows were compared.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Stage:
     weight: float = 1.0
     joint: Array | None = None
     needs: tuple[str, ...] = ()
+    among: float = math.inf
 
     @property
     def enforces(self) -> bool:
@@ -109,6 +114,11 @@ def credits_component(stage: Stage) -> bool:
     return getattr(stage.impl, "credits", "caller") == "component"
 
 
+def searches(impl: Any) -> bool:
+    """Whether a stage scores how near the nearest of all rows is, which is nearer where there are more."""
+    return bool(getattr(impl, "searches", False))
+
+
 def measures(stage: Stage) -> bool:
     """Whether a monitor says how far something has gone, and is no test."""
     return hasattr(stage.impl, "level")
@@ -170,6 +180,7 @@ def _stage(
         weight=getattr(entry, "weight", 1.0),
         joint=None if fit is None else fit.joint,
         needs=needs_of(impl),
+        among=math.inf if fit is None else float(fit.arrays.get(AMONG, _UNKNOWN)[0]),
     )
 
 

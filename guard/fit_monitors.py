@@ -3,8 +3,9 @@
 A monitor of rows judges each as the store would have it: against the other four fifths of the rows, whose answers are
 known, for a caller who has sent some of these before. Benign near-repeats grow with what the store holds: the more
 clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`). A monitor of windows
-judges windows that are drawn from the rows. Of all of that the scores of the predicted class count that looks worst: a
-caller who asks about cats alone is no attacker.
+judges windows that are drawn from the rows; where positions are by its own secret when it serves, so positions by a few
+other secrets are tried, too, since a projection may stretch a class's differences. Of all of that the scores of the
+predicted class count that looks worst: a caller who asks about cats alone is no attacker.
 """
 
 import math
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 WINDOWS = 2000
 _FOLDS = 5
+DRAWS = 8
+"""Secrets whose positions windows are judged by."""
 _CHUNK = 128
 _RECENT = 64
 _ENOUGH = 500
@@ -47,15 +50,22 @@ _SCOPE = _CALLER = "fit"
 
 @dataclass(slots=True)
 class Rows:
-    """Sketched rows with the model's answers to them, in order."""
+    """Sketched rows with the model's answers to them, in order. drawn: their positions by other secrets."""
 
     sketches: list[Sketch] = field(default_factory=list)
     answers: list[Floats] = field(default_factory=list)
+    drawn: list[list[Floats]] = field(default_factory=list)
 
-    def add(self, sketches: Sketches, probs: Floats) -> None:
-        """probs: (N, C), rows that sum to 1."""
+    def add(self, sketches: Sketches, probs: Floats, drawn: Sequence[Floats] = ()) -> None:
+        """probs: (N, C), rows that sum to 1; drawn: (N, D) a secret."""
         self.sketches += sketches
         self.answers.append(probs)
+        self.drawn.append(list(drawn))
+
+    @property
+    def others(self) -> list[Floats]:
+        """(N, D) of all rows, a secret."""
+        return [np.concatenate(parts) for parts in zip(*self.drawn, strict=True)]
 
     @property
     def probs(self) -> Floats:
@@ -70,11 +80,17 @@ def scores(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) ->
     """
     rows = {key: one for key, one in monitors.items() if isinstance(one, Monitor | AnswerMonitor)}
     found: dict[str, Array] = _of_rows(rows, clean, frames, seed) if rows else {}
-    every = kept_of(clean.sketches, clean.probs, range(len(clean.sketches)))
+    recent = recent_of(kept_of(clean.sketches, clean.probs, range(len(clean.sketches))))
+    draws = (recent, *(replace(recent, positions=positions) for positions in clean.others))
     for key, one in monitors.items():
         if isinstance(one, WindowMonitor):
-            found[key] = _of_windows(one, recent_of(every), seed)
+            found[key] = _of_windows(one, draws, seed)
     return found
+
+
+def others_of(count: int) -> int:
+    """With how many others each of so many clean rows is compared."""
+    return count - -(-count // _FOLDS)
 
 
 def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) -> dict[str, Array]:
@@ -119,21 +135,28 @@ def _worst(parts: Sequence[Array]) -> Array:
     return max(parts, key=lambda part: float(np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)])))
 
 
-def _of_windows(monitor: WindowMonitor, rows: Recent, seed: int) -> Array:
-    """Scores of windows of all clean rows, or of one predicted class, whichever looks worst. Raises ValueError."""
-    rng, size = np.random.default_rng(seed), monitor.window
+def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> Array:
+    """Scores of windows of all clean rows, or of one predicted class, by the secret by which they look worst.
+
+    draws: the same rows by several secrets. Raises ValueError.
+    """
+    rng, size, rows = np.random.default_rng(seed), monitor.window, draws[0]
     if len(rows) < size:
         raise ValueError(f"a window has {size} rows, and there are {len(rows)} clean inputs")
     pools = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
     pools = [np.arange(len(rows)), *(pool for pool in pools if len(pool) >= max(2 * size, _ENOUGH // 2))]
 
-    def judged(pool: Array, count: int) -> Array:
+    def judged(of: Recent, pool: Array, count: int) -> Array:
         chosen = (rng.choice(pool, size, replace=False) for _ in range(count))
-        return np.array([float(monitor.judge_window(_part(rows, some))) for some in chosen])
+        return np.array([float(monitor.judge_window(_part(of, some))) for some in chosen])
 
-    tried = [judged(pool, _TRIED) for pool in pools]
-    worst = next(i for i, scores in enumerate(tried) if scores is _worst(tried))
-    return np.concatenate([tried[worst], judged(pools[worst], WINDOWS - _TRIED)])
+    one = rng.choice(len(rows), size, replace=False)
+    first, *others = draws
+    looks = [of for of in others if monitor.judge_window(_part(of, one)) != monitor.judge_window(_part(first, one))]
+    every = [(of, pool, judged(of, pool, _TRIED)) for of in (first, *looks) for pool in pools]
+    worst = _worst([scores for *_, scores in every])
+    of, pool, scores = next(tried for tried in every if tried[2] is worst)
+    return np.concatenate([scores, judged(of, pool, WINDOWS - _TRIED)])
 
 
 def _part(rows: Recent, chosen: Array) -> Recent:

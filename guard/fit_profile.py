@@ -18,12 +18,14 @@ import numpy as np
 
 import guard
 from guard import networks
+from guard.assembly import AMONG, searches
 from guard.calibration import Calibration
 from guard.fit_answers import read_output
 from guard.fit_clean import Clean, FitError, distinct, sha256_of
 from guard.fit_inputs import Choices
 from guard.fit_learn import Given, learns_anything, material_of, put_to_work, train
 from guard.fit_measure import Measured, measure, shadow
+from guard.fit_monitors import others_of
 from guard.fit_space import Prepared, prepare
 from guard.fit_stages import SECRET, Chosen, Progress, Wanted, calibrate, check_count, choose, monitors_need, with_room
 from guard.fit_subject import Positions, Served, Subject
@@ -108,7 +110,7 @@ def fit(
         output_name=subject.output_name,
         meaning=subject.meaning,
         classes=classes,
-        stages={stage.wanted.key: _stage_fit(stage, scores.get(stage.wanted.key)) for stage in chosen},
+        stages={stage.wanted.key: _stage_fit(stage, scores.get(stage.wanted.key), len(fitted)) for stage in chosen},
         networks=raw,
         batching=subject.batching,
     )
@@ -203,7 +205,8 @@ def _subject(served: Served, prepared: Prepared, choices: Choices, rows: Positio
     return Subject(served, prepared.input.name, prepared.inputs, prepared.space, output, meaning, batching), classes
 
 
-def _stage_fit(stage: Chosen, scores: Array | None) -> StageFit:
+def _stage_fit(stage: Chosen, scores: Array | None, rows: int) -> StageFit:
+    """rows: that the scores are of."""
     options = stage_options(stage.impl)
     if scores is None:
         return StageFit(options, None, arrays=stage.arrays)
@@ -212,7 +215,8 @@ def _stage_fit(stage: Chosen, scores: Array | None) -> StageFit:
     except ValueError as error:
         raise FitError(f"{stage.wanted.key}: {error}") from None
     joint = np.asarray(scores, dtype=np.float64) if stage.wanted.kind == "detector" else None
-    return StageFit(options, calibration, joint, stage.arrays)
+    among = {AMONG: np.array([float(others_of(rows))])} if searches(stage.impl) else {}
+    return StageFit(options, calibration, joint, {**stage.arrays, **among})
 
 
 def _notes(

@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how 
 SCORING: tuple[Kind, ...] = ("detector", "monitor")
 FITTED: tuple[Kind, ...] = ("detector", "monitor", "purifier")
 _CHUNK = 128
-SECRET = b"guard fit: scores do not depend on the secret".ljust(32)
+SECRET = b"guard fit: any secret will do".ljust(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,8 @@ def calibrate(
     monitors = {stage.wanted.key: stage.working for stage in scoring if stage.wanted.kind == "monitor"}
     scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in scoring if stage.wanted.kind == "detector"}
     clean, frames, rng = fit_monitors.Rows(), fit_monitors.Rows(), np.random.default_rng(seed)
+    windows = any(isinstance(monitor, WindowMonitor) for monitor in monitors.values())
+    others = [Sketcher(bytes([i])) for i in range(fit_monitors.DRAWS - 1)] if windows else []
     reading = any(isinstance(stage.working, ViewDetector | AnswerDetector) for stage in scoring)
     done = 0
     progress("calibrating", done, len(rows))
@@ -214,7 +216,7 @@ def calibrate(
         unit = subject.space.to_unit(x)
         probs = subject.probabilities(some) if reading else None
         if monitors:
-            clean.add(sketcher(unit), subject.said(some, classes))
+            clean.add(sketcher(unit), subject.said(some, classes), [one.positions(unit) for one in others])
             moved = next_frames(unit, rng)
             if moved is not None:
                 sent = subject.space.from_unit(moved, x)

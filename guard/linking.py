@@ -28,6 +28,7 @@ Cost:     0.05 ms for a row on its own, 0.01 ms for each of 64.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +36,10 @@ from guard.sketching import TONES
 from guard.types import Floats, Link, Match, Neighbour, Seen, Sketch
 
 FADING = 2.0
+NEAR, EXPLAINED = 1.0, 0.4
+"""A row that is nearer to another than NEAR, by motion but for this share, is the next frame of the same scene."""
+LATELY = 8
+"""How many of a caller's latest rows a frame may follow: he may have several cameras."""
 
 _RIDGE = 1e-4  # motions of length 1
 _TINY = 1e-12
@@ -46,8 +51,41 @@ def link(sketch: Sketch, match: Match) -> Link | None:
     return links((sketch,), (match,))[0].link
 
 
-def links(sketches: Sequence[Sketch], matches: Sequence[Match]) -> tuple[Seen, ...]:
-    """Each row beside what came before it, linked where it has neighbours; sketches of one sketcher."""
+def links(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Floats | None = None) -> tuple[Seen, ...]:
+    """Each row beside what came before it, linked where it has neighbours; sketches of one sketcher.
+
+    latest: (M, D) positions of the caller's own latest rows; None: nothing is said of what a row follows.
+    """
+    seen = _linked(sketches, matches)
+    return seen if latest is None else _followed(seen, latest)
+
+
+def moved(link: Link | None) -> bool:
+    """Whether it is the next frame: near, and motion explains the way."""
+    return link is not None and link.distance <= NEAR and link.unexplained <= EXPLAINED
+
+
+def _followed(seen: tuple[Seen, ...], latest: Floats) -> tuple[Seen, ...]:
+    """With what rows follow: of the caller's own last LATELY, those further up in the query among them, the nearest."""
+    own = [one for one in latest[-LATELY:] if one.shape == seen[0].sketch.position.shape] if seen else []
+    found = list[Seen]()
+    for row in seen:
+        sketch = row.sketch
+        follows = False
+        if own and not row.match.duplicate and not moved(row.link) and len(sketch.motions):
+            ways = np.array(own, dtype=np.float64) - sketch.position
+            squares = np.einsum("nd,nd->n", ways, ways)
+            best = int(squares.argmin())
+            length = max(float(np.linalg.norm(sketch.position)), _SHORTEST)
+            if squares[best] <= (NEAR * length) ** 2:
+                share = unexplained(sketch.motions[None], ways[best][None], np.array([sketch.grain]))[0]
+                follows = bool(share <= EXPLAINED)
+        found.append(replace(row, follows=follows) if follows else row)
+        own = [*own, sketch.position][-LATELY:]
+    return tuple(found)
+
+
+def _linked(sketches: Sequence[Sketch], matches: Sequence[Match]) -> tuple[Seen, ...]:
     near = [_nearest(sketch, match) for sketch, match in zip(sketches, matches, strict=True)]
     rows = [i for i, found in enumerate(near) if found is not None]
     shares = dict[int, float]()

@@ -90,6 +90,11 @@ class Sketcher:
             for i, row in enumerate(unit)
         )
 
+    def positions(self, unit: Floats) -> Floats:
+        """(N, ...), finite -> (N, D) float32, the sketches' positions alone."""
+        blocks = [_placed(unit[i : i + _BLOCK], self._secret)[0] for i in range(0, len(unit), _BLOCK)]
+        return np.concatenate(blocks)
+
     def _embeddings(self, x: Floats) -> Floats:
         if self._auxiliary is None:
             return np.zeros((len(x), 0), np.float32)

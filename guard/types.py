@@ -251,11 +251,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One row beside what came before it. link: None for a duplicate, and where nothing is near."""
+    """One row beside what came before it.
+
+    link:    None for a duplicate, and where nothing is near.
+    follows: it is the next frame after one of the caller's own latest rows, though its link does not say so.
+    """
 
     sketch: Sketch
     match: Match
     link: Link | None = None
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

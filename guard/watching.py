@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from guard import alerts
-from guard.assembly import Stage, credits_component, measures
+from guard.assembly import Stage, credits_component, measures, searches
 from guard.evidence import Evidence
-from guard.linking import links
+from guard.linking import links, moved
+from guard.nearness import Nearness
 from guard.settings import Model
 from guard.sketching import Sketcher
 from guard.techniques import ALERT, COHORT
@@ -47,7 +48,6 @@ from guard.types import (
 )
 
 MONTH_S = 30 * 86_400.0
-NEAR, EXPLAINED = 1.0, 0.4
 _LEAST = 1e-300
 
 Score = Callable[[Stage, int, Callable[[], Array]], Finding]
@@ -75,7 +75,9 @@ class Watching:
         self._clusters = tuple(s for s in stages if isinstance(s.impl, Monitor) and credits_component(s))
         self._answers = tuple(s for s in stages if isinstance(s.impl, AnswerMonitor))
         self._windows = tuple(s for s in stages if isinstance(s.impl, WindowMonitor))
-        self._often = {s.name: _often(s) for s in self._clusters}
+        self._nearness = {
+            s.name: Nearness.of(s.calibration, s.among) for s in stages if searches(s.impl) or s in self._clusters
+        }
         enforcing = tuple(s for s in stages if s.enforces)
         self._alarming = enforcing or self._stages
         self._mode = Mode.ENFORCE if enforcing else Mode.SHADOW
@@ -97,14 +99,15 @@ class Watching:
             return Judged()
         if history is None or len(history.matches) != len(sketches) or len(sketches) != len(query.x):
             return Judged(tuple(stage.finding(error="no history") for stage in self._stages))
-        seen, past, fresh_month = links(sketches, history.matches), history.caller, False
+        past, fresh_month = history.caller, False
+        seen = links(sketches, history.matches, past.recent.positions)
         if past.evidence and query.now - past.since >= MONTH_S:
             past, fresh_month = replace(past, evidence={}), True
         found: list[Finding] = []
         evidence: dict[str, tuple[float, ...]] = {}
         for stage in self._rows:
             finding = self._score(stage, len(seen), partial(stage.impl.judge, seen, past))
-            found.append(self._credit(stage, finding, seen, past, evidence))
+            found.append(self._credit(stage, self._among(stage, finding, history), seen, past, evidence))
         judged = {}
         for stage in self._windows:
             finding, due = self._window(stage, past)
@@ -115,6 +118,13 @@ class Watching:
         found += self._cohorts(history, evidence | extra)
         update = Update(evidence=evidence, judged=judged, joins=joins, components=components, restart=fresh_month)
         return self._alert(query, Judged(tuple(found), seen, past, update), evidence | extra)
+
+    def _among(self, stage: Stage, finding: Finding, history: History) -> Finding:
+        """The nearest of more rows than `guard fit` had is nearer: p-values for as many as the store holds."""
+        if not searches(stage.impl):
+            return finding
+        nearness = self._nearness[stage.name]
+        return replace(finding, p_values=tuple(nearness.p_value(score, history.entries) for score in finding.scores))
 
     def _credit(
         self, stage: Stage, finding: Finding, seen: Sequence[Seen], past: Past, evidence: dict[str, tuple[float, ...]]
@@ -159,10 +169,7 @@ class Watching:
                     continue
                 number = joins.get(row.link.neighbour.number, row.link.neighbour.component)
                 joins[row.match.number] = number
-                size = (1 if number not in history.components else history.components[number].rows) + len(
-                    credited.get(number, ())
-                )
-                p = _of_joining(finding.p_values[i], self._often[stage.name], size, history.joined)
+                p = self._nearness[stage.name].p_near(finding.scores[i], history.entries)
                 credited.setdefault(number, []).append(p)
                 known[number] = _of(known, number, history).add((p,))
                 p_values[i] = _p_value(alerts.of_cluster(known[number].log_value, history.joined))
@@ -242,8 +249,7 @@ def repeats(row: Seen) -> bool:
 
     The answer to it says nothing new then; how near it lies does: it was near, and motion explains that.
     """
-    link = row.link
-    return row.match.duplicate or (link is not None and link.distance <= NEAR and link.unexplained <= EXPLAINED)
+    return row.match.duplicate or row.follows or moved(row.link)
 
 
 def unanswered(seen: Sequence[Seen]) -> Update:
@@ -264,24 +270,6 @@ def _of(known: Mapping[int, Evidence], number: int, history: History) -> Evidenc
         return known[number]
     component = history.components.get(number)
     return Evidence() if component is None else component.evidence
-
-
-def _often(stage: Stage) -> float:
-    """How often a clean row joins a cluster: scores are 0 where it does not."""
-    return float(stage.calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
-
-
-def _of_joining(p: float, often: float, size: int, joined: int) -> float:
-    """The p-value of a row that joins a cluster of so many rows, where so many rows have joined one.
-
-    That a clean row joins something at all says nothing against the cluster; given that it does, two things can be
-    surprising: how close it comes, and that it is this cluster of all (rows that join are dealt out to clusters in
-    proportion to what these have, as by Polya's urn). Both by the law of a product of two p-values (Fisher 1932).
-    """
-    close = min(1.0, p / often)
-    here = min(1.0, (size + 1.0) / (joined + 1.0))
-    product = max(_LEAST, close * here)
-    return min(1.0, product * (1.0 - math.log(product)))
 
 
 def _p_value(log_value: float) -> float:

@@ -1,6 +1,6 @@
 """What monitors say of clean rows, against the same by hand: who is matched with whom, frames, windows, classes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,8 +92,43 @@ def test_the_class_whose_windows_look_worst_counts():
     labels = np.zeros(600, np.int64)
     labels[300:] = 1 + np.arange(300) % 2
     alike = kept_of(rows_of(np.zeros((600, 8, 8), np.float32)).sketches, np.eye(3)[labels], range(600))
-    found = fit_monitors._of_windows(Commonest(), recent_of(alike), 0)
+    found = fit_monitors._of_windows(Commonest(), [recent_of(alike)], 0)
     np.testing.assert_array_equal(found, 1.0)  # of windows of class 0 alone
+
+
+def test_the_secret_by_which_windows_look_worst_counts():
+    """Control: by the first secret alone, nothing looks bad."""
+
+    class Spread:
+        window = 16
+
+        def judge_window(self, recent: Recent) -> float:
+            return float(recent.positions.std())
+
+    flat = recent_of(kept_of(rows_of(clean_images(40)).sketches, np.eye(3)[np.arange(40) % 3], range(40)))
+    stretched = replace(flat, positions=flat.positions * np.float32(3.0))
+    alone = fit_monitors._of_windows(Spread(), [flat], 0)
+    found = fit_monitors._of_windows(Spread(), [flat, stretched, flat], 0)
+    assert found.min() > alone.max()
+
+
+def test_windows_are_judged_by_all_that_positions_say():
+    rows = Rows()
+    x = clean_images(40)
+    rows.add(SKETCHER(x), np.tile([0.9, 0.05, 0.05], (40, 1)), [SKETCHER.positions(x) * np.float32(s) for s in (2, 5)])
+
+    class Longest:
+        window = 16
+
+        def judge_window(self, recent: Recent) -> float:
+            return float(np.linalg.norm(recent.positions, axis=1).max())
+
+    longest = max(float(np.linalg.norm(one.position)) for one in rows.sketches)
+    assert scores({"w": Longest()}, rows, Rows(), 0)["w"].max() == pytest.approx(5 * longest, rel=1e-5)
+
+
+def test_with_how_many_others_a_row_is_compared():
+    assert [fit_monitors.others_of(n) for n in (5, 20, 21)] == [4, 16, 16]
 
 
 def test_the_class_whose_rows_look_worst_counts():

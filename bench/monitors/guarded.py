@@ -28,6 +28,7 @@ from guard import (
     fit_monitors,
     keyed,
     linking,
+    nearness,
     registry,
     sketching,
     watching,
@@ -54,7 +55,7 @@ _ENTRIES = 200_000
 _SECRET = b"a bench needs none that is secret"
 _COHORTS = ("global",)
 _MODULES = (
-    alerts, assembly, calibration, engine, evidence, fit_monitors, keyed, linking, sketching, watching,
+    alerts, assembly, calibration, engine, evidence, fit_monitors, keyed, linking, nearness, sketching, watching,
 )  # fmt: skip
 
 

@@ -8,13 +8,12 @@ Answers: query-based evasion, whose queries resemble each other. Known bypass: s
          do near-repeats that natural motion explains (`guard.linking`).
 Args:    rows as the store knows them.
 Returns: (N,) in [0, 1], the share of hashes in the closest earlier row, times how little of the difference motion
-         explains. The closest of more rows is closer: expect
-         benign scores to grow with what the store holds.
+         explains. The closest of more rows is closer: `guard.nearness` makes up for what the store holds.
 Cost:    a microsecond a row; what sketching costs is told there.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +27,8 @@ from guard.types import Array, Past, Seen
 @dataclass(frozen=True)
 class Fingerprint:
     """explained: links of which no more than this share is unexplained are motion."""
+
+    searches: ClassVar[bool] = True
 
     explained: Annotated[float, Field(ge=0, le=1)] = 0.4
 

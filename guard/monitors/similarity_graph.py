@@ -35,6 +35,7 @@ class SimilarityGraph:
     """
 
     credits: ClassVar[str] = "component"
+    searches: ClassVar[bool] = True
 
     reach: Annotated[float, Field(gt=0, le=2)] = 0.5
     explained: Annotated[float, Field(ge=0, le=1)] = 0.4

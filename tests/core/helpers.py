@@ -102,6 +102,7 @@ class BrokenPurifier:
 class OverlapMonitor:
     """Scores a row by its overlap with an earlier one."""
 
+    searches: ClassVar[bool] = True
     broken: str = ""
 
     def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:

@@ -137,3 +137,37 @@ def test_blending_with_an_unlike_row_is_not_mere_contrast():
     other *= np.linalg.norm(own) / np.linalg.norm(other)
     assert unexplained(motions, 0.1 * (other - own)[None], np.zeros(1))[0] > 0.6
     assert unexplained(motions, -0.1 * own[None] + 0.01 * other, np.zeros(1))[0] < 0.1
+
+
+def test_a_frame_follows_the_callers_own_latest_though_no_hash_finds_it():
+    frames = [SKETCHER(scene(0.7 * i))[0] for i in range(3)]
+    far = SKETCHER(1 - scene())[0]
+    matches = (Match(),) * 3
+    none = np.zeros((0, frames[0].position.size), np.float32)
+    assert [row.follows for row in links(frames, matches)] == [False] * 3  # nobody says whose they are
+    assert [row.follows for row in links(frames, matches, none)] == [False, True, True]
+    before = np.stack([frames[0].position, *[far.position] * 5])
+    assert [row.follows for row in links(frames[1:], matches[1:], before)] == [True, True]
+    long_ago = np.stack([frames[0].position, *[far.position] * 8])
+    assert not links(frames[1:2], matches[:1], long_ago)[0].follows
+
+
+def test_what_an_attack_made_of_the_latest_row_does_not_follow_nor_does_a_retry_or_a_vector():
+    rng, x = np.random.default_rng(0), scene()
+    last = SKETCHER(x)[0].position[None]
+    square = x.copy()
+    square[0, 5:14, 9:18] += np.float32(0.1)
+    assert not links(SKETCHER(square), (Match(),), last)[0].follows
+    moved = SKETCHER(scene(0.7))
+    assert links(moved, (Match(),), last)[0].follows
+    assert not links(moved, (Match(duplicate=True),), last)[0].follows
+    assert not links(moved, (Match(),), last[:, :7])[0].follows  # positions of another sketcher
+    vector = SKETCHER(rng.random((1, 30), dtype=np.float32))
+    assert not links(vector, (Match(),), vector[0].position[None])[0].follows
+    assert links((), (), last) == ()
+
+
+def test_what_its_link_explains_needs_no_latest_row():
+    x = SKETCHER(scene())
+    match = Match(3, neighbours=(neighbour(scene(0.7)),))
+    assert not links(x, (match,), x[0].position[None])[0].follows

@@ -166,3 +166,9 @@ def test_embeddings_are_the_auxiliarys():
         np.testing.assert_allclose(made.embedding, row.mean(axis=(0, 1)), rtol=1e-5)
     with pytest.raises(ValueError, match="no output named embedding"):
         Sketcher(SECRET, lambda x: {"logits": x})(x)
+
+
+def test_positions_alone_are_those_of_the_sketches():
+    x = np.random.default_rng(3).random((40, 8, 8, 3), dtype=np.float32)
+    sketcher = Sketcher(b"a secret of sixteen or more")
+    np.testing.assert_array_equal(sketcher.positions(x), np.stack([one.position for one in sketcher(x)]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guard.assembly import AMONG
 from guard.engine import Engine
 from guard.evidence import Evidence
 from guard.types import (
@@ -200,6 +201,17 @@ class TestAnswers:
         assert conclude(engine, decide(engine, ROW), SURE).update.empty
 
 
+def test_an_overlap_is_no_surprise_in_a_full_store() -> None:
+    impl, clean = IMPLS["overlap"], np.concatenate([np.zeros(900), np.full(99, 3.0)])
+    profile = profile_of({("monitor", "test_overlap"): (impl, clean)})
+    fit = profile.stages["monitor/test_overlap"]
+    profile = replace(profile, stages={"monitor/test_overlap": replace(fit, arrays={AMONG: np.array([100.0])})})
+    engine = Engine(model_of(monitors=[{"stage": "test_overlap"}]), profile, b"a secret of 16 bytes")
+    few, many = (decide(engine, ROW, matches=(Match(3, number=1),), entries=n) for n in (100, 10_000))
+    assert few.update.evidence["test_overlap"][0] == pytest.approx(0.1)
+    assert many.update.evidence["test_overlap"][0] == pytest.approx(1.0, abs=1e-3)
+
+
 class TestClusters:
     HOSTILE = Component(against(*[1e-9] * 20), rows=20, owners=3)
 
@@ -246,6 +258,20 @@ class TestClusters:
         decision = decide(engine, ROW, OTHER, matches=matches, components={7: Component()}, joined=4)
         assert decision.update.joins == {20: 7, 21: 7}
         assert [len(p_values) for p_values in decision.update.components.values()] == [2]
+
+    def test_the_nearest_of_more_rows_than_were_fitted_with_says_less(self) -> None:
+        clean = np.concatenate([np.zeros(900), np.linspace(0.5, 1.0, 99)])
+        old = profile_of({("monitor", "test_cluster"): (IMPLS["cluster"], clean)})
+        fit = replace(old.stages["monitor/test_cluster"], arrays={AMONG: np.array([100.0])})
+        settings = model_of(monitors=[{"stage": "test_cluster"}])
+        engine = Engine(settings, old, b"a secret of 16 bytes")
+        fitted = Engine(settings, replace(old, stages={"monitor/test_cluster": fit}), b"a secret of 16 bytes")
+        matches = (self.near(engine, ROW, 20, step=0.03),)
+        found = [
+            decide(one, ROW, matches=matches, components={7: Component()}, entries=entries).update.components[7][0]
+            for one, entries in ((engine, 100_000), (fitted, 100), (fitted, 100_000))
+        ]
+        assert found[0] == found[1] < found[2]
 
     def test_a_row_is_the_first_of_a_cluster_that_nobody_knows_of(self) -> None:
         engine = engine_of("cluster")
