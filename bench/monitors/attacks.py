@@ -14,9 +14,9 @@ from adversary import shelf
 from adversary.adaptive import interleave, sybil
 from adversary.attack import Array
 from adversary.runner import NEVER
-from adversary.shelf import Shelf
 from bench.monitors.client import Aim, Bare, Client, Enough, Service, Tally
-from bench.monitors.ground import Ground, ground, home
+from bench.monitors.ground import Ground, ground
+from bench.monitors.kept import once
 from bench.monitors.planned import Planned, planned
 
 SEED = 0
@@ -123,15 +123,12 @@ class BareRun:
 
     def made(self) -> dict[str, Array]:
         """(N,) of each field of a tally."""
-        kept, name = Shelf(home()), self.name
-        stored = kept.get(name)
-        if stored is None:
-            on = ground(self.data)
-            images, service = victims(on, self.runs, self.seed), Bare(on.model)
-            done = [self._one(service, images, i) for i in range(self.start, self.stop)]
-            stored = as_arrays(done), {}
-            kept.put(name, stored[0], {"unit": repr(self)})
-        return stored[0]
+        return once(self, self._run)
+
+    def _run(self) -> dict[str, Array]:
+        on = ground(self.data)
+        images, service = victims(on, self.runs, self.seed), Bare(on.model)
+        return as_arrays([self._one(service, images, i) for i in range(self.start, self.stop)])
 
     def _one(self, service: Service, images: Victims, i: int) -> Tally:
         client = Client(service, aim(self.plan, images, i))

@@ -4,16 +4,16 @@ A block has a store of its own. A caller's level is his highest.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from adversary import shelf
 from adversary.attack import Array
 from adversary.data.cache import sha256
-from adversary.shelf import Shelf
 from bench.monitors import traffic, video
-from bench.monitors.ground import home
-from bench.monitors.guarded import DEFAULT, Defence, guarded, print_of
+from bench.monitors.guarded import DEFAULT, Defence, Guarded, guarded, print_of
+from bench.monitors.kept import with_facts
 
 _MS_A_QUERY = 2.5
 _ABOUT = {
@@ -73,33 +73,32 @@ class Benign:
 
     def made(self) -> dict[str, Array]:
         """A value a caller: how many queries, his highest level, how many were refused, where he was first hostile."""
-        kept, name = Shelf(home()), self.name
-        stored = kept.get(name)
-        if stored is None:
-            arrays, blame = self._run()
-            kept.put(name, arrays, {"unit": repr(self), "blame": blame})
-            return arrays
-        return stored[0]
+        return with_facts(self, self._run)[0]
 
     def blame(self) -> dict[str, int]:
         """By what queries were refused, how often."""
-        stored = Shelf(home()).get(self.name)
-        return {} if stored is None else stored[1]["blame"]
+        blame: dict[str, int] = with_facts(self, self._run)[1]["blame"]
+        return blame
 
-    def _run(self) -> tuple[dict[str, Array], dict[str, int]]:
+    def _run(self) -> tuple[dict[str, Array], dict[str, Any]]:
         service = guarded(self.data, self.seed, self.defence, warm=0)
-        rng = np.random.default_rng([self.seed, self.block, sorted(traffic.KINDS).index(self.kind)])
-        callers = traffic.KINDS[self.kind](service.on, rng)
-        places = {caller.name: i for i, caller in enumerate(callers)}
-        counts = np.zeros((4, len(callers)), np.int64)
-        rows, level, refused, hostile = counts
-        for done, (name, row) in enumerate(traffic.interleaved(callers, rng)):
-            if self.most and done >= self.most:
-                break
-            i, told = places[name], service.answer(row, name)
-            rows[i] += 1
-            level[i] = max(level[i], int(told.level[0]))
-            refused[i] += int(told.refused[0])
-            if told.level[0] == 3 and not hostile[i]:
-                hostile[i] = rows[i]
-        return {"rows": rows, "level": level, "refused": refused, "hostile_at": hostile}, service.blame
+        return asked(service, self.kind, self.block, self.seed, self.most), {"blame": service.blame}
+
+
+def asked(service: Guarded, kind: str, block: int, seed: int, most: int) -> dict[str, Array]:
+    """A value a caller, of one block: see `Benign.made`."""
+    rng = np.random.default_rng([seed, block, sorted(traffic.KINDS).index(kind)])
+    callers = traffic.KINDS[kind](service.on, rng)
+    places = {caller.name: i for i, caller in enumerate(callers)}
+    counts = np.zeros((4, len(callers)), np.int64)
+    rows, level, refused, hostile = counts
+    for done, (name, row) in enumerate(traffic.interleaved(callers, rng)):
+        if most and done >= most:
+            break
+        i, told = places[name], service.answer(row, name)
+        rows[i] += 1
+        level[i] = max(level[i], int(told.level[0]))
+        refused[i] += int(told.refused[0])
+        if told.level[0] == 3 and not hostile[i]:
+            hostile[i] = rows[i]
+    return {"rows": rows, "level": level, "refused": refused, "hostile_at": hostile}

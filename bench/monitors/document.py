@@ -10,13 +10,13 @@ from adversary.attack import Array
 from adversary.runner import NEVER
 from adversary.scores import finite, rate
 from bench.detection.work import Work
-from bench.monitors import attacks, benign, hunts, thefts, traffic
+from bench.monitors import attacks, benign, budget, hunts, thefts, traffic
 from bench.monitors.ground import DATA
 from bench.monitors.guarded import DEFAULT, Defence
 from bench.monitors.planned import DISGUISED, OARS, PLAIN, planned
 from bench.monitors.wire import Wired
 
-SECTIONS = ("benign", "evasion", "adaptive", "extraction", "wire")
+SECTIONS = ("benign", "evasion", "adaptive", "extraction", "budget", "wire")
 SYBILS = ("sybil-1", "sybil-10", "sybil-100")
 OARS_WAYS = ("alone", "fresh-10", "fresh-100")
 WIRED = ("hop-skip-jump", "nes", "square")
@@ -155,6 +155,14 @@ def _extraction(data: str, scale: Scale) -> dict[str, Any]:
     return found
 
 
+def _budget_units(data: str, scale: Scale) -> list[Work]:
+    return budget.units(data, scale.runs, scale.most)
+
+
+def _budget(data: str, scale: Scale) -> dict[str, Any]:
+    return budget.figures(data, scale.runs, scale.most)
+
+
 def _wire_units(data: str, scale: Scale) -> list[Work]:
     return [Wired(data, name, scale.wired, which, defence=scale.defence) for name in WIRED for which in (False, True)]
 
@@ -176,10 +184,11 @@ def _wire(data: str, scale: Scale) -> dict[str, Any]:
 
 UNITS: Mapping[str, Units] = {
     "benign": _blocks, "evasion": _evasion_units, "adaptive": _adaptive_units, "extraction": _extraction_units,
-    "wire": _wire_units,
+    "budget": _budget_units, "wire": _wire_units,
 }  # fmt: skip
 FIGURES: Mapping[str, Figures] = {
-    "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "wire": _wire,
+    "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "budget": _budget,
+    "wire": _wire,
 }  # fmt: skip
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from adversary import serving, shelf
 from adversary.attack import Array
 from adversary.runner import NEVER
-from adversary.shelf import Shelf
 from bench.monitors.attacks import FIELDS, SEED, Victims, aim, as_arrays, run, victims
 from bench.monitors.client import Client, Tally
-from bench.monitors.ground import ground, home
+from bench.monitors.ground import ground
 from bench.monitors.guarded import DEFAULT, Defence, Guarded, guarded, print_of
+from bench.monitors.kept import once
 from bench.monitors.planned import Planned, planned
 
 SHARE = 0.01
@@ -85,16 +85,13 @@ class Hunt:
 
     def made(self) -> dict[str, Array]:
         """(N,) of each field of a tally, and `blame`: by what most queries were refused."""
-        kept, name = Shelf(home()), self.name
-        stored = kept.get(name)
-        if stored is not None:
-            return stored[0]
+        return once(self, self._run)
+
+    def _run(self) -> dict[str, Array]:
         images = victims(ground(self.data), self.runs, self.seed)
         done = [self._one(images, i) for i in range(self.start, self.stop)]
         blame = np.array([max(by, key=lambda name: by[name], default="") for _, by in done], np.str_)
-        arrays = {**as_arrays([tally for tally, _ in done]), "blame": blame}
-        kept.put(name, arrays, {"unit": repr(self)})
-        return arrays
+        return {**as_arrays([tally for tally, _ in done]), "blame": blame}
 
     def _one(self, images: Victims, i: int) -> tuple[Tally, Mapping[str, int]]:
         service = guarded(self.data, self.seed + i, self.defence)

@@ -11,7 +11,7 @@ BEGIN, END = "<!-- bench.monitors: begin -->", "<!-- bench.monitors: end -->"
 _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 _NAMES = {
     "benign": "Benign traffic", "evasion": "Evasions by queries", "adaptive": "Attackers who adapt or hide",
-    "extraction": "Extractions", "wire": "Through the wire",
+    "extraction": "Extractions", "budget": "The extraction budget", "wire": "Through the wire",
 }  # fmt: skip
 
 
@@ -118,6 +118,59 @@ def _extraction(part: Mapping[str, Any]) -> Iterator[str]:
     yield from grid(("victim", "sent", "answered", "first refused at", "the copy agrees, %"), rows)
 
 
+def _budget(part: Mapping[str, Any]) -> Iterator[str]:
+    curve = part["curve"]
+    yield from ("What students at `guard fit` agree on with the victim, by answers that they learned from:", "")
+    yield from grid([f"{n:,}" for n in curve["counts"]], [[f"{100 * share:.1f} %" for share in curve["agreement"]]])
+    marks = ", ".join(f"{100 * float(mark):.0f} % after {_number(n)}" for mark, n in curve["rows_for"].items())
+    yield from (f"By this curve a caller reaches {marks} answers.", "", "Real copies of as many answers:", "")
+    yield from grid(
+        ("thief", "answers", "the estimate, %", "copies agree, %: mean", "each", "estimate less copies, points"),
+        [_copy(one) for one in part["copies"]],
+    )
+    yield from ("In-distribution Knockoff to the end; the first query at each level is the median of the runs:", "")
+    headings = (
+        "victim",
+        "accounts",
+        "sent",
+        "answered",
+        "watch at",
+        "suspect at",
+        "hostile at",
+        "copies agree, %",
+        "each",
+    )
+    yield from grid(headings, [_effect(one) for one in part["effect"]])
+    yield from ("Benign callers, by the budget alone (watch at 50 %, suspect at 70 %, hostile at 90 %):", "")
+    headings = ("traffic", "callers", "queries each, median", "most", "watch, %", "suspect, %", "hostile, %")
+    rows = [
+        (kind, f"{one['callers']:,}", _number(one["median"]), _number(one["most"]),
+         *(share(one[level]) for level in ("watch", "suspect", "hostile")))
+        for kind, one in part["benign"].items()
+    ]  # fmt: skip
+    yield from grid(headings, rows)
+
+
+def _copy(one: Mapping[str, Any]) -> tuple[str, ...]:
+    mean = sum(one["agreement"]) / len(one["agreement"])
+    each = ", ".join(f"{100 * share:.1f}" for share in one["agreement"])
+    estimate = one["estimate"]
+    return (one["thief"], f"{one['budget']:,}", f"{100 * estimate:.1f}", f"{100 * mean:.1f}", each,
+            f"{100 * (estimate - mean):+.1f}")  # fmt: skip
+
+
+def _effect(one: Mapping[str, Any]) -> tuple[str, ...]:
+    runs = len(one["each"])
+    sent, answered = (f"{sum(one[key]) / runs:,.0f}" for key in ("sent", "answered"))
+    levels = []
+    for places in zip(*one["levels"], strict=True):
+        reached = sorted(float("inf") if place < 0 else place for place in places)
+        middle = reached[(runs - 1) // 2]
+        levels.append(NOTHING if middle == float("inf") else f"{middle:,}")
+    each = ", ".join(f"{100 * share:.1f}" for share in one["each"])
+    return (one["victim"], f"{one['accounts']}", sent, answered, *levels, share(one["agreement"]), each)
+
+
 def _wire(part: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         (name, str(one["before"]["n"]), share(one["control_success"]), str(one["control_refused"]["hits"]),
@@ -132,7 +185,8 @@ def _wire(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 _TELL: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
-    "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "wire": _wire,
+    "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "budget": _budget,
+    "wire": _wire,
 }  # fmt: skip
 
 

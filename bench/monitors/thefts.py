@@ -20,11 +20,11 @@ from adversary.catalogue import CATALOGUE
 from adversary.data.foreign import fit
 from adversary.gradients import one_thread
 from adversary.runner import NEVER
-from adversary.shelf import Shelf
 from adversary.unit import wants
 from bench.monitors.client import Bare, Client, Enough, Service
-from bench.monitors.ground import ground, home
+from bench.monitors.ground import ground
 from bench.monitors.guarded import DEFAULT, Defence, guarded, print_of
+from bench.monitors.kept import once
 
 SEEDS = 100
 MOST = 3000
@@ -117,20 +117,17 @@ class Theft:
 
     def made(self) -> dict[str, Array]:
         """flagged: the first query at which something was done, NEVER; levels: the first at each; blame."""
-        kept, name = Shelf(home()), self.name
-        stored = kept.get(name)
-        if stored is not None:
-            return stored[0]
+        return once(self, self._run)
+
+    def _run(self) -> dict[str, Array]:
         thief, service = THIEVES[self.thief], guarded(self.data, self.seed, self.defence)
         client = Client(service, None, name="thief", until=1, most=MOST)
         steal(thief, client, pool(self.data, thief.pool), CATALOGUE[thief.attack].budget, self.seed)
         blame = max(service.blame, key=lambda by: service.blame[by], default="")
-        arrays = {
+        return {
             "flagged": np.array([client.tally.flagged]), "levels": np.array([client.tally.levels]),
             "rows": np.array([client.tally.rows]), "blame": np.array([blame], np.str_),
         }  # fmt: skip
-        kept.put(name, arrays, {"unit": repr(self)})
-        return arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,24 +165,26 @@ class Copying:
 
     def made(self) -> dict[str, Array]:
         """agrees: (N,) with the victim on the benign half of the test split; sent, answered, levels, flagged."""
-        kept, name = Shelf(home()), self.name
-        stored = kept.get(name)
-        if stored is not None:
-            return stored[0]
-        on, thief = ground(self.data), THIEVES["knockoff-own"]
-        service: Service = guarded(self.data, self.seed, self.defence) if self.guarded else Bare(on.model)
-        client, x = Client(service, None, name="thief"), pool(self.data, thief.pool)
-        copy = steal(thief, client, x, len(x), self.seed)
-        judged = on.unit(on.quiet.images)
-        agrees = (
-            np.asarray(copy(judged) == on.model.labels(judged)) if copy is not None else np.zeros(len(judged), bool)
+        return once(self, self._run)
+
+    def _run(self) -> dict[str, Array]:
+        on = ground(self.data)
+        return copied(
+            self.data, guarded(self.data, self.seed, self.defence) if self.guarded else Bare(on.model), self.seed
         )
-        arrays = {
-            "agrees": agrees, "sent": np.array(client.tally.rows), "answered": np.array(client.tally.answered),
-            "levels": np.array(client.tally.levels), "flagged": np.array(client.tally.flagged),
-        }  # fmt: skip
-        kept.put(name, arrays, {"unit": repr(self)})
-        return arrays
+
+
+def copied(data: str, service: Service, seed: int) -> dict[str, Array]:
+    """In-distribution Knockoff to the end: agrees (N,) of its last copy, and what became of its queries."""
+    on, thief = ground(data), THIEVES["knockoff-own"]
+    client, x = Client(service, None, name="thief"), pool(data, thief.pool)
+    copy = steal(thief, client, x, len(x), seed)
+    judged = on.unit(on.quiet.images)
+    agrees = np.asarray(copy(judged) == on.model.labels(judged)) if copy is not None else np.zeros(len(judged), bool)
+    return {
+        "agrees": agrees, "sent": np.array(client.tally.rows), "answered": np.array(client.tally.answered),
+        "levels": np.array(client.tally.levels), "flagged": np.array(client.tally.flagged),
+    }  # fmt: skip
 
 
 def noticed(data: str, thief: str, runs: int, defence: Defence = DEFAULT) -> tuple[Array, list[str]]:

@@ -14,10 +14,10 @@ import numpy as np
 from adversary import runner, serving, shelf
 from adversary.attack import Array
 from adversary.oracle import Endpoint, Oracle
-from adversary.shelf import Shelf
 from bench.monitors.attacks import SEED, victims
-from bench.monitors.ground import ground, home
+from bench.monitors.ground import ground
 from bench.monitors.guarded import DEFAULT, Defence, make, place, print_of, settings_of
+from bench.monitors.kept import once
 from bench.monitors.planned import planned
 
 _SECRET = "a bench needs none that is secret"
@@ -60,21 +60,18 @@ class Wired:
 
     def made(self) -> dict[str, Array]:
         """(N,) each: reached and refused, in rows; success, at the end; caller: whether Guard blames him."""
-        kept, name = Shelf(home()), self.name
-        stored = kept.get(name)
-        if stored is not None:
-            return stored[0]
+        return once(self, self._run)
+
+    def _run(self) -> dict[str, Array]:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             with serving.served(self._settings(), _SECRET, Path(directory)) as (address, audit):
                 outcome = self._hunted(address)
             said = serving.verdicts(audit)
         caller = [any(said[r.decision_id].caller for r in trail if r.decision_id in said) for trail in outcome.trails]
-        arrays = {
+        return {
             "reached": outcome.reached_at, "refused": outcome.detected_at, "success": outcome.success,
             "caller": np.array(caller, bool),
         }  # fmt: skip
-        kept.put(name, arrays, {"unit": repr(self)})
-        return arrays
 
     def _settings(self) -> dict[str, Any]:
         model: dict[str, Any] = {"name": self.data, "embedded": {"file": str(ground(self.data).onnx)}}

@@ -6,7 +6,7 @@ import pytest
 from adversary.attack import REFUSED, Refused
 from adversary.runner import NEVER
 from bench.monitors import __main__ as command
-from bench.monitors import attacks, bars, benign, document, guarded, hunts, table, traffic, video
+from bench.monitors import attacks, bars, benign, document, guarded, hunts, kept, table, traffic, video
 from bench.monitors.client import Aim, Bare, Client, Enough, Told
 from bench.monitors.document import Scale
 from bench.monitors.ground import ground
@@ -162,7 +162,7 @@ def measured(tmp_path_factory):
     home = tmp_path_factory.mktemp("bench-monitors")
     scale = Scale(data=("mnist",), runs=2, callers=1, most=150, attacks=("nes", "surfree"), defence=Defence(clean=1000))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (attacks, benign, guarded, hunts):
+        for module in (kept, guarded):
             patch.setattr(module, "home", lambda: home)
         found = command.measured(("benign", "evasion"), scale, 1, "the slice")
         found["bars"] = [one.plain() for one in bars.judged(found)]
