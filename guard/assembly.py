@@ -90,9 +90,11 @@ def capped(mode: Mode, cap: Mode) -> Mode:
     return order[min(order.index(mode), order.index(cap))]
 
 
-def assemble(settings: Model, profile: Profile, secret: bytes) -> tuple[tuple[Stage, ...], Cheap | None]:
+def assemble(
+    settings: Model, profile: Profile, secret: bytes, loaded: "Loaded | None" = None
+) -> tuple[tuple[Stage, ...], Cheap | None]:
     """The stages that are not off; and, where only some rows are escalated, who decides. Raises ProfileError."""
-    loaded = _Loaded(profile)
+    loaded = Loaded(profile) if loaded is None else loaded
     stages = [
         _stage(kind, entry, f"{attribute}.{i}", settings, profile, loaded, secret)
         for attribute, kind in STAGE_LISTS
@@ -132,7 +134,7 @@ def _allowed(stage: Stage, monitors: Sequence[Stage], settings: Model) -> float:
     return settings.false_alarms_per_caller_month / max(1, tests)
 
 
-class _Loaded(dict[str, Network]):
+class Loaded(dict[str, Network]):
     """The profile's networks, each loaded when a stage first asks for it."""
 
     def __init__(self, profile: Profile) -> None:
@@ -158,7 +160,7 @@ def _checked(kind: Kind, entry: Any, path: str, profile: Profile) -> bool:
 
 
 def _stage(
-    kind: Kind, entry: Any, path: str, settings: Model, profile: Profile, loaded: _Loaded, secret: bytes
+    kind: Kind, entry: Any, path: str, settings: Model, profile: Profile, loaded: Loaded, secret: bytes
 ) -> Stage:
     impl = _built(kind, entry, path, profile)
     scores = kind in {"detector", "monitor"}

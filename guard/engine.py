@@ -27,8 +27,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard import networks
-from guard.assembly import Stage, assemble, capped, credits_component
+from guard.assembly import Loaded, Stage, assemble, capped, credits_component
 from guard.profile import (
     Profile,
     ProfileError,
@@ -85,9 +84,10 @@ class Engine:
         self._space: Space = profile.space
         self._datatype = next((t.datatype for t in profile.metadata.outputs if t.name == profile.output_name), "")
         self.stages: tuple[Stage, ...]
-        self.stages, self._cheap = assemble(settings, profile, self._secret)
+        loaded = Loaded(profile)
+        self.stages, self._cheap = assemble(settings, profile, self._secret, loaded)
         monitors = self._of("monitor")
-        self._watching = Watching(monitors, settings, sketcher_of(profile, self._secret, self.stages), self._score)
+        self._watching = Watching(monitors, settings, sketcher_of(loaded, self._secret, self.stages), self._score)
         self._clusters = frozenset(stage.name for stage in monitors if credits_component(stage))
         self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
@@ -489,10 +489,10 @@ class Engine:
         return protected, tuple(failed)
 
 
-def sketcher_of(profile: Profile, secret: bytes, stages: tuple[Stage, ...]) -> Sketcher:
+def sketcher_of(loaded: Loaded, secret: bytes, stages: tuple[Stage, ...]) -> Sketcher:
     """What sketches rows for this model's monitors; with embeddings where one of them needs these."""
     needed = any("auxiliary" in stage.needs for stage in stages if stage.kind == "monitor")
-    return Sketcher(secret, networks.load(profile.network("auxiliary")) if needed else None)
+    return Sketcher(secret, loaded["auxiliary"] if needed else None)
 
 
 def _unit(query: Query) -> Floats:

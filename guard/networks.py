@@ -3,8 +3,11 @@
 Choices: one thread that does not spin, because the proxy needs the CPUs, too; CUDA where onnxruntime really has it.
          Rows go in chunks, so that a huge batch takes no more memory than a large one.
 Threads: a network may be called from several at once.
+Once:    on an array that nobody can write to (a query's unit form), a network runs once, whoever asks: detectors and
+         monitors share a pass. What it said is kept as long as the array lives, and cannot be written to either.
 """
 
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ class OnnxNetwork:
         self.shape = dims[1:]
         self._rows = dims[0]  # -1, or what the file fixes
         self._names = [name for name, _ in self.outputs]
+        self._said: dict[int, tuple[weakref.ref[Array], Mapping[str, Array]]] = {}
 
     def __call__(self, x: Array) -> Mapping[str, Array]:
         """(N, ...) float32 -> the outputs by name, (N, ...) float32. Raises ValueError for another shape or dtype."""
@@ -40,6 +44,19 @@ class OnnxNetwork:
             raise ValueError(f"the network takes float32, not {x.dtype}")
         if not _fits(x.shape[1:], self.shape):
             raise ValueError(f"the network takes rows of {_words(self.shape)}, not {_words(x.shape[1:])}")
+        if x.flags.writeable:
+            return self._all(x)
+        said = self._said.get(id(x))
+        return said[1] if said is not None and said[0]() is x else self._kept(x)
+
+    def _kept(self, x: Array) -> Mapping[str, Array]:
+        found, key = self._all(x), id(x)
+        for y in found.values():
+            y.flags.writeable = False
+        self._said[key] = (weakref.ref(x, lambda _: self._said.pop(key, None)), found)
+        return found
+
+    def _all(self, x: Array) -> Mapping[str, Array]:
         size = CHUNK_ROWS if self._rows < 0 else self._rows
         chunks = [self._run(x[i : i + size]) for i in range(0, max(1, len(x)), size)]
         parts = chunks[0] if len(chunks) == 1 else map(np.concatenate, zip(*chunks, strict=True))

@@ -144,3 +144,53 @@ def test_without_onnxruntime_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match="install one of the extras cpu and gpu"):
         networks.load(doubling())
+
+
+class Counting:
+    """A session that counts its runs."""
+
+    def __init__(self, session):
+        self._session, self.runs = session, 0
+
+    def run(self, names, feeds):
+        self.runs += 1
+        return self._session.run(names, feeds)
+
+
+def counted():
+    network = networks.load(tiny_networks.auxiliary(SHAPE))
+    network._session = Counting(network._session)
+    return network
+
+
+def test_on_an_array_that_nobody_can_write_to_it_runs_once():
+    network, x = counted(), images()
+    before = network(x)
+    assert network(x) is not before  # the control: whoever may write may have written
+    assert network._session.runs == 2
+    x.flags.writeable = False
+    first = network(x)
+    assert network(x) is first
+    assert network._session.runs == 3
+    assert network(x[:2])["logits"].shape == (2, 5)  # another array
+    with pytest.raises(ValueError, match="read-only"):
+        first["logits"][0] = 0
+
+
+def test_what_it_said_goes_with_the_array():
+    network = counted()
+    for seed in range(50):
+        x = images(seed=seed)
+        x.flags.writeable = False
+        np.testing.assert_array_equal(network(x)["logits"], network._all(x)["logits"])
+        del x
+    assert len(network._said) == 0
+
+
+def test_threads_share_what_it_said():
+    network, x = counted(), images(n=40)
+    x.flags.writeable = False
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: network(x)["logits"], range(40)))
+    assert all(np.array_equal(one, found[0]) for one in found)
+    assert network._session.runs <= 8
