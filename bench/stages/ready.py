@@ -17,7 +17,7 @@ from guard.equipping import equip, learner_of, needs_of
 from guard.learning import NAMES, train
 from guard.profile import stage_key
 from guard.settings import build_stage
-from guard.types import KINDS, AnswerDetector, Kind, Material, Network, ViewDetector, VotingPurifier
+from guard.types import KINDS, AnswerDetector, KeyedOutput, Kind, Material, Network, ViewDetector, VotingPurifier
 
 SECRET = b"bench.stages: what is random is drawn from this"
 _SEED = 0
@@ -137,6 +137,8 @@ def _plain(kind: Kind, stage: Any, classes: int) -> Callable[[Array], Any]:
             return stage.score  # type: ignore[no-any-return]
         case "purifier":
             return stage.purify  # type: ignore[no-any-return]
+    if isinstance(stage, KeyedOutput):
+        return lambda x: stage.protect_keyed(x, _answers(len(x), classes), np.ones(len(x), np.bool_))
     return lambda x: stage.protect(_answers(len(x), classes), np.ones(len(x), np.bool_))
 
 

@@ -13,7 +13,7 @@ Answers: score-based evasion (Square, NES, SimBA, ...) and whatever else climbs 
 Args:    probs: (N, C), rows sum to 1; suspicion: (N,) bool, rows to protect.
 Returns: (N, C), rows sum to 1. Confidence changes where the margin is within the first period or two: an honest
          caller's threshold on it means less. With two classes it follows from the margin alone.
-Cost:    0.2 ms a batch and 10 us a row of ten classes, 0.3 ms of a thousand.
+Cost:    160 us a batch; a row of ten classes 2 us, of a thousand 140 us.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ Answers: extraction by soft labels: small probabilities are raised and large one
          curve is the same for everybody, so a thief who has some true answers fits its inverse (D-DAE, pBayes).
 Args:    probs: (N, C), rows sum to 1; suspicion: (N,) bool, rows to protect.
 Returns: (N, C), rows sum to 1. beta = gamma = 1 would be the uniform answer: it ends just short of that.
-Cost:    40 us a batch and 2 us a row of ten classes, 0.1 ms of a thousand.
+Cost:    40 us a batch; a row of ten classes 0.5 us, of a thousand 25 us.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ Answers: what many small probabilities tell: membership inference, inversion, ex
          inference by threshold and untargeted score-based attacks live.
 Args:    probs: (N, C), rows sum to 1; suspicion: (N,) bool, rows to protect.
 Returns: (N, C), protected rows with at most k + 1 distinct values. With two classes, nothing changes.
-Cost:    5 us a batch and 1 us a row of ten classes, 60 us of a thousand.
+Cost:    30 us a batch; a row of ten classes 0.3 us, of a thousand 50 us.
 """
 
 from dataclasses import dataclass
