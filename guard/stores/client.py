@@ -7,6 +7,7 @@ would look like a server that is away.
 
 import asyncio
 import hashlib
+import inspect
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -28,6 +29,11 @@ _REASONS = {
     "ReadOnlyError": "it is a replica",
     "SSLCertVerificationError": "its certificate is not good",
     "TimeoutError": "no answer in time",
+}
+_WORDS = {  # of errors without a name of their own
+    "Authentication required": _REASONS["AuthenticationError"],
+    "has no permissions": _REASONS["NoPermissionError"],
+    "user executing the script can't": _REASONS["NoPermissionError"],
 }
 
 
@@ -105,22 +111,21 @@ class Client:
             "socket_timeout": _PATIENCE * timeout_s,
             "max_connections": max_connections,
             "ssl": server.tls,
+            **_unnamed(aio.Redis),
         }
         no_retry = aio.retry.Retry(NoBackoff(), 0)  # what was sent may have counted: evidence must not count twice
-        connection = _tls_connection(server) if server.tls else None
+        connection = _connection(server)
         self._cluster = server.cluster
         self._redis: Any
         if server.cluster:
             nodes = [ClusterNode(host, port) for host, port in hosts]
             self._redis = RedisCluster(startup_nodes=nodes, retry=no_retry, **common)
-            if connection is not None:  # there is no option for it
-                self._redis.get_connection_kwargs()["connection_class"] = connection
-                for node in self._redis.nodes_manager.startup_nodes.values():
-                    node.connection_class = connection
+            self._redis.get_connection_kwargs()["connection_class"] = connection  # there is no option for it
+            for node in self._redis.nodes_manager.startup_nodes.values():
+                node.connection_class = connection
         else:
             self._redis = aio.Redis(host=hosts[0][0], port=hosts[0][1], retry=no_retry, **common)
-            if connection is not None:
-                self._redis.connection_pool.connection_class = connection
+            self._redis.connection_pool.connection_class = connection
 
     async def run(self, script: bytes, key: bytes, *arguments: bytes | str | float) -> Any:
         """The script's answer: one round trip, or two where the server has not met it yet."""
@@ -185,6 +190,13 @@ def _credentials(server: Server) -> Any:
     return Credentials() if known else None
 
 
+def _unnamed(client: type) -> dict[str, None]:
+    """Options by which it does not tell the server its name: another round trip, for which it needs a permission."""
+    if "driver_info" in inspect.signature(client).parameters:
+        return {"driver_info": None}
+    return {"lib_name": None, "lib_version": None}  # redis-py before 7.2
+
+
 class _Context:
     """One TLS context for all connections, made anew where a file has changed: loading authorities takes 20 ms."""
 
@@ -207,22 +219,30 @@ class _Context:
         return self._made
 
 
-def _tls_connection(server: Server) -> Any:
+def _connection(server: Server) -> Any:
     """The class of connections to it. Raises ValueError where a file cannot be read."""
-    from redis.asyncio.connection import SSLConnection  # noqa: PLC0415
+    from redis.asyncio.connection import Connection, SSLConnection  # noqa: PLC0415
 
+    class Plain(Connection):
+        async def connect(self) -> None:
+            if self._reader is not None and self._reader.at_eof():  # the server ended it: it has restarted, or it idled
+                await self.disconnect(nowait=True)
+            await super().connect()  # type: ignore[no-untyped-call]
+
+    if not server.tls:
+        return Plain
     context = _Context(server)
     try:
         context.get()
     except OSError as error:
         raise ValueError(f"ca_file, cert_file or key_file cannot be used: {error.strerror}") from error
 
-    class Connection(SSLConnection):
+    class Tls(Plain, SSLConnection):
         def __init__(self, **words: Any) -> None:
             super().__init__(**words)
             self.ssl_context: Any = context  # its own would trust the system's authorities beside the given ones
 
-    return Connection
+    return Tls
 
 
 def _why(error: BaseException) -> str:
@@ -231,6 +251,7 @@ def _why(error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     reason = next((_REASONS[name] for one in chain if (name := type(one).__name__) in _REASONS), None)
+    reason = reason or next((named for words, named in _WORDS.items() if words in str(error)), None)
     return type(error).__name__ + (f", {reason}" if reason else "")
 
 

@@ -103,6 +103,35 @@ async def test_mutual_tls(tls, pki):
         await refused(over_tls(port, tls=False))
 
 
+async def test_the_systems_authorities_count_only_without_others(tls, pki, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(pki / "ca.pem"))
+    with tls("server", "--tls-auth-clients", "no") as port:
+        good = over_tls(port)
+        assert await ask(good, row(1)) == [(0, False)]
+        await good.close()
+        assert "its certificate is not good" in await refused(over_tls(port, ca_file=pki / "other.pem"))
+
+
+async def test_rotated_authorities_are_picked_up(tls, pki, tmp_path):
+    file = tmp_path / "ca.pem"
+    file.write_bytes((pki / "other.pem").read_bytes())
+    with tls("server", "--tls-auth-clients", "no") as port:
+        store = over_tls(port, ca_file=file)
+        with pytest.raises(StoreAway):
+            await ask(store, row(1))
+        file.write_bytes((pki / "ca.pem").read_bytes())
+        assert await ask(store, row(1)) == [(0, False)]
+        await store.close()
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file"])
+def test_files_that_cannot_be_used(pki, tmp_path, name):
+    (tmp_path / "empty.pem").touch()
+    for file in (tmp_path / "empty.pem", tmp_path / "none.pem"):
+        with pytest.raises(ValueError, match="ca_file, cert_file or key_file cannot be used"):
+            over_tls(1, **{name: file})
+
+
 async def test_a_certificate_for_another_host(tls, pki):
     with tls("elsewhere", "--tls-auth-clients", "no") as port:
         assert "its certificate is not good" in await refused(over_tls(port, ca_file=pki / "ca.pem"))
