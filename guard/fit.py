@@ -24,10 +24,11 @@ from guard.fit_clean import Clean, FitError, load
 from guard.fit_inputs import Bounds, Choices, Shape
 from guard.fit_learn import Given
 from guard.fit_profile import FitResult, Options, fit
-from guard.fit_stages import FITTED, SCORING, Progress, Wanted, is_fitted
+from guard.fit_stages import SCORING, Progress, Wanted, is_fitted
 from guard.profile import Layout, Meaning, load_profile, save_profile
 from guard.proxy.ask import AskError, ServedModel
 from guard.settings import STAGE_LISTS, ClientTls, ConfigError, Embedded, Model, build_stage
+from guard.types import KINDS
 
 __all__ = ["Choices", "Clean", "FitError", "FitResult", "Options", "Wanted", "add_arguments", "fit", "load", "run"]
 
@@ -258,7 +259,7 @@ def _stages_of(model: Model) -> tuple[Wanted, ...]:
         Wanted(kind, stage.stage, stage.options, getattr(stage, "weight", 1.0))
         for attribute, kind in STAGE_LISTS
         for stage in getattr(model, attribute)
-        if kind in SCORING or (kind == "purifier" and is_fitted(build_stage(kind, stage.stage, stage.options)))
+        if kind in SCORING or is_fitted(build_stage(kind, stage.stage, stage.options))
     )
 
 
@@ -266,9 +267,9 @@ def _stage(text: str) -> Wanted:
     """KIND/NAME[=OPTIONS]."""
     key, _, options = text.partition("=")
     prefix, _, name = key.strip().partition("/")
-    kind = next((kind for kind in FITTED if kind == prefix), None)
+    kind = next((kind for kind in KINDS if kind == prefix), None)
     if kind is None or not name:
-        raise FitError(f"--stage {text}: must be detector/NAME, monitor/NAME or purifier/NAME; others need no fitting")
+        raise FitError(f"--stage {text}: must be detector/NAME, monitor/NAME, purifier/NAME or output/NAME")
     try:
         parsed = yaml.safe_load(options) or {}
     except yaml.YAMLError:

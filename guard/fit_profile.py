@@ -12,7 +12,7 @@ Errors: FitError for what inputs or flags lack, AskError for a model that does n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from guard.fit_stages import SECRET, Chosen, Progress, Wanted, calibrate, check_
 from guard.fit_subject import Positions, Served, Subject
 from guard.profile import Profile, StageFit, stage_options
 from guard.sketching import Sketcher
-from guard.types import Array, Kind, Material, ModelMetadata
+from guard.types import KINDS, Array, Material, ModelMetadata
 
 PART, OWN = "a part of the clean inputs", "inputs of its own"
 _FIRST = 256  # rows from which the output's meaning is learned
@@ -135,12 +135,11 @@ class _Learned:
 
 def _refreshing(options: Options, former: Profile) -> Options:
     """The stages, and all that they learned, of an older profile."""
-    kinds = {"detector": "detector", "monitor": "monitor", "purifier": "purifier"}
     wanted = []
     for key, fit in former.stages.items():
         kind, _, name = key.partition("/")
-        if kind in kinds:
-            wanted.append(Wanted(cast("Kind", kind), name, dict(fit.options)))
+        if kind in KINDS:
+            wanted.append(Wanted(kind, name, dict(fit.options)))
     choices = replace(
         options.choices, input=former.input_name, output=former.output_name, meaning=former.meaning, bounds=None
     )

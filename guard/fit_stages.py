@@ -17,12 +17,11 @@ from guard.fit_subject import Positions, Subject
 from guard.profile import stage_key
 from guard.settings import build_stage
 from guard.sketching import Sketcher
-from guard.types import AnswerDetector, Array, Kind, ViewDetector, VotingPurifier, WindowMonitor
+from guard.types import AnswerDetector, Array, KeyedOutput, Kind, ViewDetector, VotingPurifier, WindowMonitor
 
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how many
 
 SCORING: tuple[Kind, ...] = ("detector", "monitor")
-FITTED: tuple[Kind, ...] = ("detector", "monitor", "purifier")
 _CHUNK = 128
 SECRET = b"guard fit: any secret will do".ljust(32)
 
@@ -76,8 +75,8 @@ def choose(
     chosen, skipped = [], {}
     for stage in every if wanted is None else wanted:
         impl = build_stage(stage.kind, stage.name, stage.options)
-        if stage.kind not in FITTED or (stage.kind == "purifier" and not is_fitted(impl)):
-            raise FitError(f"{stage.key}: a {stage.kind} such as this needs no fitting")
+        if stage.kind not in SCORING and not is_fitted(impl):
+            raise FitError(f"{stage.key}: a stage such as this needs no fitting")
         why = _unsuited(impl, subject, available if wanted is None else equipping.NETWORKS)
         if why is None and wanted is None:
             why = _not_by_itself(impl, learning=learning)
@@ -124,7 +123,8 @@ def _not_by_itself(impl: Any, *, learning: bool) -> str | None:
 
 def trial(working: Any, subject: Subject, row: Positions) -> None:
     """Raises ValueError where an equipped stage cannot serve this model. `row`: a clean row to try it on."""
-    compares = isinstance(working, ViewDetector | AnswerDetector | VotingPurifier)
+    protects = hasattr(working, "protect") or isinstance(working, KeyedOutput)
+    compares = protects or isinstance(working, ViewDetector | AnswerDetector | VotingPurifier)
     if compares and subject.meaning == "labels":
         raise ValueError("it compares probabilities, and the model answers with labels only")
     why = fit_batching.refuse(working, subject.batching)
@@ -143,8 +143,18 @@ def trial(working: Any, subject: Subject, row: Positions) -> None:
         working.score_answer(unit, subject.probabilities(row))
     elif hasattr(working, "purify"):
         working.purify(unit)
+    elif protects:
+        _protect(working, unit, subject.probabilities(row))
     else:
         working.score(unit)
+
+
+def _protect(working: Any, unit: Array, probs: Array) -> None:
+    every = np.ones(len(probs), np.bool_)
+    if isinstance(working, KeyedOutput):
+        working.protect_keyed(unit, probs, every)
+    else:
+        working.protect(probs, every)
 
 
 def _refuses_whole_numbers(working: Any) -> str | None:

@@ -258,9 +258,9 @@ models:
 @pytest.mark.parametrize(
     ("stage", "words"),
     [
-        ("fingerprint", "must be detector/NAME, monitor/NAME or purifier/NAME"),
+        ("fingerprint", "must be detector/NAME, monitor/NAME, purifier/NAME or output/NAME"),
         ("purifier/median", "such as this needs no fitting"),
-        ("monitor/", "must be detector/NAME, monitor/NAME or purifier/NAME"),
+        ("monitor/", "must be detector/NAME, monitor/NAME, purifier/NAME or output/NAME"),
         ("monitor/fingerprint=[1]", "the options must be a YAML mapping"),
         ("monitor/fingerprint={a", "the options must be a YAML mapping"),
         ("monitor/nobody", "no monitor is called 'nobody'"),

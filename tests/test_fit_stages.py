@@ -104,7 +104,7 @@ class TestChoice:
     def test_twice_or_of_another_kind(self):
         with pytest.raises(FitError, match="asked for twice"):
             choose([Wanted("monitor", "fingerprint")] * 2, subject()[0], ())
-        with pytest.raises(FitError, match="purifier/median: a purifier such as this needs no fitting"):
+        with pytest.raises(FitError, match="purifier/median: a stage such as this needs no fitting"):
             choose([Wanted("purifier", "median")], subject()[0], ())
 
 
