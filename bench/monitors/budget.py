@@ -108,6 +108,7 @@ class Level:
 
 def units(data: str, runs: int, most: int = 0) -> list[Work]:
     """All of it. runs: of each thief, SEEDS at most; most: rows of a block, 0: all."""
+    spending.make(data)
     seeds = min(runs, SEEDS)
     bare: list[Work] = [thefts.Copying(data, seed, which) for which in (False, True) for seed in range(seeds)]
     effects = [Effect(data, seed, how, accounts) for how, accounts in EFFECTS for seed in range(seeds)]

@@ -129,25 +129,17 @@ def _budget(part: Mapping[str, Any]) -> Iterator[str]:
         [_copy(one) for one in part["copies"]],
     )
     yield from ("In-distribution Knockoff to the end; the first query at each level is the median of the runs:", "")
-    headings = (
-        "victim",
-        "accounts",
-        "sent",
-        "answered",
-        "watch at",
-        "suspect at",
-        "hostile at",
-        "copies agree, %",
-        "each",
-    )
-    yield from grid(headings, [_effect(one) for one in part["effect"]])
+    effects = (
+        "victim", "accounts", "sent", "answered", "watch at", "suspect at", "hostile at", "the copy agrees, %", "each",
+    )  # fmt: skip
+    yield from grid(effects, [_effect(one) for one in part["effect"]])
     yield from ("Benign callers, by the budget alone (watch at 50 %, suspect at 70 %, hostile at 90 %):", "")
-    headings = ("traffic", "callers", "queries each, median", "most", "watch, %", "suspect, %", "hostile, %")
     rows = [
         (kind, f"{one['callers']:,}", _number(one["median"]), _number(one["most"]),
          *(share(one[level]) for level in ("watch", "suspect", "hostile")))
         for kind, one in part["benign"].items()
     ]  # fmt: skip
+    headings = ("traffic", "callers", "queries each, median", "most", "watch, %", "suspect, %", "hostile, %")
     yield from grid(headings, rows)
 
 

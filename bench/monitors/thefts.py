@@ -174,10 +174,13 @@ class Copying:
         )
 
 
-def copied(data: str, service: Service, seed: int) -> dict[str, Array]:
-    """In-distribution Knockoff to the end: agrees (N,) of its last copy, and what became of its queries."""
+def copied(data: str, service: Service, seed: int, most: int | None = None) -> dict[str, Array]:
+    """In-distribution Knockoff to the end: agrees (N,) of its last copy, and what became of its queries.
+
+    most: images that the thief has; None: all.
+    """
     on, thief = ground(data), THIEVES["knockoff-own"]
-    client, x = Client(service, None, name="thief"), pool(data, thief.pool)
+    client, x = Client(service, None, name="thief"), pool(data, thief.pool)[:most]
     copy = steal(thief, client, x, len(x), seed)
     judged = on.unit(on.quiet.images)
     agrees = np.asarray(copy(judged) == on.model.labels(judged)) if copy is not None else np.zeros(len(judged), bool)
