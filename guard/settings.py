@@ -388,7 +388,7 @@ class Valkey(_Settings):
     """Whether it is one. All of a model's keys are on one of its slots."""
     username: str | None = None
     password_file: Path | None = None
-    """Where the password is; or `password_env`."""
+    """Where the password is; or `password_env`. A rotated file is picked up."""
     password_env: str | None = None
     """The environment variable that holds the password."""
     tls: bool = False
@@ -397,7 +397,7 @@ class Valkey(_Settings):
     cert_file: Path | None = None
     key_file: Path | None = None
     timeout_s: float = Field(0.1, gt=0, le=10)
-    """The longest that an exchange may take."""
+    """The longest that a round trip may take, one for each 64 rows; less than `limits.inspection_timeout_s`."""
     on_away: Literal["local", "on_error"] = "local"
     """While it does not answer: keep history in this process, or let each monitor's `on_error` allow or deny."""
 
@@ -473,6 +473,8 @@ class Settings(_Settings):
                 )
         if self.upstream is None and not self.models:
             raise ValueError("nothing to guard: set upstream or models")
+        if self.history.store == "valkey" and self.history.valkey.timeout_s >= self.limits.inspection_timeout_s:
+            raise ValueError("history.valkey.timeout_s must be less than limits.inspection_timeout_s")
         return self
 
 

@@ -104,7 +104,8 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
     except ValueError as error:
         raise ConfigError("history.valkey", str(error)) from None
     own = MemoryStore(**bounds, first=OWN) if history.valkey.on_away == "local" else None
-    return FallbackStore(shared, own, on_away=lambda away: metrics.store_away.set(float(away)))
+    apart = history.valkey.cluster
+    return FallbackStore(shared, own, apart=apart, on_away=lambda away: metrics.store_away.set(float(away)))
 
 
 def _secret(settings: Settings) -> bytes:

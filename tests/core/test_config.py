@@ -41,6 +41,7 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
     ("tree", "path", "text"),
     [
         ({}, "", "nothing to guard"),
+        (BASE | {"history": {"store": "valkey", "valkey": {"timeout_s": 1.0}}}, "", "less than limits"),
         (BASE | {"colour": 1}, "colour", "unknown key"),
         ({"upstream": {"address": "a", "tls": {"x": 1}}}, "upstream.tls.x", "unknown key"),
         (BASE | {"limits": {"max_rows": 0}}, "limits.max_rows", "greater than or equal to 1"),
