@@ -26,6 +26,7 @@ from guard.extraction_budget import Curve
 from guard.fit_clean import Clean
 from guard.fit_profile import Options, fit
 from guard.fit_stages import Wanted
+from guard.learning import _networks, _training, auxiliary, extraction_curve
 from guard.profile import load_profile, save_profile, stage_key
 from guard.proxy.ask import ServedModel
 from guard.settings import Embedded
@@ -36,6 +37,7 @@ _KEY = stage_key("monitor", NAME)
 _CLEAN = 500  # rows to calibrate with: its scores are no test
 _SECRET = b"a bench needs none that is secret"
 _SAID = 300  # steps
+_LEARNERS = (extraction_curve, auxiliary, _networks, _training)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,8 @@ ALONE = Spending("the budget alone", (_HOSTILE,), (("on_hostile", "allow"),), al
 
 def where(data: str) -> Path:
     """Of the profile that holds the curve."""
-    on = ground(data)
-    key = shelf.key(
-        victim=on.sha256, code=serving.code_digest("guard.learning"), learn=shelf.digest(on.learn.images), clean=_CLEAN
-    )
+    on, code = ground(data), [sha256(Path(module.__file__ or "").read_bytes()) for module in _LEARNERS]
+    key = shelf.key(victim=on.sha256, code=code, learn=shelf.digest(on.learn.images), clean=_CLEAN)
     return home() / "profiles" / f"{data}-budget-{key}"
 
 
