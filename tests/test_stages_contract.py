@@ -1,5 +1,6 @@
 """What every registered stage promises, whatever it does: run over the whole registry, defaults and forms of input."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -13,6 +14,8 @@ import pytest
 from guard import networks, registry
 from guard.equipping import NETWORKS, equip, learner_of, needs_of
 from guard.fit_monitors import kept_of, recent_of
+from guard.learning import extraction_curve
+from guard.learning._training import Pace
 from guard.linking import links
 from guard.profile import stage_key, stage_options
 from guard.settings import build_stage
@@ -83,12 +86,22 @@ def material(form):
     return Material(x, odds / odds.sum(axis=1, keepdims=True), CLASSES, every_network(form), seed=3)
 
 
+@contextlib.contextmanager
+def hasty():
+    """Students of the extraction budget learn for three steps: what they are worth is tested by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        pace = Pace(epochs=1, least=3, most=3, batch=32, rate=0.05)
+        patch.setattr(extraction_curve, "pace", lambda _shape: pace)
+        yield
+
+
 @functools.cache
 def working(kind, name, form):
     """A stage with default options, at work. Raises ValueError."""
     stage = build_stage(kind, name, options(kind, name))
     learn = learner_of(stage)
-    arrays = {} if learn is None else learn(material(form))
+    with hasty():
+        arrays = {} if learn is None else learn(material(form))
     return equip(stage, stage_key(kind, name), every_network(form), arrays, SECRET)
 
 
