@@ -41,6 +41,12 @@ def test_of_two_classes_by_hand():
     np.testing.assert_allclose(out, wanted, atol=1e-6)  # the third, of none, is moved by eps towards the nearest
 
 
+def test_of_centres_within_reach_the_commoner_is_taken():
+    """0.68 lies nearer to 0.5, but 0.9 stands for three clean answers."""
+    stage = working(np.array([[0.9, 0.1], [0.5, 0.5], [0.92, 0.08], [0.88, 0.12]]), 0.5)
+    np.testing.assert_allclose(stage.protect(np.array([[0.68, 0.32]]), every(1)), [[0.9, 0.1]], atol=1e-6)
+
+
 def test_few_answers_are_told():
     probs = peaked(2000, 10)
     out = working(probs[:1000]).protect(probs, every(2000))
