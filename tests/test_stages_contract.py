@@ -432,3 +432,9 @@ def test_what_outputs_learn(name, classes):
         stage.learn(dataclasses.replace(known, probs=None))
     with pytest.raises(ValueError, match=f"{classes} classes"):
         protect(protection(name, classes), x[:1], np.full((1, classes + 1), 1 / (classes + 1)), np.ones(1, np.bool_))
+
+
+@pytest.mark.parametrize("name", registry.names("output"))
+def test_an_only_class_stays_certain(name):
+    out = protect(protection(name, 1), rows("vector"), np.ones((3, 1)), np.ones(3, np.bool_))
+    np.testing.assert_array_equal(out, np.ones((3, 1)))
