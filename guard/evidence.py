@@ -35,11 +35,6 @@ def log_e_value(p: float) -> float:
     return math.log(1.0 - p + p * log_p) - log_p - 2.0 * math.log(-log_p)
 
 
-def _log_add(a: float, b: float) -> float:
-    high, low = (a, b) if a >= b else (b, a)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
-
-
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The state of one e-process: log S_n for each fraction, and n. Starts as Evidence()."""
@@ -53,18 +48,20 @@ class Evidence:
         for p in p_values:
             count += 1
             log_weight, log_e = -math.log(count * (count + 1.0)), log_e_value(p)
+            gain = math.expm1(log_e)  # a p-value is at least _LEAST_P, so this is finite
             for i, fraction in enumerate(FRACTIONS):
-                bet = log_e if fraction == 1.0 else _log_add(math.log1p(-fraction), math.log(fraction) + log_e)
-                sums[i] = _log_add(sums[i], log_weight) + bet
+                high, low = (sums[i], log_weight) if sums[i] >= log_weight else (log_weight, sums[i])
+                bet = log_e if fraction == 1.0 else math.log1p(fraction * gain)
+                sums[i] = high + math.log1p(math.exp(low - high)) + bet
         return Evidence(count, tuple(sums))
 
     @property
     def log_value(self) -> float:
         """The logarithm of M_n: 0 at the start."""
-        total = -math.inf
-        for value in self.log_sums:
-            total = _log_add(total, value)
-        return _log_add(total - math.log(len(FRACTIONS)), -math.log(self.count + 1.0))
+        rest = math.log(len(FRACTIONS) / (self.count + 1.0))
+        high = max(*self.log_sums, rest)
+        total = math.fsum(math.exp(value - high) for value in (*self.log_sums, rest))
+        return high + math.log(total / len(FRACTIONS))
 
     @property
     def p_value(self) -> float:

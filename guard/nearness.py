@@ -56,7 +56,7 @@ class Nearness:
         return max(seen, self._of(q, entries))
 
     def p_near(self, score: float, entries: int) -> float:
-        """The same of rows that are near to one at all; never less than where there are as many as when it was fitted."""
+        """The same of rows that are near to one at all; never less than with as many others as when it was fitted."""
         seen, now = self.p_value(score, 0) / self.often, self._of(self.often, entries)
         return min(1.0, max(seen, self.p_value(score, entries) / now))
 

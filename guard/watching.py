@@ -105,19 +105,20 @@ class Watching:
             past, fresh_month = replace(past, evidence={}), True
         found: list[Finding] = []
         evidence: dict[str, tuple[float, ...]] = {}
+        totals: dict[str, Evidence] = {}
         for stage in self._rows:
             finding = self._score(stage, len(seen), partial(stage.impl.judge, seen, past))
-            found.append(self._credit(stage, self._among(stage, finding, history), seen, past, evidence))
+            found.append(self._credit(stage, self._among(stage, finding, history), seen, past, evidence, totals))
         judged = {}
         for stage in self._windows:
-            finding, due = self._window(stage, past)
+            finding, due = self._window(stage, past, totals)
             found.append(finding)
             judged.update(due)
         joins, components = self._join(seen, history, found)
         extra = {name: (*evidence.get(name, ()), p) for name, (_, p) in judged.items()}
         found += self._cohorts(history, evidence | extra)
         update = Update(evidence=evidence, judged=judged, joins=joins, components=components, restart=fresh_month)
-        return self._alert(query, Judged(tuple(found), seen, past, update), evidence | extra)
+        return self._alert(query, Judged(tuple(found), seen, past, update), totals)
 
     def _among(self, stage: Stage, finding: Finding, history: History) -> Finding:
         """The nearest of more rows than `guard fit` had is nearer: p-values for as many as the store holds."""
@@ -127,9 +128,18 @@ class Watching:
         return replace(finding, p_values=tuple(nearness.p_value(score, history.entries) for score in finding.scores))
 
     def _credit(
-        self, stage: Stage, finding: Finding, seen: Sequence[Seen], past: Past, evidence: dict[str, tuple[float, ...]]
+        self,
+        stage: Stage,
+        finding: Finding,
+        seen: Sequence[Seen],
+        past: Past,
+        evidence: dict[str, tuple[float, ...]],
+        totals: dict[str, Evidence],
     ) -> Finding:
-        """The finding on the caller, instead of that on the rows; the p-values of fresh rows go into `evidence`."""
+        """The finding on the caller, instead of that on the rows.
+
+        The p-values of fresh rows go into `evidence`, what they make of the caller's into `totals`.
+        """
         if finding.error is not None:
             return finding
         same = repeats if stage in self._answers else _is_duplicate
@@ -137,10 +147,12 @@ class Watching:
         if measures(stage):  # it measures something, and is no test
             return replace(finding, p_values=())
         evidence[stage.name] = fresh
-        total = past.evidence.get(stage.name, Evidence()).add(fresh)
+        total = totals[stage.name] = past.evidence.get(stage.name, Evidence()).add(fresh)
         return replace(finding, p_values=(total.p_value,))
 
-    def _window(self, stage: Stage, past: Past) -> tuple[Finding, dict[str, tuple[int, float]]]:
+    def _window(
+        self, stage: Stage, past: Past, totals: dict[str, Evidence]
+    ) -> tuple[Finding, dict[str, tuple[int, float]]]:
         """What there is to say of the caller, and the window that is due."""
         size, done = stage.impl.window, past.judged.get(stage.name, 0)
         known = past.evidence.get(stage.name, Evidence())
@@ -150,7 +162,8 @@ class Watching:
         if finding.error is not None:
             return finding, {}
         p = finding.p_values[0]
-        return replace(finding, p_values=(known.add((p,)).p_value,)), {stage.name: (past.rows, p)}
+        total = totals[stage.name] = known.add((p,))
+        return replace(finding, p_values=(total.p_value,)), {stage.name: (past.rows, p)}
 
     def _join(
         self, seen: Sequence[Seen], history: History, found: list[Finding]
@@ -193,7 +206,7 @@ class Watching:
                 found.append(Finding(COHORT + name, "monitor", Mode.SHADOW, (ways[worst],), (0.0,), 0.0))
         return found
 
-    def _alert(self, query: Query, judged: Judged, evidence: Mapping[str, tuple[float, ...]]) -> Judged:
+    def _alert(self, query: Query, judged: Judged, totals: Mapping[str, Evidence]) -> Judged:
         """With the caller's level, and the finding that tells of it."""
         past, way, added, floor = judged.past, 0.0, False, Level.CLEAR
         by_name = {finding.stage: finding for finding in judged.findings}
@@ -205,7 +218,7 @@ class Watching:
                 floor = max(floor, _measured(stage, by_name.get(stage.name)))
                 continue
             before = past.evidence.get(stage.name, Evidence())
-            after = before.add(evidence.get(stage.name, ()))
+            after = totals.get(stage.name, before)
             own = alerts.progress(after.log_value, stage.threshold)
             way, least = max(way, own), min(least, after.p_value)
             added |= after.log_value > before.log_value and own >= alerts.STEPS[Level.WATCH]
@@ -235,7 +248,7 @@ class Watching:
         evidence: dict[str, tuple[float, ...]] = {}
         for stage in self._answers:
             finding = self._score(stage, len(seen), partial(stage.impl.judge_answers, seen, past, probs))
-            found.append(self._credit(stage, finding, seen, past, evidence))
+            found.append(self._credit(stage, finding, seen, past, evidence, {}))
         kept = _fresh(seen, probs.argmax(axis=1), probs.max(axis=1))
         return tuple(found), Update(evidence=evidence, answered=kept)
 

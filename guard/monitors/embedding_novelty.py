@@ -45,16 +45,19 @@ class EmbeddingNovelty:
     def equip(self, equipment: Equipment) -> "_Working":
         """The monitor at work."""
         arrays = equipment.arrays
-        reference, labels = arrays["reference"].astype(np.float32), arrays["labels"].astype(np.int64)
+        reference, labels = arrays["reference"].astype(np.float64), arrays["labels"].astype(np.int64)
         groups = Groups(arrays["classes"].astype(np.int64))
-        return _Working(self.neighbours, reference, labels, groups, arrays["curves"].astype(np.float64))
+        known = groups.at(labels)
+        parts = (reference, *(reference[known == i] for i in range(1, len(groups))))
+        return _Working(self.neighbours, parts, groups, arrays["curves"].astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
 class _Working:
+    """parts: (R, E) float64 a group."""
+
     neighbours: int
-    reference: Array
-    labels: Array
+    parts: tuple[Array, ...]
     groups: Groups
     curves: Array
 
@@ -63,18 +66,26 @@ class _Working:
         del past
         if not rows:
             return np.zeros(0)
-        embedded, labels = np.stack([row.sketch.embedding for row in rows]), probs.argmax(axis=1)
-        found = _distances(embedded, labels, self.reference, self.labels, self.groups, self.neighbours)
-        return ranked(found, self.groups.at(labels), self.curves)
+        embedded = np.stack([row.sketch.embedding for row in rows]).astype(np.float64)
+        group, found = self.groups.at(probs.argmax(axis=1)), np.empty(len(rows))
+        for one in np.unique(group):
+            own = group == one
+            found[own] = _least(2.0 - 2.0 * embedded[own] @ self.parts[one].T, self.neighbours)
+        return ranked(found, group, self.curves)
 
 
 def _distances(
     some: Array, labels: Array, reference: Array, known: Array, groups: Groups, k: int, *, others: bool = False
 ) -> Array:
     """(N,) the mean distance to the k nearest of the same group. others: `some` is the reference itself."""
-    squared = np.maximum(2.0 - 2.0 * some.astype(np.float64) @ reference.astype(np.float64).T, 0.0)
+    squared = 2.0 - 2.0 * some.astype(np.float64) @ reference.astype(np.float64).T
     own = groups.at(labels)[:, None]
     squared[(own != groups.at(known)[None]) & (own != 0)] = np.inf
     if others:
         np.fill_diagonal(squared, np.inf)
-    return np.asarray(np.sqrt(np.partition(squared, k - 1, axis=1)[:, :k]).mean(axis=1))
+    return _least(squared, k)
+
+
+def _least(squared: Array, k: int) -> Array:
+    """(N, R) squared distances -> (N,) the mean of the k least."""
+    return np.asarray(np.sqrt(np.maximum(np.partition(squared, k - 1, axis=1)[:, :k], 0.0)).mean(axis=1))
