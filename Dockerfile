@@ -14,7 +14,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY guard guard
 COPY adversary adversary
 RUN python -m venv /opt/guard \
- && /opt/guard/bin/pip install --no-cache-dir --disable-pip-version-check ".[${RUNTIME}]"
+ && /opt/guard/bin/pip install --no-cache-dir --disable-pip-version-check ".[${RUNTIME},valkey]"
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="guard" \

@@ -105,6 +105,19 @@ async def test_a_user_who_may_too_little(program, tmp_path, caplog):
         await store.close()
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [(("--maxmemory", "1"), "it is full"), (("--replicaof", "127.0.0.1 1"), "it is a replica")],
+    ids=["full", "a replica"],
+)
+async def test_a_server_that_takes_nothing(program, tmp_path, option, said):
+    with valkey.start(tmp_path, *option, program=program) as port:
+        store = stores(port, username=None, password_env=None)
+        with pytest.raises(StoreAway, match=said):
+            await ask(store, row(1))
+        await store.close()
+
+
 @pytest.mark.parametrize("local", [True, False])
 async def test_a_wrong_password(tmp_path, monkeypatch, caplog, local):
     monkeypatch.setenv("STORE_PASSWORD", "not " + PASSWORD)
