@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from guard.stores.valkey import ValkeyStore
 from tests.servers import install, valkey
 from tests.stores.contract import *  # noqa: F403
 from tests.stores.contract import ask, row
+from tests.stores.relay import relayed
 from tests.stores.test_valkey import (  # noqa: F401 - fixtures, and tests to run here, too
     PATIENT,
     empty,
@@ -135,6 +137,21 @@ def test_files_that_cannot_be_used(pki, tmp_path, name):
 async def test_a_certificate_for_another_host(tls, pki):
     with tls("elsewhere", "--tls-auth-clients", "no") as port:
         assert "its certificate is not good" in await refused(over_tls(port, ca_file=pki / "ca.pem"))
+
+
+async def test_a_server_that_falls_silent_under_tls_holds_nobody_up(tls, pki):
+    with tls("server", "--tls-auth-clients", "no") as port:
+        async with relayed(port) as relay:
+            store = over_tls(relay.port, ca_file=pki / "ca.pem")  # 1 s
+            assert await ask(store, row(1)) == [(0, False)]
+            relay.silent = True
+            for _ in range(2):  # by a connection that there is, and by a new one
+                began = time.monotonic()
+                with pytest.raises(StoreAway, match="no answer in time"):
+                    await ask(store, row(1))
+                assert time.monotonic() - began < 2.0
+            await store.close()
+            assert time.monotonic() - began < 3.5
 
 
 async def test_tls_and_a_password(tls, pki, monkeypatch):

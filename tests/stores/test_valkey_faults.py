@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from guard import config
 from guard.client import GuardClient, GuardError
@@ -128,26 +129,50 @@ async def test_a_server_that_falls_silent_holds_nobody_up(guarded, tmp_path):
         assert time.monotonic() - began < TIMEOUT_S + SLACK_S + 1.0  # nor does it hold up the end
 
 
-async def test_late_answers_go_to_nobody(tmp_path):
+@pytest.mark.parametrize("cluster", [False, True])
+async def test_late_answers_go_to_nobody(tmp_path, cluster):
     """What comes after its asker has gone must not be taken for the next one's."""
-    with valkey.start(tmp_path) as port:
-        patient = ValkeyStore(server(port), timeout_s=PATIENT)
-        for number in range(10):
-            await tell(patient, caller=str(number), evidence={"one": (0.5,) * (number + 1)})
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(valkey.free_port())) if cluster else ()
+    with valkey.start(tmp_path, *options) as port:
         async with relayed(port) as relay:
-            store = ValkeyStore(server(relay.port), timeout_s=0.2)
+            if cluster:
+                await alone_in_a_cluster(port, relay.port)
+            store = ValkeyStore(server(relay.port, cluster=cluster), timeout_s=0.2)
+            patient = ValkeyStore(server(relay.port, cluster=cluster), timeout_s=PATIENT)
+            for number in range(10):
+                await tell(patient, caller=str(number), evidence={"one": (0.5,) * (number + 1)})
             for late_s in (0.0, 0.25, 0.19, 0.15, 0.0):
                 relay.late_s = late_s
+                if late_s == 0.0:
+                    await eventually_asked(store)
                 callers = [str(number) for number in range(10)] * 3
                 got = await asyncio.gather(*(count(store, one) for one in callers), return_exceptions=True)
-                said = [
-                    (int(one) + 1, found) for one, found in zip(callers, got, strict=True) if isinstance(found, int)
-                ]
+                said = [(int(one) + 1, it) for one, it in zip(callers, got, strict=True) if isinstance(it, int)]
                 assert all(expected == found for expected, found in said)
                 assert all(isinstance(found, int | OSError) for found in got)
                 assert (len(said) == 30) if late_s == 0.0 else (len(said) < 30)
             await store.close()
-        await patient.close()
+            await patient.close()
+
+
+async def alone_in_a_cluster(port: int, announced: int) -> None:
+    """This server has all slots, and says that it is at the announced port."""
+    with redis.Redis(port=port) as plain:
+        plain.config_set("cluster-announce-ip", "127.0.0.1")
+        plain.config_set("cluster-announce-port", announced)
+        plain.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while b"cluster_state:ok" not in plain.execute_command("CLUSTER", "INFO", NEVER_DECODE=True):
+            await asyncio.sleep(0.05)
+
+
+async def eventually_asked(store: ValkeyStore) -> None:
+    """Until an exchange is answered in time: connections and topology are learnt anew."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await count(store, "0")
+            except OSError:
+                await asyncio.sleep(0.05)
 
 
 async def test_a_burst_waits_for_connections(tmp_path):
