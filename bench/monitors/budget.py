@@ -106,21 +106,21 @@ class Level:
         return benign.asked(spending.spent(self.data, self.seed, ALONE), self.kind, 0, self.seed, self.most)
 
 
-def units(data: str, runs: int, most: int = 0) -> list[Work]:
-    """All of it. runs: of each thief, SEEDS at most; most: rows of a block, 0: all."""
+def units(data: str, runs: int, ends: int, most: int = 0) -> list[Work]:
+    """All of it. runs: copies of each thief, SEEDS at most; ends: of Knockoff to the end; most: of a block's rows."""
     spending.make(data)
-    seeds = min(runs, SEEDS)
-    bare: list[Work] = [thefts.Copying(data, seed, which) for which in (False, True) for seed in range(seeds)]
-    effects = [Effect(data, seed, how, accounts) for how, accounts in EFFECTS for seed in range(seeds)]
+    bare: list[Work] = [thefts.Copying(data, seed, which) for which in (False, True) for seed in range(ends)]
+    effects = [Effect(data, seed, how, accounts) for how, accounts in EFFECTS for seed in range(ends)]
     levels = [Level(data, kind, most=most) for kind in traffic.ASKED]
-    return [*copies.units(data, seeds), *bare, *effects, *levels]
+    return [*copies.units(data, min(runs, SEEDS)), *bare, *effects, *levels]
 
 
-def figures(data: str, runs: int, most: int = 0) -> dict[str, Any]:
+def figures(data: str, runs: int, ends: int, most: int = 0) -> dict[str, Any]:
     """All of it, as plain data."""
-    seeds = range(min(runs, SEEDS))
-    return {"curve": _curve(data), "copies": _copies(data, seeds), "effect": _effect(data, seeds),
-            "benign": _benign(data, most)}  # fmt: skip
+    return {
+        "curve": _curve(data), "copies": _copies(data, range(min(runs, SEEDS))), "effect": _effect(data, range(ends)),
+        "benign": _benign(data, most),
+    }  # fmt: skip
 
 
 def _curve(data: str) -> dict[str, Any]:

@@ -34,8 +34,8 @@ _BATCH = 64
 _GUESSED = 5000  # images that nobody sends
 PLANS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "mnist": {
-        "knockoff": (30, 100, 300, 1000, 5000), "longer": (30, 100, 300, 1000, 5000), "self-taught": (30, 100, 300),
-        "labelled": (0, 100),
+        "knockoff": (30, 100, 300, 1000, 5000), "longer": (30, 100, 1000, 5000), "self-taught": (100,),
+        "labelled": (0,),
     },
     "cifar10": {
         "knockoff": (100, 300, 1000, 3000, 10_000), "longer": (100, 1000, 10_000), "self-taught": (1000,),

@@ -156,11 +156,11 @@ def _extraction(data: str, scale: Scale) -> dict[str, Any]:
 
 
 def _budget_units(data: str, scale: Scale) -> list[Work]:
-    return budget.units(data, scale.runs, scale.most)
+    return budget.units(data, scale.runs, scale.copies, scale.most)
 
 
 def _budget(data: str, scale: Scale) -> dict[str, Any]:
-    return budget.figures(data, scale.runs, scale.most)
+    return budget.figures(data, scale.runs, scale.copies, scale.most)
 
 
 def _wire_units(data: str, scale: Scale) -> list[Work]:
