@@ -165,7 +165,7 @@ async def alone_in_a_cluster(port: int, announced: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def eventually_asked(store: ValkeyStore) -> None:
+async def eventually_asked(store: ValkeyStore) -> int:
     """Until an exchange is answered in time: connections and topology are learnt anew."""
     async with asyncio.timeout(10):
         while True:
@@ -173,6 +173,19 @@ async def eventually_asked(store: ValkeyStore) -> None:
                 return await count(store, "0")
             except OSError:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_cluster_far_away_is_learnt_all_the_same(tmp_path):
+    """Where that takes longer than one query may wait."""
+    with valkey.start(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(valkey.free_port())) as port:
+        async with relayed(port) as relay:
+            await alone_in_a_cluster(port, relay.port)
+            relay.late_s = 0.15
+            store = ValkeyStore(server(relay.port, cluster=True), timeout_s=0.5)
+            with pytest.raises(OSError, match="away"):
+                await count(store, "0")
+            assert await eventually_asked(store) == 0
+            await store.close()
 
 
 async def test_a_burst_waits_for_connections(tmp_path):
