@@ -210,9 +210,7 @@ class _Context:
         stats = [file.stat() for file in (server.ca_file, server.cert_file, server.key_file) if file is not None]
         stamps = tuple((one.st_mtime_ns, one.st_ino, one.st_size) for one in stats)
         if self._stamps != stamps:
-            made = ssl.create_default_context(
-                cafile=server.ca_file
-            )  # with a file, the system's authorities do not count
+            made = ssl.create_default_context(cafile=server.ca_file)  # with one, the system's do not count
             if server.cert_file is not None:
                 made.load_cert_chain(server.cert_file, server.key_file)
             self._made, self._stamps = made, stamps
