@@ -240,6 +240,11 @@ class Profile:
     networks: Mapping[str, bytes] = field(default_factory=dict)
     batching: Batching | None = None
 
+    @property
+    def output_datatype(self) -> str:
+        """The classification output's, as the model describes it; FP32 where it does not."""
+        return next((spec.datatype for spec in self.metadata.outputs if spec.name == self.output_name), "FP32")
+
     def fitted(self, kind: Kind, name: str, stage: Any) -> StageFit:
         """What was made for the stage. Raises ProfileError where there is nothing for these options.
 

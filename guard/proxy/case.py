@@ -12,7 +12,7 @@ from guard.profile import Profile
 from guard.proxy.extra import Ask, Asking
 from guard.settings import Limits, Model
 from guard.types import Answer, Array, Conclusion, Decision, InvalidQuery, Query, Sketches
-from guard.wire import messages, rows
+from guard.wire import classes, messages, rows
 from guard.wire.images import Format, decode_images
 from guard.wire.messages import Inference, InvalidAnswer
 
@@ -101,7 +101,7 @@ def plan(inference: Inference, profile: Profile, looked: Looked, decision: Decis
     asking = Asking(inference, profile, decision, inference.body, looked.formats, how.max_bytes)
     if decision.x is not None:
         asking = replace(asking, forward=asking.replaced(decision.x))
-    made = Plan(decision, asking.forward, sha256=sha256_of(inference.body) if digest else "")
+    made = Plan(decision, asking.forward, sha256=sha256_of(inference.received) if digest else "")
     if asking.quiet:
         return made
     ride = asking.ride() if how.may_ride and decision.waits else None
@@ -115,12 +115,13 @@ def beside(made: Plan, *, reads: bool) -> Plan:
     if asking is None:
         return made
     wanted, added = messages.want_output(made.forward, asking.profile.output_name)
+    lacking = added and asking.inference.classes is None  # classes are read
     return replace(
         made,
         ride=None,
         views=asking.beside(packed=not decision.waits),
         standby=None if decision.standby is None else asking.replaced(decision.standby),
-        probe=wanted if added and (decision.views or reads) else None,
+        probe=wanted if lacking and (decision.views or reads) else None,
     )
 
 
@@ -158,13 +159,15 @@ def conclude(engine: Engine, profile: Profile, made: Plan, original: bytes | Non
 
 
 def _output(body: bytes | None, profile: Profile) -> Array | None:
-    """(N, C) of the inspected output; None where there is none that can be read."""
+    """(N, C) of the inspected output, in numbers or in classes; None where there is none that can be read."""
     if body is None:
         return None
     try:
         y = messages.parse_response(body).get(profile.output_name)
     except InvalidAnswer:
         return None
+    if y is not None and y.dtype == object and profile.meaning != "labels":
+        return classes.read(y, profile.classes, profile.output_datatype)
     return y if y is not None and y.ndim >= 1 and y.dtype != object else None
 
 
@@ -173,10 +176,44 @@ def protect(body: bytes, y: Array | None, profile: Profile) -> bytes:
     if y is None:
         return body
     try:
-        if profile.output_name not in messages.parse_response(body):
+        output = messages.parse_response(body).get(profile.output_name)
+        if output is None:
             return body
+        if output.dtype == object:
+            return classes.write(body, profile.output_name, y, profile.output_datatype)
         return messages.replace_output(body, profile.output_name, y)
     except ValueError as error:
+        raise UnknownForm from error
+
+
+def widened(inference: Inference, profile: Profile | None) -> Inference:
+    """The request with all classes of the inspected output, where it asks for some and all can be read."""
+    if profile is None or profile.meaning == "labels":
+        return inference
+    batching = profile.batching
+    if batching is not None and batching.max_rows == 0 and inference.rows != 1:  # Triton ranks all rows as one
+        return inference
+    return classes.widen(inference, profile.output_name, profile.classes)
+
+
+def narrowed(forward: bytes, inference: Inference, profile: Profile) -> bytes:
+    """The request as its caller wrote it: with no more classes than he asked for."""
+    if inference.came is None or inference.classes is None or forward is inference.came:
+        return forward
+    whole = forward is inference.body
+    return inference.came if whole else classes.narrow(forward, profile.output_name, inference.classes)
+
+
+def cut(body: bytes, inference: Inference, profile: Profile) -> bytes:
+    """The answer with no more classes than its caller asked for. Raises UnknownForm where these are not known."""
+    if inference.classes is None:
+        return body
+    name, datatype = profile.output_name, profile.output_datatype
+    try:
+        return classes.cut(
+            body, name, inference.classes, classes=profile.classes, datatype=datatype, rows=inference.rows
+        )
+    except InvalidAnswer as error:
         raise UnknownForm from error
 
 

@@ -126,6 +126,11 @@ class GuardedModel:
         """Whether answers may be changed."""
         return self.settings.mode is Mode.ENFORCE and any(o.mode is Mode.ENFORCE for o in self.settings.outputs)
 
+    @property
+    def makes_classes(self) -> bool:
+        """Whether its server knows Triton's classification extension."""
+        return self.route.dialect == "triton" and self.settings.embedded is None
+
     def inherit(self, former: "GuardedModel") -> None:
         """Take over what is known of the same model at the same upstream."""
         self.metadata, self._connection, self._asked_at = former.metadata, former._connection, former._asked_at  # noqa: SLF001

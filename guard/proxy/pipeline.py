@@ -78,7 +78,7 @@ class Opened:
     @property
     def forward(self) -> bytes:
         """What goes to the upstream."""
-        return self.inference.body if self.plan is None else self.plan.forward
+        return self.inference.received if self.plan is None else self.plan.forward
 
 
 class Pipeline:
@@ -97,10 +97,25 @@ class Pipeline:
         if opened.plan is None:
             return await self.call(opened, opened.forward, "original")
         if opened.plan.decision.waits:
-            return _named(await self._carry(opened, self._answer_held(opened, opened.plan)), ticket)
+            held = await self._carry(opened, self._answer_held(opened, opened.plan))
+            return _named(await self._as_asked(opened, held), ticket)
         reply = await self._carry(opened, self.call(opened, opened.forward, "original"))
         self.conclude_later(opened, reply)
-        return _named(reply, ticket)
+        return _named(await self._as_asked(opened, reply), ticket)
+
+    async def _as_asked(self, opened: Opened, reply: Reply) -> Reply:
+        """The reply with no more classes than its caller asked for."""
+        profile = None if opened.model is None else opened.model.profile
+        if opened.inference.classes is None or profile is None or reply.code != Code.OK:
+            return reply
+        cut = asyncio.get_running_loop().run_in_executor(
+            self.runtime.readers, case.cut, reply.body, opened.inference, profile
+        )
+        try:
+            return replace(reply, body=await cut)
+        except case.UnknownForm:
+            held = opened.plan is not None and opened.plan.decision.waits
+            return status.upstream_unknown_form() if held else reply
 
     # --- before the upstream
 
@@ -121,17 +136,25 @@ class Pipeline:
         """Raises InvalidQuery."""
 
         def read() -> Inference:
-            return messages.parse_request(body, max_rows=self._limits.max_rows, max_elements=self._limits.max_elements)
+            most = self._limits
+            inference = messages.parse_request(body, max_rows=most.max_rows, max_elements=most.max_elements)
+            model = self.runtime.models.get(inference.model)
+            return inference if model is None or not model.makes_classes else case.widened(inference, model.profile)
 
         if len(body) <= INLINE_BYTES:
             inference = read()
         else:
             work = asyncio.get_running_loop().run_in_executor(self.runtime.readers, read)
             inference = await asyncio.wait_for(work, max(0.0, ticket.left_s))
+        self._check_hidden(inference, inspected=inference.classes is not None)
+        return inference
+
+    def _check_hidden(self, inference: Inference, *, inspected: bool) -> None:
+        """Raises InvalidQuery for what nobody may ask for, classes only where they are not inspected."""
         hidden = messages.hidden_parameters(inference) - set(self.runtime.settings.methods.allow_parameters)
+        hidden -= {"classification"} if inspected else set()
         if hidden:
             raise InvalidQuery(f"the request asks for what is not allowed here: {', '.join(sorted(hidden))}")
-        return inference
 
     async def _open(self, ticket: Ticket, inference: Inference) -> Opened | Reply:
         route = self.runtime.route(inference.model)
@@ -157,6 +180,7 @@ class Pipeline:
         if model.settings.on_profile_mismatch is OnError.DENY:
             self._metrics.rejected.labels("profile_mismatch").inc()
             return status.model_unavailable()
+        self._check_hidden(opened.inference, inspected=False)
         return self._uninspected(opened, "profile_mismatch")
 
     def _uninspected(self, opened: Opened, reason: str) -> Opened:
@@ -166,8 +190,10 @@ class Pipeline:
     async def _inspect(self, opened: Opened, model: GuardedModel) -> Opened | Reply:
         """Sketch, look up, decide."""
         if model.engine is None or model.profile is None:
+            self._check_hidden(opened.inference, inspected=False)
             return self._uninspected(opened, "no_profile")
         if model.profile.input_name not in opened.inference.tensors:
+            self._check_hidden(opened.inference, inspected=False)
             return self._uninspected(opened, "shared_memory")  # allowed in the settings, or it would not be here
         try:
             made = await self._decide(opened, model)
@@ -251,7 +277,7 @@ class Pipeline:
         query = Query(np.zeros(0), opened.ticket.caller, opened.label, opened.ticket.decision_id)
         finding = Finding("inspection", "detector", Mode.ENFORCE, error=reason)
         decision = Decision(query, Action.DENY, Action.DENY, enforced=True, findings=(finding,))
-        made = Plan(decision, b"", sha256=case.sha256_of(opened.inference.body))
+        made = Plan(decision, b"", sha256=case.sha256_of(opened.inference.received))
         self.record(opened, made, as_decided(decision))
         return status.refused()
 

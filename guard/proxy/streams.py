@@ -175,14 +175,18 @@ class Conversation:
 
     def _with_id(self, opened: Opened) -> bytes:
         """The message, under an id of Guard's where its answers may have to be recognised."""
-        if opened.model is None or not opened.model.protects_outputs:
-            return opened.forward
-        made = opened.plan
+        made, model = opened.plan, opened.model
         decision = made.decision if made is not None and made.decision.waits else None
+        protects = model is not None and model.protects_outputs
+        forward = opened.forward
+        if model is not None and model.profile is not None and not (protects and decision):  # nobody will read it
+            forward = case.narrowed(forward, opened.inference, model.profile)
+        if not protects:
+            return forward
         self._entries[opened.ticket.decision_id] = Entry(opened, decision, opened.inference.id)
         if len(self._entries) > MAX_UNANSWERED:
             self._entries.popitem(last=False)
-        return opened.forward + stream_ids.id_field(opened.ticket.decision_id)
+        return forward + stream_ids.id_field(opened.ticket.decision_id)
 
     # --- towards the caller
 
@@ -226,7 +230,8 @@ class Conversation:
 
         def protect() -> tuple[Conclusion, bytes]:
             conclusion = case.conclude(engine, profile, made, body, Extra())
-            return conclusion, case.protect(body, conclusion.y, profile)
+            changed = case.protect(body, conclusion.y, profile)
+            return conclusion, case.cut(changed, entry.opened.inference, profile)
 
         try:
             conclusion, protected = await self._pipeline.new_budget().run(protect)
@@ -234,7 +239,11 @@ class Conversation:
             return status.upstream_unknown_form()
         except TimeoutError as error:
             stuck = self._pipeline.stuck(entry.opened, error)
-            return stuck if isinstance(stuck, Reply) else body
+            if isinstance(stuck, Reply):
+                return stuck
+            with contextlib.suppress(case.UnknownForm):
+                return case.cut(body, entry.opened.inference, profile)
+            return status.upstream_unknown_form()
         if len(conclusion.findings) > len(decision.findings):  # an output stage failed on this answer
             self._pipeline.record(entry.opened, made, conclusion)
         return status.refused() if conclusion.action is Action.DENY else protected

@@ -52,6 +52,8 @@ class Inference:
     raw:       encoding: raw_input_contents, or typed contents.
     rows:      the inputs' common first dimension; None where they have none.
     sequence:  belongs to a sequence (stateful model).
+    classes:   how many of the inspected output's classes its caller asked for (`classes.widen`); None: for its numbers.
+    came:      the bytes as they came, where `body` asks for more classes than that; else None.
     """
 
     message: ModelInferRequest
@@ -60,6 +62,13 @@ class Inference:
     raw: bool
     rows: int | None
     sequence: bool
+    classes: int | None = None
+    came: bytes | None = None
+
+    @property
+    def received(self) -> bytes:
+        """As it came."""
+        return self.body if self.came is None else self.came
 
     @property
     def model(self) -> str:
@@ -193,7 +202,8 @@ def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
     return message.SerializeToString(), lacking
 
 
-def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
+def parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
+    """A ModelInferResponse, and its outputs by name without those in shared memory. Raises InvalidAnswer."""
     message = parse(ModelInferResponse, body, InvalidAnswer)
     try:
         check_names([tensor.name for tensor in message.outputs], "output")
@@ -206,7 +216,7 @@ def _parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
 
 def parse_response(body: bytes) -> Mapping[str, Array]:
     """A ModelInferResponse's outputs by name, without those in shared memory. Raises InvalidAnswer."""
-    return MappingProxyType(_parse_answer(body)[1])
+    return MappingProxyType(parse_answer(body)[1])
 
 
 def replace_output(body: bytes, name: str, y: Array) -> bytes:
@@ -214,7 +224,7 @@ def replace_output(body: bytes, name: str, y: Array) -> bytes:
 
     Raises InvalidAnswer where the response cannot be read, ValueError where `y` does not fit.
     """
-    message, outputs = _parse_answer(body)
+    message, outputs = parse_answer(body)
     if name not in outputs:
         raise ValueError(f"there is no output {tensors.show(name)} with data")
     replace(message, name, y.reshape(outputs[name].shape))
