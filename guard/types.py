@@ -4,6 +4,7 @@ Shapes. A stage sees inputs in *unit form*: images as (N, H, W, C) float32 in [0
 The engine converts between unit form and the model's own layout, dtype and bounds (see `guard.profile.Space`).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -312,6 +313,25 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """What a caller may spend: `burst` at once, `rate_per_s` in the long run. Raises ValueError where that is nothing.
+
+    name: what it counts; one number a caller and scope.
+    cost: of this query; 0: only look whether anything is left. Above the burst it is never to be had.
+    """
+
+    name: str
+    rate_per_s: float
+    burst: float
+    cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        """NaN and infinity would stay in a store for good."""
+        if not (0.0 < self.rate_per_s < math.inf and 0.0 < self.burst < math.inf and 0.0 <= self.cost < math.inf):
+            raise ValueError("a bucket's rate and burst must be above 0, its cost at least 0, all of them finite")
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one stage found.
 
@@ -458,6 +478,17 @@ class Store(Protocol):
 
     async def forget(self, scope: str, caller: str) -> bool:
         """His evidence, his alert and his recent rows go; whether there was anything. Rows and clusters stay."""
+        ...
+
+    async def take(
+        self, scope: str, caller: str, buckets: tuple[Bucket, ...], now: float, *, force: bool = False
+    ) -> tuple[float, ...]:  # fmt: skip
+        """For each bucket the seconds until its cost could be had: 0 everywhere, and all is taken; or nothing is.
+
+        Infinite where the cost is above the burst. force: taken in any case (debt, at most one burst deep), for what is
+        known only afterwards. No two of the buckets have one name. `forget` leaves them as they are: to forgive
+        evidence is not to grant a budget anew. One that the store has evicted is full. One round trip.
+        """
         ...
 
     async def close(self) -> None:

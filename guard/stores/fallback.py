@@ -6,25 +6,30 @@ and what is learned here stays here, for the next time that the shared one is aw
 again. Of a cluster, one model's history can be away while another's is not: then each is tried by itself.
 
 A caller who is forgiven meanwhile is forgiven here at once, and in the shared store before it is used again.
+
+A caller's token buckets are full here when the shared store goes away, and each process grants him his budget by
+itself. Nothing is carried over when it is back: what was spent here is not owed there.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from guard.stores.memory import MemoryStore
-from guard.types import History, Past, Sketches, Store, Update
+from guard.types import Bucket, History, Past, Sketches, Store, Update
 
 RETRY_S = 1.0
 OWN = 2**52
 """Numbers of the own store's rows are above it, so that what is credited to a row goes where the row is."""
 MAX_OWED = 100
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class FallbackStore:
     """`shared` while it answers, else `own`.
 
-    own:     None: exchanges raise OSError while the shared store is away, and monitors' `on_error` decides.
+    own:     None: exchanges and takes raise OSError while the shared store is away; for monitors `on_error` decides.
     apart:   the shared store is a cluster, and may be away for one model alone.
     on_away: is told whenever the shared store goes away, for the first model, and comes back, for the last.
     """
@@ -59,18 +64,9 @@ class FallbackStore:
         remember: bool = True,
     ) -> History:  # fmt: skip
         """Raises OSError where the shared store is away and there is none of this process's own."""
-        if self._tries(scope, now):
-            try:
-                await self._pay(scope)
-                found = await self._shared.exchange(scope, caller, cohorts, sketches, now, remember=remember)
-            except OSError as error:
-                self._gone(scope, error, now)
-            else:
-                self._back(scope)
-                return found
-        if self._own is None:
-            raise OSError("the store is away")
-        return await self._own.exchange(scope, caller, cohorts, sketches, now, remember=remember)
+        return await self._ask(
+            scope, now, lambda store: store.exchange(scope, caller, cohorts, sketches, now, remember=remember)
+        )
 
     async def credit(self, scope: str, caller: str, cohorts: tuple[str, ...], update: Update, now: float) -> None:
         """To the store that has the rows; without rows, to the one in use. What the shared one cannot take is lost."""
@@ -105,11 +101,32 @@ class FallbackStore:
         self._owed.pop((scope, caller), None)
         return there or here
 
+    async def take(
+        self, scope: str, caller: str, buckets: tuple[Bucket, ...], now: float, *, force: bool = False
+    ) -> tuple[float, ...]:  # fmt: skip
+        """Raises OSError where the shared store is away and there is none of this process's own."""
+        return await self._ask(scope, now, lambda store: store.take(scope, caller, buckets, now, force=force))
+
     async def close(self) -> None:
         """Close both."""
         await self._shared.close()
         if self._own is not None:
             await self._own.close()
+
+    async def _ask(self, scope: str, now: float, call: Callable[[Store], Awaitable[T]]) -> T:
+        """Of the shared store where it answers, else of this process's own."""
+        if self._tries(scope, now):
+            try:
+                await self._pay(scope)
+                found = await call(self._shared)
+            except OSError as error:
+                self._gone(scope, error, now)
+            else:
+                self._back(scope)
+                return found
+        if self._own is None:
+            raise OSError("the store is away")
+        return await call(self._own)
 
     async def _pay(self, scope: str) -> None:
         """Forgive there whom operators have forgiven meanwhile. Raises OSError."""

@@ -1,10 +1,11 @@
-"""History in this process: rows by digest and by hash, clusters, callers' evidence. All bounded, and in time.
+"""History in this process: rows by digest and by hash, clusters, callers' evidence and budgets. All of it is bounded.
 
 Implements `guard.types.Store`. A row is matched against earlier rows of any caller under the same scope, rows further
 up in the same request among them (an attacker may batch). An exact repeat is a duplicate: it is not kept again, but its
 age starts anew. Past `max_entries` the rows first seen earliest go, and the clusters and the recent rows unheard of for
-longest; past `max_callers` the callers and cohorts unseen for longest; whatever is unseen for `ttl_s` is forgotten.
-`on_evict` is told what goes: `entries`, `callers` or `components`.
+longest; past `max_callers` the callers and cohorts unseen for longest, and likewise callers' token buckets, which are
+full when they are seen again; whatever is unseen for `ttl_s` is forgotten, but for buckets, which last until they are
+full. `on_evict` is told what goes: `entries`, `callers`, `components` or `buckets`.
 
 Not persistent, and each process of several has its own. Not safe for threads: nothing is awaited inside, so that the
 calls of one event loop never interleave.
@@ -16,12 +17,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from guard.stores.buckets import Buckets
 from guard.stores.clusters import Clusters
 from guard.stores.overlap import OverlapTable, Words, nearest, pairs_within
 from guard.stores.people import Key, People, Person
 from guard.stores.rings import Rings
 from guard.stores.rows import Numbers, Rows, digest_key, owner_tag, scope_key
-from guard.types import Component, History, Match, Neighbour, Past, Sketch, Sketches, Update
+from guard.types import Bucket, Component, History, Match, Neighbour, Past, Sketch, Sketches, Update
 
 Pairs = tuple[NDArray[np.int64], Numbers]  # a row's place in the request, the number of an earlier row: one a hash
 
@@ -53,6 +55,7 @@ class MemoryStore:
         self._clusters = Clusters(max_entries, ttl_s, on_evict)
         self._rings = Rings(max_entries)
         self._people = People(max_callers, ttl_s, self._lost)
+        self._purses = Buckets(max_callers, on_evict)
 
     @property
     def entries(self) -> int:
@@ -115,6 +118,12 @@ class MemoryStore:
         """His evidence, his alert and his recent rows go; whether there was anything. Rows and clusters stay."""
         self._rings.drop((scope, False, caller))
         return self._people.forget((scope, False, caller))
+
+    async def take(
+        self, scope: str, caller: str, buckets: tuple[Bucket, ...], now: float, *, force: bool = False
+    ) -> tuple[float, ...]:  # fmt: skip
+        """Take what the query costs; else for each bucket the seconds until it could be had."""
+        return self._purses.take((scope, caller), buckets, now, force=force)
 
     async def close(self) -> None:
         """Nothing is held that would need it."""

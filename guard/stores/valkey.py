@@ -5,7 +5,8 @@ a few kilobytes (`common.lua` says how). Evidence is added inside the server, so
 All keys of a model begin with guard:1:{MODEL}, MODEL its keyed name: a script's keys must lie in one slot of a cluster,
 and a row is matched against rows of any caller, so a cluster spreads models, never one model. Every key expires; rows
 past `max_entries` and callers past `max_callers` go as in memory. A cluster of rows that has evidence is bounded by
-the time to live alone. Kept are keyed digests, hashes, projections, embeddings, answers and the callers' identities as
+the time to live alone, and a caller's token buckets by the time until they are full, after which they are not needed.
+Kept are keyed digests, hashes, projections, embeddings, answers, what is used of budgets and the callers' identities as
 the proxy knows them; never an input.
 
 A caller's recent rows travel once: this process keeps those of the callers it saw last and asks for newer ones only.
@@ -13,6 +14,7 @@ Where the server is away, or slower than `timeout_s`, StoreAway (an OSError) is 
 Cost: one round trip; at most 2 kB a row in the server once it is full (the index's pages come first).
 """
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -24,7 +26,7 @@ from guard.stores import packing
 from guard.stores.client import Client, Server
 from guard.stores.overlap import buckets_for
 from guard.stores.rows import digest_key, owner_tag, scope_key
-from guard.types import Component, History, Match, Past, Recent, Sketches, Update
+from guard.types import Bucket, Component, History, Match, Past, Recent, Sketches, Update
 
 _VERSION = 1
 _HASHES = 32  # a row, as expected
@@ -33,6 +35,7 @@ _RECENTS = 1024  # callers whose recent rows are kept here
 _COMMON = resources.files("guard.stores").joinpath("common.lua").read_bytes()
 _EXCHANGE = _COMMON + resources.files("guard.stores").joinpath("exchange.lua").read_bytes()
 _CREDIT = _COMMON + resources.files("guard.stores").joinpath("credit.lua").read_bytes()
+_TAKE = _COMMON + resources.files("guard.stores").joinpath("take.lua").read_bytes()
 _FORGET = (
     _COMMON
     + b"""
@@ -125,6 +128,14 @@ class ValkeyStore:
         """His evidence, his alert and his recent rows go; whether there was anything. Rows and clusters stay."""
         return bool(await self._client.run(_FORGET, _prefix(scope), *self._head(0.0), caller))
 
+    async def take(
+        self, scope: str, caller: str, buckets: tuple[Bucket, ...], now: float, *, force: bool = False
+    ) -> tuple[float, ...]:  # fmt: skip
+        """Take what the query costs; else for each bucket the seconds until it could be had. Raises StoreAway."""
+        words = [word for one in buckets for word in (one.name, *_exact(one.rate_per_s, one.burst, one.cost))]
+        packed = await self._client.run(_TAKE, _prefix(scope), *self._head(now), int(force), caller, *words)
+        return struct.unpack(f"<{len(buckets)}d", packed)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
@@ -146,8 +157,8 @@ class ValkeyStore:
             arguments += [digest, packing.places(sketch.hashes, self._buckets), position]
         return await self._client.run(_EXCHANGE, _prefix(scope), *arguments)
 
-    def _head(self, now: float) -> tuple[str, str, int]:
-        return repr(float(now)), repr(float(self._ttl_s)), self._max_entries
+    def _head(self, now: float) -> tuple[str | int, ...]:
+        return *_exact(now, self._ttl_s), self._max_entries
 
     def _size(self, scope: str, update: Update | None = None) -> int:
         """Bytes a row of this model takes: what a look at it or at its answers has shown."""
@@ -193,6 +204,11 @@ def _joined(known: Recent, fresh: Recent) -> Recent:
 
 def _prefix(scope: str) -> bytes:
     return f"guard:{_VERSION}:{{{scope_key(scope).hex()}}}".encode()
+
+
+def _exact(*values: float) -> tuple[str, ...]:
+    """All digits of each."""
+    return tuple(repr(float(value)) for value in values)
 
 
 def _flat(reply: Any) -> list[bytes]:

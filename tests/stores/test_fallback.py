@@ -8,6 +8,8 @@ from guard.stores.memory import MemoryStore
 from guard.stores.valkey import ValkeyStore
 from guard.types import History, Update
 from tests.servers import valkey
+from tests.stores.bucket_contract import *  # noqa: F403
+from tests.stores.bucket_contract import rows, take
 from tests.stores.contract import row
 from tests.stores.test_valkey import server
 
@@ -27,6 +29,14 @@ class Away(MemoryStore):
         self._answer()
         await super().credit(*args, **words)
 
+    async def forget(self, *args):
+        self._answer()
+        return await super().forget(*args)
+
+    async def take(self, *args, **words):
+        self._answer()
+        return await super().take(*args, **words)
+
     def _answer(self):
         self.asked += 1
         if self.away:
@@ -36,6 +46,14 @@ class Away(MemoryStore):
 @pytest.fixture
 def told():
     return []
+
+
+@pytest.fixture(params=["there", "away"])
+def store(request):
+    """For the contract of buckets, which holds with the shared store, and without."""
+    shared = Away()
+    shared.away = request.param == "away"
+    return FallbackStore(shared, MemoryStore(first=OWN))
 
 
 async def look(store, *rows, now=0.0, caller="a") -> History:
@@ -85,6 +103,45 @@ async def test_without_a_store_of_ones_own_it_is_an_error(told):
     await store.credit("model", "a", (), Update(evidence={"one": (0.1,)}), 0.2)  # lost
     shared.away = False
     assert (await look(store, now=0.2 + RETRY_S)).caller.evidence == {}
+
+
+async def test_while_it_is_away_budgets_are_here(told):
+    shared = Away()
+    store = FallbackStore(shared, MemoryStore(first=OWN), on_away=told.append)
+    assert await take(store, rows(10.0), now=0.0) == (0.0,)
+    assert await take(store, rows(10.0), now=0.0) == (5.0,)
+    shared.away = True
+    assert await take(store, rows(10.0), now=1.0) == (0.0,)
+    assert await take(store, rows(10.0), now=1.1) == (pytest.approx(4.9),)
+    assert (told, shared.asked) == ([True], 3)
+    shared.away = False
+    assert await take(store, rows(10.0), now=1.2 + RETRY_S) == (pytest.approx(2.8),)  # what was spent here is not owed
+    assert told == [True, False]
+
+
+async def test_without_a_store_of_ones_own_no_budget_can_be_known(told):
+    shared = Away()
+    shared.away = True
+    store = FallbackStore(shared, None, on_away=told.append)
+    for now in (0.0, 0.1):
+        with pytest.raises(OSError, match="the store is away"):
+            await take(store, rows(), now=now)
+    shared.away = False
+    assert await take(store, rows(10.0), now=0.2 + RETRY_S) == (0.0,)
+    assert told == [True, False]
+
+
+async def test_whoever_is_owed_forgiveness_has_it_before_budgets_bring_the_store_back():
+    shared = Away()
+    store = FallbackStore(shared, MemoryStore(first=OWN))
+    await store.credit("model", "a", (), Update(evidence={"one": (0.1,)}), 0.0)
+    shared.away = True
+    await store.credit("model", "a", (), Update(evidence={"one": (0.1,)}), 0.0)
+    await store.credit("model", "a", (), Update(evidence={"one": (0.1,)}), 0.0)
+    assert await store.forget("model", "a")
+    shared.away = False
+    await take(store, rows(), now=1.0 + RETRY_S)
+    assert await store.past("model", "a") is None
 
 
 async def test_evidence_goes_where_the_rows_are():

@@ -17,6 +17,7 @@ from tests.stores.test_valkey import (  # noqa: F401 - fixtures, and tests to ru
     empty,
     make,
     store,
+    test_buckets_expire_once_they_are_full,
     test_every_key_expires_and_says_its_version,
     test_known_recent_rows_do_not_travel_again,
     test_old_rows_and_callers_are_forgotten,
@@ -24,6 +25,7 @@ from tests.stores.test_valkey import (  # noqa: F401 - fixtures, and tests to ru
     test_past_max_entries_the_first_seen_goes,
     test_recent_rows_are_bounded_over_all_callers,
     test_two_workers_see_one_history,
+    test_two_workers_share_a_bucket,
 )
 
 

@@ -12,6 +12,7 @@ from guard.stores.client import Server, StoreAway
 from guard.stores.valkey import ValkeyStore
 from guard.types import Kept, Sketch, Update
 from tests.servers import valkey
+from tests.stores.bucket_contract import NOW, rows, take
 from tests.stores.contract import *  # noqa: F403
 from tests.stores.contract import ask, count, history, kept, row, same, tell
 
@@ -85,6 +86,33 @@ async def test_known_recent_rows_do_not_travel_again(make):
     await two.forget("model", "a")
     await tell(two, answered=(kept(at=7.0),))
     assert (await history(one)).caller.recent.positions[:, 0].tolist() == [7.0]
+
+
+async def test_two_workers_share_a_bucket(make):
+    """At once, and by both clocks: never more than one burst in all."""
+    stores = [make() for _ in range(2)]
+    got = await asyncio.gather(*(take(store, rows(), now=NOW - n) for n, store in enumerate(stores)))
+    assert got == [(0.0,)] * 2
+    got = await asyncio.gather(*(take(store, rows(), now=NOW - n) for n, store in enumerate(stores) for _ in range(50)))
+    assert got.count((0.0,)) == 8
+    assert [await take(store, rows(10.0), now=NOW + 5.0) for store in stores] == [(0.0,), (5.0,)]
+
+
+async def test_buckets_expire_once_they_are_full(make, empty):
+    store = make(ttl_s=10.0)
+    day, second = rows(50.0, rate=100 / 86_400, burst=100.0, name="day"), rows(rate=10.0, burst=1.0, name="second")
+    await take(store, rows(0.0), second)  # to look at one keeps nothing of it
+    (key,) = empty.scan_iter()
+    assert key.startswith(b"guard:1:{")
+    assert key.endswith(b":b:a")
+    assert empty.hkeys(key) == [b"second"]
+    assert 0 < empty.ttl(key) <= 61
+    await take(store, day)
+    assert 43_100 < empty.ttl(key) <= 43_260
+    await take(store, second, now=NOW + 10.0)
+    assert 43_100 < empty.ttl(key) <= 43_260
+    await take(store, rows(0.0), caller="b")
+    assert list(empty.scan_iter()) == [key]
 
 
 async def test_old_rows_and_callers_are_forgotten(make):
