@@ -1,4 +1,4 @@
-"""Protected answers through real gRPC: the label kept in every dtype and encoding, the same bytes from every replica."""
+"""Protected answers through real gRPC: the label kept in every dtype and encoding, the same bytes from replicas."""
 
 from pathlib import Path
 from typing import Any
