@@ -37,6 +37,7 @@ class Stage:
     joint:     (n,) its scores by row.
     needs:     the networks that it works with.
     among:     with how many others clean rows were compared.
+    degree:    from which degree on an output protection acts, where suspicious rows are degraded.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     joint: Array | None = None
     needs: tuple[str, ...] = ()
     among: float = math.inf
+    degree: int = 1
 
     @property
     def enforces(self) -> bool:
@@ -182,6 +184,7 @@ def _stage(
         weight=getattr(entry, "weight", 1.0),
         joint=None if fit is None else fit.joint,
         needs=needs_of(impl),
+        degree=getattr(entry, "degree", 1),
         among=math.inf if fit is None else float(fit.arrays.get(AMONG, _UNKNOWN)[0]),
     )
 

@@ -13,7 +13,7 @@ import threading
 import time
 
 from guard.broadcast import Broadcast, Subscription, TooManyReaders
-from guard.events import Event, Forgiven, Reason, event_of, render
+from guard.events import Event, Forgiven, Reason, Record, event_of, render
 from guard.metrics import Metrics
 from guard.settings import Audit as AuditSettings
 from guard.sinks import FileSink, Sink, StdoutSink
@@ -52,13 +52,13 @@ class Audit:
         self._share = settings.sample_allowed
         self._metrics = metrics
         self._sink: Sink = StdoutSink() if settings.file is None else FileSink(settings.file)
-        self._queue: queue.Queue[Event | Forgiven | None] = queue.Queue(settings.max_queued)
+        self._queue: queue.Queue[Record | None] = queue.Queue(settings.max_queued)
         self._failing = False
         self._closed = False
         self._thread = threading.Thread(target=self._write_all, name="guard-audit", daemon=True)
         self._thread.start()
 
-    def record(self, event: Event | Forgiven) -> None:
+    def record(self, event: Record) -> None:
         """Queue the event unless it is a plain allow outside the sample. Never blocks, never raises."""
         if isinstance(event, Event) and not self._wanted(event):
             return
@@ -103,7 +103,7 @@ class Audit:
             open_for_more = batch[-1] is not None
             self._write([event for event in batch if event is not None])
 
-    def _write(self, events: list[Event | Forgiven]) -> None:
+    def _write(self, events: list[Record]) -> None:
         if not events:
             return
         try:

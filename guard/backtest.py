@@ -36,7 +36,7 @@ from guard.recorded import Tally, read
 from guard.settings import ConfigError, Model, Settings
 from guard.techniques import ALERT, COHORT
 from guard.traces import Credit
-from guard.types import Action, Alert, Finding, Level, Mode, OnError, ViewDetector
+from guard.types import Action, Alert, Finding, Level, Mode, OnError, ViewDetector, severest
 
 MONTH_S = 30 * 86_400.0
 _ENGINES_OWN = (ALERT, "validation", "inspection")
@@ -162,10 +162,10 @@ class Replay:
                 now = stage is not None and any(p <= stage.threshold for p in p_values.get(finding.stage, ()))
                 count.now += now
                 if now and stage is not None and stage.enforces:
-                    actions.append(policy.on_input)
+                    actions += policy.of_input
             actions += _failed(model, finding)
         actions += _callers(model, event)
-        return max(actions, key=lambda action: action.severity)
+        return severest(actions)
 
     # --- what came of it
 
@@ -240,9 +240,9 @@ def _callers(model: _Model, event: Event) -> list[Action]:
         return []
     policy = model.settings.policy
     level = _alert(model, event)
-    actions = [policy.of(level)] if model.mode is Mode.ENFORCE else []
+    actions = list(policy.of(level)) if model.mode is Mode.ENFORCE else []
     if _clusters(model, event) and any(stage.enforces for stage in model.clusters.values()):
-        actions.append(policy.on_hostile)
+        actions += policy.of(Level.HOSTILE)
     model.joined = min(model.max_entries, model.joined + sum(t.joined for t in event.traces))
     return actions
 

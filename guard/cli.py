@@ -1,4 +1,4 @@
-"""The command line: `guard serve | fit | check | schema | callers | explain | forgive | export | backtest`."""
+"""The command line: `guard serve | fit | check | schema | callers | explain | forgive | export | backtest | ...`."""
 
 import argparse
 import importlib
@@ -143,6 +143,12 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
                 ("export", "guard.exporting", "write an audit log in another form"),
                 ("backtest", "guard.backtest", "replay an audit log through other settings"),
             )
+        ),
+        (
+            "quarantine",
+            _deferred("guard.cli_quarantine", "arguments"),
+            _deferred("guard.cli_quarantine", "quarantine"),
+            "list flagged inputs, or say which rows of a data set are among them",
         ),
     ):
         command = commands.add_parser(name, help=text, description=text)

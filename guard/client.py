@@ -29,6 +29,8 @@ _ACTIONS = {
     pb.ACTION_ALLOW: Action.ALLOW,
     pb.ACTION_PURIFY: Action.PURIFY,
     pb.ACTION_DEGRADE: Action.DEGRADE,
+    pb.ACTION_DELAY: Action.DELAY,
+    pb.ACTION_THROTTLE: Action.THROTTLE,
     pb.ACTION_DENY: Action.DENY,
 }
 _MODES = {pb.MODE_OFF: Mode.OFF, pb.MODE_SHADOW: Mode.SHADOW, pb.MODE_ENFORCE: Mode.ENFORCE}

@@ -19,6 +19,7 @@ and says `on_error: deny`, the query is refused. A stage never ends a query in a
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from guard.assembly import Loaded, Stage, assemble, capped, credits_component
 from guard.profile import (
+    Meaning,
     Profile,
     ProfileError,
     Space,
@@ -60,6 +62,7 @@ from guard.types import (
     ViewDetector,
     VotingPurifier,
     When,
+    severest,
 )
 from guard.watching import Watching
 
@@ -68,6 +71,7 @@ class StageError(RuntimeError):
     """A stage did not keep its contract. Stays inside: it becomes a finding."""
 
 
+MOST_DEGRADED = 3
 _REFERENCE = "reference"  # the input as it came, asked about where another is forwarded
 
 
@@ -97,6 +101,7 @@ class Engine:
         self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
+        self._counts_bits = settings.budget.bits_per_day is not None
         self._check()
 
     def _check(self) -> None:
@@ -114,7 +119,11 @@ class Engine:
     def reads_answers(self) -> bool:
         """Whether any stage needs the model's answer as an array."""
         judges = self._view_detectors or self._answer_detectors or self._voters or self._outputs
-        return bool(judges) or self._watching.reads_answers
+        return bool(judges) or self._counts_bits or self._watching.reads_answers
+
+    def most_bits(self, rows: int) -> float:
+        """The most that an answer to so many rows can tell; 0 where nobody counts."""
+        return _information(None, rows, self.profile.classes, self.profile.meaning) if self._counts_bits else 0.0
 
     @property
     def holds_answers(self) -> bool:
@@ -160,7 +169,7 @@ class Engine:
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
-        enforced = self.settings.mode is Mode.ENFORCE and self._in_canary(query.caller)
+        enforced = self.enforces_for(query.caller, query.now)
         judged = self._watching.judge(query, sketches, history)
         findings = list(judged.findings)
         if query.invalid:
@@ -175,6 +184,11 @@ class Engine:
         if decision.action is Action.DENY:
             return decision
         return self._plan_views(self._purify(decision))
+
+    def enforces_for(self, caller: str, now: float) -> bool:
+        """Whether enforcement is real for him, at that time."""
+        exempt = self.settings.policy.exempts(caller, now)
+        return self.settings.mode is Mode.ENFORCE and not exempt and self._in_canary(caller)
 
     def _in_canary(self, caller: str) -> bool:
         digest = hashlib.blake2b(caller.encode(), key=self._secret, digest_size=8, person=b"guard canary").digest()
@@ -195,31 +209,35 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
+        responses = self._responses(acting) - decision.settled
+        degrees = _degrees(acting, rows, self._clusters)
         return replace(
             decision,
             findings=findings,
-            action=self._action(acting),
-            would_be=self._action(findings),
-            suspicious=_suspicious(acting, rows, self._clusters),
+            action=severest(responses),
+            responses=responses,
+            would_be=severest(self._responses(findings)),
+            suspicious=degrees > 0,
+            degrees=degrees,
         )
 
-    def _action(self, findings: "list[Finding] | tuple[Finding, ...]") -> Action:
-        actions = [Action.ALLOW]
+    def _responses(self, findings: "list[Finding] | tuple[Finding, ...]") -> frozenset[Action]:
+        actions = {Action.ALLOW}
         for finding in findings:
             if finding.error is not None and self._on_error(finding) is OnError.DENY:
-                actions.append(Action.DENY)
+                actions.add(Action.DENY)
             if finding.fired:
-                actions.append(self._meant(finding))
-        return max(actions, key=lambda action: action.severity)
+                actions |= self._meant(finding)
+        return frozenset(actions)
 
-    def _meant(self, finding: Finding) -> Action:
+    def _meant(self, finding: Finding) -> frozenset[Action]:
         """What the policy says of a finding that fired. A monitor of the caller speaks through his level alone."""
         policy = self.settings.policy
         if finding.kind != "monitor":
-            return policy.on_input
+            return policy.of_input
         if finding.stage == ALERT:
             return policy.of(Level(int(finding.scores[0])))
-        return policy.on_hostile if finding.stage in self._clusters else Action.ALLOW
+        return policy.of(Level.HOSTILE) if finding.stage in self._clusters else frozenset()
 
     def _on_error(self, finding: Finding) -> OnError:
         return next(s.on_error for s in self.stages if (s.kind, s.name) == (finding.kind, finding.stage))
@@ -230,7 +248,7 @@ class Engine:
         """What to send instead: `always` purifies every row, `suspicious` the flagged ones if policy asks."""
         if not decision.enforced:
             return decision
-        rows = decision.suspicious if decision.action is Action.PURIFY else np.zeros_like(decision.suspicious)
+        rows = decision.suspicious & (Action.PURIFY in decision.responses)
         purified, failed = self._run_purifiers(_unit(decision.query), rows)
         if failed:
             decision = self._weigh(decision, decision.findings + failed)
@@ -335,19 +353,19 @@ class Engine:
             return none
         if any(s.when is When.ALWAYS for s in self._voters):
             return ~none
-        return decision.suspicious if decision.action is Action.PURIFY else none
+        return decision.suspicious if Action.PURIFY in decision.responses else none
 
     def _may_vote(self, decision: Decision) -> Bools:
         """(N,) rows whose answer may yet turn out to be a vote: all, where detectors have still to speak."""
         voted = self._voted(decision)
         later = any(s.enforces for s in (*self._view_detectors, *self._answer_detectors))
-        asked = decision.enforced and self.settings.policy.on_input is Action.PURIFY
+        asked = decision.enforced and Action.PURIFY in self.settings.policy.of_input
         if later and asked and any(s.enforces for s in self._voters):
             return np.ones_like(voted)
         return voted
 
     def _plan_standby(self, decision: Decision) -> Decision:
-        if self.settings.policy.on_input is not Action.PURIFY or decision.suspicious.all():
+        if Action.PURIFY not in self.settings.policy.of_input or decision.suspicious.all():
             return decision
         purified, failed = self._run_purifiers(_unit(decision.query), np.ones_like(decision.suspicious))
         if failed:
@@ -425,7 +443,7 @@ class Engine:
     def _answer(self, decision: Decision, answer: Answer, given: dict[str, tuple[Floats, ...]]) -> Conclusion:
         """Choose and protect the answer of a weighed decision."""
         y, use_standby = answer.y, False
-        if decision.action is Action.PURIFY and decision.standby is not None:
+        if Action.PURIFY in decision.responses and decision.standby is not None:
             if answer.standby is None:
                 decision = self._without_standby(decision)
             else:
@@ -437,7 +455,13 @@ class Engine:
             decision = self._weigh(decision, decision.findings + failed)
         if decision.action is Action.DENY:
             protected, use_standby = None, False
-        return Conclusion(decision, decision.action, decision.would_be, decision.findings, use_standby, protected)
+        bits = 0.0
+        if self._counts_bits and decision.action is not Action.DENY:
+            left = probs if protected is None else self._read(protected)
+            bits = _information(left, len(decision.query.x), self.profile.classes, self.profile.meaning)
+        return Conclusion(
+            decision, decision.action, decision.would_be, decision.findings, use_standby, protected, bits=bits
+        )
 
     def _vote(
         self, decision: Decision, probs: Floats | None, given: dict[str, tuple[Floats, ...]]
@@ -469,8 +493,13 @@ class Engine:
         """The (N, C) output with votes and protections, in its own meaning and dtype; None where nothing changed."""
         if not decision.enforced or decision.action is Action.DENY:
             return None, ()
-        rows = decision.suspicious if decision.action is Action.DEGRADE else np.zeros_like(decision.suspicious)
-        stages = [(s, rows if s.when is When.SUSPICIOUS else np.ones_like(rows)) for s in self._outputs if s.enforces]
+        rows = decision.suspicious
+        degrees = decision.degrees * (Action.DEGRADE in decision.responses)
+        stages = [
+            (s, degrees >= s.degree if s.when is When.SUSPICIOUS else np.ones_like(rows))
+            for s in self._outputs
+            if s.enforces
+        ]
         stages = [(stage, chosen) for stage, chosen in stages if chosen.any()]
         if y is None or probs is None or len(probs) != len(rows):
             return None, tuple(stage.finding(error="no answer to protect") for stage, _ in stages)
@@ -505,17 +534,17 @@ def _name(error: Exception) -> str:
     return str(error) if isinstance(error, StageError) else type(error).__name__
 
 
-def _suspicious(findings: "list[Finding]", rows: int, clusters: "frozenset[str]") -> Bools:
-    """(N,) flagged rows: of a caller who is alarming all, else those that fired."""
-    flagged = np.zeros(rows, np.bool_)
+def _degrees(findings: "list[Finding]", rows: int, clusters: "frozenset[str]") -> NDArray[np.int64]:
+    """(N,) of flagged rows: of a caller who is alarming all, to the degree of his level; 3 for those that fired."""
+    degrees = np.zeros(rows, np.int64)
     for finding in findings:
         if finding.stage == ALERT:
-            flagged |= finding.fired
+            np.maximum(degrees, int(finding.scores[0]) if finding.fired else 0, out=degrees)
         elif finding.kind == "monitor" and finding.stage not in clusters:
             continue
         elif finding.p_values:
-            flagged |= np.asarray(finding.p_values) <= finding.threshold
-    return flagged
+            degrees[np.asarray(finding.p_values) <= finding.threshold] = MOST_DEGRADED
+    return degrees
 
 
 def _spread(finding: Finding, rows: Bools, looked: Bools) -> Finding:
@@ -539,6 +568,16 @@ def _protected(stage: Stage, unit: Floats, probs: Floats, chosen: Bools) -> Arra
     else:
         made = stage.impl.protect(probs, chosen)
     return made
+
+
+def _information(probs: Floats | None, rows: int, classes: int, meaning: Meaning) -> float:
+    """Bits in an answer: log2(classes) a row for its label, and the entropy of its probabilities; None: the most."""
+    label = rows * math.log2(max(2, classes))
+    if meaning == "labels":
+        return label
+    if probs is None:
+        return 2.0 * label
+    return label - float((probs * np.log2(np.where(probs > 0.0, probs, 1.0))).sum())
 
 
 def _itself(x: Array) -> tuple[Array, ...]:

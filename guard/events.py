@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from guard.flagging import Flagged
 from guard.techniques import ATLAS_VERSION, techniques_of
 from guard.traces import Cluster, Credit, Trace, clusters_of, credits_of, traces_of
 from guard.types import Action, Conclusion, Decision, Finding, Level, Mode
 
 DECISION = "guard.decision"
 FORGIVEN = "guard.forgiven"
+EXEMPT = "guard.exempt"
 
 MAX_NAME = 256
 MAX_ROWS = 64
@@ -48,6 +50,7 @@ class Event:
     caller_rows:     how many rows of the caller had been answered before.
     traces:          what came before each row, of many rows the nearest. clusters: those that the rows are near to.
     credits:         the p-values that became evidence.
+    flagged:         the rows that were flagged, of `kept_rows` only where these are not all.
     """
 
     time_unix: float
@@ -70,6 +73,7 @@ class Event:
     traces: tuple[Trace, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     credits: tuple[Credit, ...] = ()
+    flagged: tuple[Flagged, ...] = ()
 
     @property
     def rose(self) -> bool:
@@ -91,7 +95,30 @@ class Forgiven:
     model: str
 
 
-def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: str, payload_sha256: str) -> Event:
+@dataclass(frozen=True, slots=True)
+class Exempted:
+    """From a start or a reload on, nothing is enforced for a caller, until a time. Who answers for it is named."""
+
+    time_unix: float
+    caller: str
+    model: str
+    until_unix: float
+    reason: str
+    approved_by: tuple[str, ...]
+
+
+Record = Event | Forgiven | Exempted
+
+
+def event_of(
+    conclusion: Conclusion,
+    *,
+    time_unix: float,
+    model: str,
+    version: str,
+    payload_sha256: str,
+    flagged: tuple[Flagged, ...] = (),
+) -> Event:
     """The event of one concluded decision."""
     decision, findings = conclusion.decision, conclusion.findings
     query = decision.query
@@ -119,6 +146,7 @@ def event_of(conclusion: Conclusion, *, time_unix: float, model: str, version: s
         traces=traces,
         clusters=clusters_of(decision, traces),
         credits=credits_of(conclusion),
+        flagged=tuple(one for one in flagged if one.row in kept) if kept else flagged,
     )
 
 
@@ -200,17 +228,28 @@ def _credit(credit: Credit) -> dict[str, Any]:
     return {**whose, "rows": credit.rows, "p_values": [_number(p) for p in credit.p_values], "after": credit.after}
 
 
-def _time(time_unix: float) -> str:
+def instant(time_unix: float) -> str:
+    """In ISO 8601, UTC, to the microsecond."""
     moment = dt.datetime.fromtimestamp(time_unix, dt.UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def document_of(event: Event | Forgiven) -> dict[str, Any]:
+def document_of(event: Record) -> dict[str, Any]:
     """The event as plain data."""
     if isinstance(event, Forgiven):
-        return {"time": _time(event.time_unix), "event": FORGIVEN, "caller": event.caller, "model": event.model}
+        return {"time": instant(event.time_unix), "event": FORGIVEN, "caller": event.caller, "model": event.model}
+    if isinstance(event, Exempted):
+        return {
+            "time": instant(event.time_unix),
+            "event": EXEMPT,
+            "caller": event.caller,
+            "model": event.model,
+            "until": instant(event.until_unix),
+            "reason": event.reason,
+            "approved_by": list(event.approved_by),
+        }
     return {
-        "time": _time(event.time_unix),
+        "time": instant(event.time_unix),
         "event": DECISION,
         "decision_id": event.decision_id,
         "caller": event.caller,
@@ -232,10 +271,11 @@ def document_of(event: Event | Forgiven) -> dict[str, Any]:
         "links": [_trace(trace) for trace in event.traces],
         "clusters": [{"number": c.number, "rows": c.rows, "owners": c.owners} for c in event.clusters],
         "evidence": [_credit(credit) for credit in event.credits],
+        "flagged_rows": [{"row": f.row, "sha256": f.sha256, "stages": list(f.stages)} for f in event.flagged],
     }
 
 
-def render(event: Event | Forgiven) -> str:
+def render(event: Record) -> str:
     """One line of ASCII JSON, without the line's end."""
     document = document_of(event)
     return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

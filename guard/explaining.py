@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from guard.events import Event, Forgiven
+from guard.events import Event
 from guard.journal import Journal, relevant
 from guard.recorded import Tally, read
 from guard.techniques import leader_of, technique_of
@@ -152,7 +152,7 @@ def from_log(
 
 
 def _decisions(path: Path, tally: Tally) -> Iterator[Event]:
-    return (event for event in read(path, tally) if not isinstance(event, Forgiven))
+    return (event for event in read(path, tally) if isinstance(event, Event))
 
 
 def _remarkable(event: Event) -> bool:

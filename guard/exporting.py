@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from guard.events import Event, Forgiven, document_of, render
+from guard.events import Event, Record, document_of, render
 from guard.recorded import Tally, read
 from guard.settings import ConfigError
 
@@ -47,11 +47,11 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
-Events = Iterator[Event | Forgiven]
+Events = Iterator[Record]
 Writer = Callable[[Events, IO[bytes]], None]
 
 
-def _lines(form: Callable[[Event | Forgiven], str]) -> Callable[[Path], Writer]:
+def _lines(form: Callable[[Record], str]) -> Callable[[Path], Writer]:
     def write(events: Events, out: IO[bytes]) -> None:
         for event in events:
             out.write(form(event).encode("ascii") + b"\n")
@@ -59,7 +59,7 @@ def _lines(form: Callable[[Event | Forgiven], str]) -> Callable[[Path], Writer]:
     return lambda _: write
 
 
-def cloud_event(event: Event | Forgiven) -> dict[str, Any]:
+def cloud_event(event: Record) -> dict[str, Any]:
     """One event in CloudEvents' JSON form."""
     data = document_of(event)
     if isinstance(event, Event):
@@ -78,7 +78,7 @@ def cloud_event(event: Event | Forgiven) -> dict[str, Any]:
     }
 
 
-def _cloud_line(event: Event | Forgiven) -> str:
+def _cloud_line(event: Record) -> str:
     return json.dumps(cloud_event(event), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -150,6 +150,7 @@ def _schema(arrow: Any) -> Any:
         ),
         "clusters": structs(number=whole, rows=whole, owners=whole),
         "evidence": structs(monitor=text, cluster=whole, rows=whole, p_values=arrow.list_(real), after=flag),
+        "flagged_rows": structs(row=whole, sha256=text, stages=arrow.list_(text)),
     }
     return arrow.schema(list(columns.items()))
 

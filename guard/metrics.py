@@ -83,10 +83,29 @@ class Metrics:
         )
         self.config_reloads = counter("guard_config_reloads_total", "Reloads of the settings.", "result")
         self.rejected = counter("guard_rejected_calls_total", "Calls turned away before they were read.", "reason")
+        self.rationed = counter(
+            "guard_rationed_calls_total",
+            "Calls that ran out of what their caller may have, and answers that were not held back for want of room.",
+            "model",
+            "what",
+            "outcome",
+        )
+        self.unrationed = counter(
+            "guard_unrationed_calls_total", "Calls whose caller's budget could not be looked up.", "model"
+        )
         self.identities = counter(
             "guard_identities_total", "Callers by the source that knew them, and credentials that failed.", "source"
         )
         self.audit_events = counter("guard_audit_events_total", "Audit events by what became of them.", "outcome")
+        self.quarantined = counter(
+            "guard_quarantined_rows_total",
+            "Flagged rows by what became of their digests, and of themselves.",
+            "what",
+            "outcome",
+        )
+        self.quarantine_failures = counter(
+            "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
+        )
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
         self.watch_lost = counter("guard_watch_lost_total", "Decisions that slow readers of Watch have lost.")
         self._gauges(registry)

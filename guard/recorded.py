@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from guard.events import DECISION, FORGIVEN, Event, Forgiven, Reason
+from guard.events import DECISION, EXEMPT, FORGIVEN, Event, Exempted, Forgiven, Reason, Record
+from guard.flagging import Flagged
 from guard.traces import Cluster, Credit, Trace
 from guard.types import KINDS, Action, Finding, Kind, Level, Mode
 
@@ -29,7 +30,7 @@ class Tally:
     others: int = 0
 
 
-def parse(line: str | bytes) -> Event | Forgiven | None:
+def parse(line: str | bytes) -> Record | None:
     """The event of one line; None where it is JSON, and no event of this kind. Raises ValueError."""
     try:
         document = json.loads(line)
@@ -37,12 +38,21 @@ def parse(line: str | bytes) -> Event | Forgiven | None:
             return None
         if document.get("event") == FORGIVEN:
             return Forgiven(_time(document["time"]), str(document["caller"]), str(document["model"]))
+        if document.get("event") == EXEMPT:
+            return Exempted(
+                _time(document["time"]),
+                str(document["caller"]),
+                str(document["model"]),
+                _time(document["until"]),
+                str(document["reason"]),
+                tuple(map(str, document["approved_by"])),
+            )
         return _event(document) if document.get("event") == DECISION else None
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"not an audit event: {type(error).__name__}") from None
 
 
-def read(path: Path, tally: Tally) -> Iterator[Event | Forgiven]:
+def read(path: Path, tally: Tally) -> Iterator[Record]:
     """The events of a file (`-`: standard input) in its order; what cannot be read is counted. Raises OSError."""
     opened: AbstractContextManager[IO[bytes]] = nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
     with opened as file:
@@ -86,7 +96,12 @@ def _event(document: dict[str, Any]) -> Event:
             Cluster(int(c["number"]), int(c["rows"]), int(c["owners"])) for c in document.get("clusters", ())
         ),
         credits=tuple(map(_credit, document.get("evidence", ()))),
+        flagged=tuple(map(_flagged, document.get("flagged_rows", ()))),
     )
+
+
+def _flagged(document: dict[str, Any]) -> Flagged:
+    return Flagged(int(document["row"]), str(document["sha256"]), tuple(map(str, document["stages"])))
 
 
 def _time(text: str) -> float:

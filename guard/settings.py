@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from guard import registry
+from guard import places, registry
 from guard.types import Action, Kind, Level, Mode, OnError, When
 
 
@@ -136,28 +136,91 @@ class Acting(Stage):
     """`always`, or only where the policy asks for it."""
 
 
-class Policy(_Settings):
-    """What is done where something fired in a stage that enforces."""
+class Output(Acting):
+    """An output protection."""
 
-    on_input: Action = Action.DENY
+    degree: int = Field(1, ge=1, le=3)
+    """From which degree on it acts, where suspicious answers are degraded: 1 those of callers on watch, 2 of suspect
+    ones, 3 of hostile ones and answers to inputs that were flagged themselves."""
+
+
+class Exemption(_Settings):
+    """A caller for whom nothing is enforced until a day. What would be done is recorded; that he is exempt, too."""
+
+    caller: str = Field(min_length=1, max_length=256)
+    """As events name him."""
+    until: AwareDatetime
+    """With a time zone: `2027-01-31T00:00:00Z`."""
+    reason: str = Field(min_length=1, max_length=500)
+    approved_by: tuple[str, ...] = Field(min_length=1, max_length=8)
+    """Who answers for it; two, where your rules want two."""
+
+
+Response = Action | tuple[Action, ...]
+"""One action, or several that are done together."""
+
+
+class Policy(_Settings):
+    """What is done where something fired in a stage that enforces: one action, or a list of them."""
+
+    on_input: Response = Action.DENY
     """A detector fired on this input."""
-    on_watch: Action = Action.ALLOW
+    on_watch: Response = Action.ALLOW
     """The caller's evidence is a third of the way (in logarithms) to an alarm."""
-    on_suspect: Action = Action.ALLOW
+    on_suspect: Response = Action.ALLOW
     """It is two thirds of the way."""
-    on_hostile: Action = Action.DENY
+    on_hostile: Response = Action.DENY
     """It has come all the way; or this query joins a cluster of queries whose evidence has."""
     calm_s: float = Field(3600.0, gt=0, le=30 * 86_400)
     """How long after the last query that spoke against him a hostile caller stays so; then his evidence begins anew."""
+    delay_s: float = Field(1.0, gt=0, le=60)
+    """`delay` holds an answer back for half of this up to all of it, and never for more than half of what is left until
+    its deadline."""
+    throttle_rows_per_s: float = Field(0.2, gt=0)
+    """`throttle` answers a caller so many rows in the long run; past it, calls are RESOURCE_EXHAUSTED."""
+    throttle_burst_rows: float = Field(5.0, ge=1)
+    """So many rows at once, after a rest. A query with more is never answered."""
+    exempt: tuple[Exemption, ...] = Field((), max_length=100)
+    """Callers for whom nothing is enforced, for a time."""
 
-    def of(self, level: Level) -> Action:
+    @property
+    def of_input(self) -> frozenset[Action]:
+        """What is done about an input that a detector flagged."""
+        return _several(self.on_input)
+
+    def of(self, level: Level) -> frozenset[Action]:
         """What is done about queries of a caller on this level."""
-        return {
-            Level.CLEAR: Action.ALLOW,
-            Level.WATCH: self.on_watch,
-            Level.SUSPECT: self.on_suspect,
-            Level.HOSTILE: self.on_hostile,
-        }[level]
+        return _several((Action.ALLOW, self.on_watch, self.on_suspect, self.on_hostile)[level])
+
+    def exempts(self, caller: str, now: float) -> bool:
+        """Whether he is exempt now, in seconds since 1970."""
+        return any(one.caller == caller and now < one.until.timestamp() for one in self.exempt)
+
+
+def _several(response: Response) -> frozenset[Action]:
+    return frozenset((response,) if isinstance(response, Action) else response)
+
+
+class Budget(_Settings):
+    """What each caller may have of a model; past it, calls are RESOURCE_EXHAUSTED, and say when to come back.
+
+    Budgets fill up again evenly; a caller who rests for long has them whole. Unset: no limit.
+    """
+
+    mode: Mode = Mode.ENFORCE
+    """Capped by the model's mode. `shadow` counts what would be refused."""
+    rows_per_s: float | None = Field(None, gt=0)
+    """In the long run."""
+    burst_rows: float = Field(100.0, ge=1)
+    """With `rows_per_s`: so many at once. A query with more is never answered."""
+    rows_per_day: float | None = Field(None, ge=1)
+    bits_per_day: float | None = Field(None, gt=0)
+    """Of information in answers as they left: log2(classes) a row, and the entropy of its probabilities."""
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing is limited."""
+        return self.mode is Mode.OFF or (self.rows_per_s is self.rows_per_day is self.bits_per_day is None)
 
 
 class Validation(_Settings):
@@ -218,9 +281,10 @@ class Model(_Settings):
     monitors: tuple[Monitor, ...] = ()
     purifiers: tuple[Acting, ...] = ()
     """Applied in this order."""
-    outputs: tuple[Acting, ...] = ()
+    outputs: tuple[Output, ...] = ()
     """Applied in this order."""
     policy: Policy = Policy()
+    budget: Budget = Budget()
 
     @model_validator(mode="after")
     def _coherent(self) -> "Model":
@@ -232,9 +296,9 @@ class Model(_Settings):
             raise ValueError("escalate_sample goes with escalate_below")
         policy, asked = self.policy, set[Action]()
         if self.detectors:
-            asked.add(policy.on_input)
+            asked |= policy.of_input
         if self.monitors:
-            asked |= {policy.on_watch, policy.on_suspect, policy.on_hostile}
+            asked = asked.union(*map(policy.of, Level))
         if Action.PURIFY in asked and not self.purifiers:
             raise ValueError("policy says purify, but there is no purifier")
         if Action.DEGRADE in asked and not self.outputs:
@@ -375,6 +439,8 @@ class Limits(_Settings):
     on_inspection_timeout: OnError = OnError.ALLOW
     """Past it, in a model that enforces: forward uninspected (counted), or refuse."""
     inspection_threads: int = Field(2, ge=1, le=256)
+    max_delayed_calls: int = Field(32, ge=0)
+    """Answers held back at once by `delay`; further ones leave without (counted)."""
     drain_s: float = Field(30.0, ge=0, le=3600)
     """After SIGTERM, how long calls in flight may take."""
 
@@ -441,6 +507,65 @@ class Audit(_Settings):
     """Decisions kept in this process's memory for `guard explain`: those in which a monitor found something."""
 
 
+class S3(_Settings):
+    """How a bucket is reached. Credentials and region: from the environment or AWS's own files, never from here."""
+
+    endpoint_url: str | None = Field(None, pattern=r"^https?://[^@/?#]+/?$")
+    """Of a server that is not AWS's: `https://minio.internal:9000`."""
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = None
+    """What each object is to be encrypted with; default: what the bucket does."""
+    kms_key_id: str | None = None
+    """With `aws:kms`: the key, if not the bucket's."""
+
+    @model_validator(mode="after")
+    def _key_of_kms(self) -> "S3":
+        if self.kms_key_id is not None and self.server_side_encryption != "aws:kms":
+            raise ValueError("kms_key_id goes with server_side_encryption: aws:kms")
+        return self
+
+
+class Quarantine(_Settings):
+    """Flagged inputs, marked so that training leaves them out: their digests, and only if asked the inputs themselves.
+
+    `shadow` and `from_level` also say which rows' digests audit events carry, with or without a quarantine.
+    """
+
+    url: str | None = Field(None, min_length=1)
+    """A directory, file:///PATH, or s3://BUCKET/PREFIX (needs the extra `quarantine`). Unset: no quarantine."""
+    s3: S3 = S3()
+    payload: bool = False
+    """Keep the flagged rows, too. They are users' data: choose a place that is encrypted, and that few can read."""
+    what: Literal["flagged", "denied"] = "flagged"
+    """The flagged rows of all queries, or of those alone that are refused (`shadow`: would be)."""
+    shadow: bool = True
+    """Whether findings in shadow flag rows, too."""
+    from_level: Literal["watch", "suspect", "hostile"] = "hostile"
+    """From which level of their caller on all rows of a query are flagged."""
+    max_item_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
+    """Of one query's kept rows; those that do not fit are told by their digests alone."""
+    max_queued: int = Field(1000, ge=1)
+    """Queries waiting to be written; further ones are dropped and counted."""
+    max_queued_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """Kept rows waiting to be written; further ones are dropped and counted, their digests are written."""
+    rows_per_day: int = Field(1_000_000, ge=1)
+    """Digests that one process writes in a day (UTC); further ones are dropped and counted. About 0.3 kB each."""
+    bytes_per_day: int = Field(1024 * 1024 * 1024, ge=1024)
+    """Kept rows that one process writes in a day (UTC); further ones are dropped and counted, their digests written."""
+    attempts: int = Field(4, ge=1, le=10)
+    """How often a write is tried, after 0.5, 1, 2 ... s, before it is given up and counted."""
+
+    @model_validator(mode="after")
+    def _useful(self) -> "Quarantine":
+        if self.url is None and self.payload:
+            raise ValueError("payload needs a url")
+        if self.url is not None:
+            try:
+                places.check(self.url)
+            except places.PlaceError as error:
+                raise ValueError(f"url {error}") from None
+        return self
+
+
 class Settings(_Settings):
     """The whole file."""
 
@@ -456,6 +581,7 @@ class Settings(_Settings):
     history: History = History()
     admin: Admin = Admin()
     audit: Audit = Audit()
+    quarantine: Quarantine = Quarantine()
     secret_file: Path | None = None
     """At least 16 bytes that key every hash (callers, fingerprints, canary); or set GUARD_SECRET.
 

@@ -5,8 +5,8 @@ The engine converts between unit form and the model's own layout, dtype and boun
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -51,12 +51,19 @@ class Action(StrEnum):
     ALLOW = "allow"
     PURIFY = "purify"
     DEGRADE = "degrade"
+    DELAY = "delay"
+    THROTTLE = "throttle"
     DENY = "deny"
 
     @property
     def severity(self) -> int:
-        """0 for allow up to 3 for deny."""
+        """0 for allow up to 5 for deny."""
         return list(Action).index(self)
+
+
+def severest(actions: Iterable[Action]) -> Action:
+    """The most severe of them; allow where there are none."""
+    return max(actions, key=lambda action: action.severity, default=Action.ALLOW)
 
 
 class InvalidQuery(ValueError):
@@ -364,11 +371,17 @@ def _none() -> Bools:
     return np.zeros(0, dtype=np.bool_)
 
 
+def _no_degrees() -> NDArray[np.int64]:
+    return np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do before the model has answered.
 
-    action:    what is done so far (DENY: nothing is forwarded).
+    action:    what is done so far (DENY: nothing is forwarded): the severest of `responses`.
+    responses: all that is done; more than one where the policy lists several, or several things were found.
+    settled:   responses that turned out not to be needed (`without`).
     would_be:  what it would be if every shadow stage enforced, for everyone.
     enforced:  whether enforcement is real for this caller: the model enforces, and the canary has him.
     x:         what to send instead of the query's input; None: the original bytes.
@@ -381,6 +394,8 @@ class Decision:
     voted:     (N,) rows whose answer is the vote of the voting purifiers' copies.
     waits:     whether the answer must be held until the conclusion; else it may leave at once.
     suspicious: (N,) rows that an enforcing stage has flagged.
+    degrees:   (N,) how much each of them is degraded, where that is done: 1 to 3 by the caller's level, 3 where the row
+               itself was flagged; 0 elsewhere.
     seen:      (N,) each row beside what came before; empty where no monitor looks.
     past:      what is known of the caller.
     components: the clusters of the rows' neighbours, by number, as they were before.
@@ -402,11 +417,20 @@ class Decision:
     voted: Bools = field(default_factory=_none)
     waits: bool = False
     suspicious: Bools = field(default_factory=_none)
+    degrees: NDArray[np.int64] = field(default_factory=_no_degrees)
+    responses: frozenset[Action] = frozenset()
+    settled: frozenset[Action] = frozenset()
     seen: tuple[Seen, ...] = ()
     past: Past = field(default_factory=Past)
     components: Mapping[int, Component] = field(default_factory=dict)
     update: Update = field(default_factory=Update)
     level: Level = Level.CLEAR
+
+
+def without(decision: Decision, response: Action) -> Decision:
+    """The decision once it is settled that one of its responses need not be."""
+    rest = decision.responses - {response}
+    return replace(decision, responses=rest, action=severest(rest), settled=decision.settled | {response})
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,6 +454,7 @@ class Conclusion:
     use_standby:  answer with the standby's response instead of the original's.
     y:            (N, C) to put in place of the classification output; None: the answer's bytes stay untouched.
     update:       what to tell the store, now that the answer is known.
+    bits:         of information in the answer as it leaves: log2 of the number of classes a row, and its entropy.
     """
 
     decision: Decision
@@ -439,6 +464,7 @@ class Conclusion:
     use_standby: bool = False
     y: Array | None = None
     update: Update = field(default_factory=Update)
+    bits: float = 0.0
 
 
 class Store(Protocol):

@@ -30,6 +30,7 @@ from guard.settings import Model
 from guard.sketching import Sketcher
 from guard.techniques import ALERT, COHORT
 from guard.types import (
+    Action,
     AnswerMonitor,
     Array,
     Finding,
@@ -232,7 +233,7 @@ class Watching:
         )
         if level is Level.CLEAR:
             return replace(judged, update=update)
-        acts = self._settings.policy.of(level).severity > 0
+        acts = bool(self._settings.policy.of(level) - {Action.ALLOW})
         finding = Finding(ALERT, "monitor", self._mode, (float(level),), (max(_LEAST, least),), 1.0 if acts else 0.0)
         return replace(judged, findings=(*judged.findings, finding), update=update, level=level)
 

@@ -79,6 +79,7 @@ def test_event_of_a_conclusion():
         "links": [],
         "clusters": [],
         "evidence": [],
+        "flagged_rows": [],
     }
 
 

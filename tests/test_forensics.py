@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from guard import cli, explaining, registry
 from guard.cli_callers import safe
 from guard.client import GuardClient, UnknownModel
-from guard.events import Forgiven, event_of, render
+from guard.events import Exempted, Forgiven, event_of, render
 from guard.journal import Journal
 from guard.recorded import Tally, parse, read
 from guard.techniques import technique_of, techniques_of
@@ -101,6 +101,8 @@ def test_a_line_is_read_back(i):
     for mine, its in zip(event.traces, back.traces, strict=True):
         assert repr(mine) == repr(its)  # NaN is not equal to itself
     assert parse(render(Forgiven(1.5, "a", "m"))) == Forgiven(1.5, "a", "m")
+    exempt = Exempted(1.5, "a", "m", 9.5, "a \n test", ("ann", "bob"))
+    assert parse(render(exempt)) == exempt
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))

@@ -19,6 +19,8 @@ ACTIONS: Mapping[Action, pb.Action] = {
     Action.ALLOW: pb.ACTION_ALLOW,
     Action.PURIFY: pb.ACTION_PURIFY,
     Action.DEGRADE: pb.ACTION_DEGRADE,
+    Action.DELAY: pb.ACTION_DELAY,
+    Action.THROTTLE: pb.ACTION_THROTTLE,
     Action.DENY: pb.ACTION_DENY,
 }
 MODES: Mapping[Mode, pb.Mode] = {

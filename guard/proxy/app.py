@@ -33,6 +33,7 @@ from guard.settings import ConfigError, Settings
 LINGER_S = 2.0
 PAUSE_S = 0.2
 FIRST_LOOK_S = 1.0
+AT_LEAST_S = 5.0
 _RESTART = (
     "listen",
     "admin",
@@ -196,7 +197,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
         for runtime in (*self._former, self.runtime):
-            await runtime.retire()
+            await runtime.retire(max(AT_LEAST_S, end - time.monotonic()))
         await shared.store.close()
         shared.metrics.close()
 

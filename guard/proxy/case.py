@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from guard.engine import Engine
+from guard.flagging import Flags
 from guard.profile import Profile
 from guard.proxy.extra import Ask, Asking
 from guard.settings import Limits, Model
@@ -19,6 +20,9 @@ from guard.wire.messages import Inference, InvalidAnswer
 
 class UnknownForm(ValueError):
     """The answer must be changed, and cannot be."""
+
+
+_UNFLAGGED = Flags()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Plan:
     probe:    the request with the inspected output added, where the caller did not ask for it and a detector reads it.
     asking:   writes further requests; None where there are none.
     sha256:   of the body as it came; empty where no event is made.
+    flags:    the rows that were flagged, as far as is known.
     """
 
     decision: Decision
@@ -65,6 +70,7 @@ class Plan:
     probe: bytes | None = None
     asking: Asking | None = None
     sha256: str = ""
+    flags: Flags = _UNFLAGGED
 
     @property
     def rows(self) -> int:

@@ -131,6 +131,12 @@ class GuardedModel:
         """Whether its server knows Triton's classification extension."""
         return self.route.dialect == "triton" and self.settings.embedded is None
 
+    def enforces_for(self, caller: str, now: float) -> bool:
+        """Whether enforcement is real for him."""
+        if self.engine is not None:
+            return self.engine.enforces_for(caller, now)
+        return self.settings.mode is Mode.ENFORCE and not self.settings.policy.exempts(caller, now)
+
     def inherit(self, former: "GuardedModel") -> None:
         """Take over what is known of the same model at the same upstream."""
         self.metadata, self._connection, self._asked_at = former.metadata, former._connection, former._asked_at  # noqa: SLF001

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -22,13 +23,26 @@ from guard.proxy import case, methods, record, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, How, Plan
 from guard.proxy.extra import Ask
+from guard.proxy.flags import flagged
 from guard.proxy.further import ENDED, Further, ask_further
 from guard.proxy.models import GuardedModel, Route, ask
 from guard.proxy.record import as_decided, is_recorded
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
-from guard.types import Action, Conclusion, Decision, Finding, History, InvalidQuery, Mode, OnError, Query, Update
+from guard.types import (
+    Action,
+    Conclusion,
+    Decision,
+    Finding,
+    History,
+    InvalidQuery,
+    Mode,
+    OnError,
+    Query,
+    Update,
+    without,
+)
 from guard.watching import unanswered
 from guard.wire import messages
 from guard.wire.messages import Inference, InvalidAnswer
@@ -76,6 +90,13 @@ class Opened:
         return UNLISTED if self.model is None else self.model.name
 
     @property
+    def rows(self) -> int:
+        """What the call costs of its caller's budget."""
+        batching = None if self.model is None or self.model.profile is None else self.model.profile.batching
+        whole = batching is not None and batching.max_rows == 0  # the first axis is no rows
+        return 1 if whole else max(1, self.inference.rows or 1)
+
+    @property
     def forward(self) -> bytes:
         """What goes to the upstream."""
         return self.inference.received if self.plan is None else self.plan.forward
@@ -88,6 +109,7 @@ class Pipeline:
         self.runtime = runtime
         self._limits = runtime.settings.limits
         self._metrics = runtime.metrics
+        self.rations = runtime.rations
 
     async def infer(self, ticket: Ticket, body: bytes) -> Reply:
         """One unary request."""
@@ -101,6 +123,7 @@ class Pipeline:
             return _named(await self._as_asked(opened, held), ticket)
         reply = await self._carry(opened, self.call(opened, opened.forward, "original"))
         self.conclude_later(opened, reply)
+        await self.hold(opened, opened.plan.decision)
         return _named(await self._as_asked(opened, reply), ticket)
 
     async def _as_asked(self, opened: Opened, reply: Reply) -> Reply:
@@ -116,6 +139,11 @@ class Pipeline:
         except case.UnknownForm:
             held = opened.plan is not None and opened.plan.decision.waits
             return status.upstream_unknown_form() if held else reply
+
+    async def hold(self, opened: Opened, decision: Decision) -> None:
+        """Hold an answer back, where the policy says so."""
+        if opened.model is not None:
+            await self.rations.hold(opened.model, decision, opened.ticket.left_s)
 
     # --- before the upstream
 
@@ -174,7 +202,8 @@ class Pipeline:
         if model.metadata is not None and model.describes(inference.version):
             inspected = frozenset() if model.profile is None else frozenset({model.profile.input_name})
             messages.check_against(inference, model.metadata, required=inspected)  # others may be optional
-        return await self._inspect(opened, model)
+        spent = await self.rations.budget(model, ticket.caller, opened.rows)
+        return await self._inspect(opened, model) if spent is None else spent
 
     def _not_fitted(self, opened: Opened, model: GuardedModel) -> Opened | Reply:
         if model.settings.on_profile_mismatch is OnError.DENY:
@@ -205,6 +234,12 @@ class Pipeline:
         if made.decision.action is Action.DENY:
             self.record(opened, made, as_decided(made.decision))
             return status.refused()
+        if Action.THROTTLE in made.decision.responses:
+            spent = await self.rations.throttle(model, opened.ticket.caller, opened.rows)
+            if spent is not None:
+                self.record(opened, made, as_decided(made.decision))
+                return spent
+            opened = replace(opened, plan=replace(made, decision=without(made.decision, Action.THROTTLE)))
         self._metrics.rows.labels(opened.label).inc(made.rows)
         return opened
 
@@ -232,7 +267,21 @@ class Pipeline:
 
         made = await opened.budget.run(decide)
         await self._credit(opened, made.decision.update)
-        return made
+        return await self._flag(opened, made, made.decision.findings)
+
+    async def _flag(self, opened: Opened, made: Plan, findings: tuple[Finding, ...]) -> Plan:
+        """The plan with the rows that were flagged. Hashing is not inspecting: it spends nothing of the budget."""
+        model, rule, keep = opened.model, self.runtime.settings.quarantine, self.runtime.quarantine.keeps
+        if model is None or model.profile is None or not any(finding.fired for finding in findings):
+            return made
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self.runtime.readers,
+                partial(flagged, opened.inference, model.profile, made, findings, rule, keep=keep),
+            )
+        except Exception as error:  # noqa: BLE001 - what is marked for later decides nothing now
+            _log.error("model %s: flagged rows are lost", opened.label, exc_info=error)
+            return made
 
     async def _credit(self, opened: Opened, update: Update) -> None:
         """Tell the store; nobody waits for one that is elsewhere."""
@@ -389,12 +438,30 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
             stuck = self.stuck(opened, error)
             return stuck if isinstance(stuck, Reply) else original
+        conclusion, refusal = await self.settle(opened, model, conclusion)
+        made = await self._flag(opened, made, conclusion.findings)
         self.record(opened, made, conclusion)
         await self._credit(opened, conclusion.update)
-        if conclusion.action is Action.DENY:
-            return status.refused()
+        if refusal is not None:
+            return refusal
+        await self.rations.charge(model, opened.ticket.caller, conclusion.bits)
+        await self.hold(opened, conclusion.decision)
         chosen = standby if conclusion.use_standby and standby is not None else original
         return Reply(body, initial=chosen.initial, trailing=chosen.trailing)
+
+    async def settle(
+        self, opened: Opened, model: GuardedModel, conclusion: Conclusion
+    ) -> tuple[Conclusion, Reply | None]:
+        """What a concluded decision comes to, and the refusal where it is one."""
+        if conclusion.action is Action.DENY:
+            return conclusion, status.refused()
+        if Action.THROTTLE not in conclusion.decision.responses:
+            return conclusion, None
+        spent = await self.rations.throttle(model, opened.ticket.caller, opened.rows)
+        if spent is not None:
+            return conclusion, spent
+        decision = without(conclusion.decision, Action.THROTTLE)
+        return replace(conclusion, decision=decision, action=decision.action), None
 
     # --- after the answer
 
@@ -418,8 +485,10 @@ class Pipeline:
     async def _conclude_later(self, opened: Opened, made: Plan, original: Reply | None) -> None:
         conclusion = as_decided(made.decision)
         try:
-            conclusion, _ = await self.conclude(opened, made, original, opened.route.timeout_s)
+            conclusion, made = await self.conclude(opened, made, original, opened.route.timeout_s)
             await self._credit(opened, conclusion.update)
+            if opened.model is not None and original is not None:
+                await self.rations.charge(opened.model, opened.ticket.caller, conclusion.bits)
         except TimeoutError:
             self._metrics.uninspected.labels(opened.label, "inspection_timeout").inc()
         finally:
@@ -450,9 +519,10 @@ class Pipeline:
             return as_decided(made.decision), made
         body, budget = None if original is None else original.body, self.new_budget()
         try:
-            return await budget.run(case.conclude, model.engine, model.profile, made, body, extra), made
+            conclusion = await budget.run(case.conclude, model.engine, model.profile, made, body, extra)
         finally:
             opened.budget.spent_s += budget.spent_s
+        return conclusion, await self._flag(opened, made, conclusion.findings)
 
     def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
         """Count it, write it down, tell who watches."""
@@ -465,8 +535,10 @@ class Pipeline:
             model=opened.inference.model,
             version=opened.inference.version,
             payload_sha256=made.sha256,
+            flagged=made.flags.rows,
         )
         record.record(self.runtime, opened.label, event)
+        self.runtime.quarantine.record(event, made.flags)
 
 
 def _named(reply: Reply, ticket: Ticket) -> Reply:

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from guard.audit import Broadcast, Event, Forgiven, sampled
-from guard.events import former_level
+from guard.audit import Broadcast, Event, sampled
+from guard.events import Record, former_level
 from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.settings import Audit
@@ -14,7 +14,7 @@ from guard.types import Action, Conclusion, Decision
 class Log(Protocol):
     """Where events go; `guard.audit.Audit` is one."""
 
-    def record(self, event: Event | Forgiven) -> None:
+    def record(self, event: Record) -> None:
         """Keep the event. Never blocks."""
         ...
 

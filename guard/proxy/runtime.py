@@ -17,15 +17,19 @@ from typing import Any
 from guard import config
 from guard.audit import Audit, Broadcast, Event
 from guard.engine import Engine
+from guard.events import Exempted
 from guard.journal import Journal
 from guard.metrics import Metrics
+from guard.places import Place
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
 from guard.proxy.background import Background
 from guard.proxy.embedded import EmbeddedUpstream
 from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
+from guard.proxy.rations import Rations
 from guard.proxy.upstream import RemoteUpstream
+from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
 from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
 from guard.stores.client import Server
@@ -134,10 +138,16 @@ class Runtime:
     identity: Chain
     cohorts: Cohorts
     audit: Audit
+    quarantine: Quarantine
     pool: ThreadPoolExecutor
     readers: ThreadPoolExecutor
     calls: int = 0
     server_ready: dict[Route, bool] = field(default_factory=dict)
+    rations: Rations = field(init=False)
+
+    def __post_init__(self) -> None:
+        most = self.settings.limits.max_delayed_calls
+        self.rations = Rations(self.shared.store, self.shared.metrics, self.shared.secret, most)
 
     @property
     def metrics(self) -> Metrics:
@@ -193,7 +203,8 @@ class Runtime:
     @property
     def _held(self) -> dict[int, Any]:
         """What must be closed when no runtime uses it any more."""
-        return {id(thing): thing for thing in (*(route.upstream for route in self.routes.values()), self.audit)}
+        upstreams = (route.upstream for route in self.routes.values())
+        return {id(thing): thing for thing in (*upstreams, self.audit, self.quarantine)}
 
     def hold(self) -> None:
         """Claim what this runtime uses."""
@@ -204,14 +215,17 @@ class Runtime:
         while self.calls:  # noqa: ASYNC110 - once a reload, and nobody waits for it
             await asyncio.sleep(0.05)
 
-    async def retire(self) -> None:
-        """Let go of what it uses; what nobody else uses is closed."""
+    async def retire(self, within_s: float = 5.0) -> None:
+        """Let go of what it uses; what nobody else uses is closed. within_s: for the quarantine to be written."""
         for key, thing in self._held.items():
             self.shared.holders[key] -= 1
             if self.shared.holders[key]:
                 continue
             del self.shared.holders[key]
-            await (asyncio.to_thread(thing.close) if thing is self.audit else thing.close())
+            if thing is self.quarantine:
+                await asyncio.to_thread(self.quarantine.close, within_s)
+            else:
+                await (asyncio.to_thread(thing.close) if thing is self.audit else thing.close())
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.readers.shutdown(wait=False, cancel_futures=True)
 
@@ -232,6 +246,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
             settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc()
         )
         cohorts = Cohorts(settings.identity, lambda source: shared.metrics.identities.labels(source).inc())
+        place = await asyncio.to_thread(_place, settings, former)
         audit = former.audit if former and former.settings.audit == settings.audit else _audit(settings, shared)
     except BaseException:
         for route in made.values():
@@ -247,12 +262,38 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         identity=identity,
         cohorts=cohorts,
         audit=audit,
+        quarantine=_quarantine(settings, shared, former, place),
         pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
         readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),
         server_ready={} if former is None else dict(former.server_ready),
     )
     runtime.hold()
+    _tell_exempt(runtime)
     return runtime
+
+
+def _tell_exempt(runtime: Runtime) -> None:
+    """Every override is written down."""
+    now = time.time()
+    for model in runtime.settings.models:
+        for one in model.policy.exempt:
+            if now < one.until.timestamp():
+                until, reason = one.until.timestamp(), one.reason
+                runtime.audit.record(Exempted(now, one.caller, model.name, until, reason, one.approved_by))
+
+
+def _same_quarantine(settings: Settings, former: Runtime | None) -> Quarantine | None:
+    """The former one, where it is to go on."""
+    return former.quarantine if former and former.settings.quarantine == settings.quarantine else None
+
+
+def _place(settings: Settings, former: Runtime | None) -> Place | None:
+    """Raises ConfigError."""
+    return None if _same_quarantine(settings, former) else open_place(settings.quarantine)
+
+
+def _quarantine(settings: Settings, shared: Shared, former: Runtime | None, place: Place | None) -> Quarantine:
+    return _same_quarantine(settings, former) or Quarantine(settings.quarantine, place, shared.metrics)
 
 
 def _audit(settings: Settings, shared: Shared) -> Audit:

@@ -1,7 +1,7 @@
 """gRPC status codes: the one file that names them, and makes the replies that are Guard's own.
 
 Every refusal looks the same to its caller, whatever stage or score is behind it. Details are google.rpc.ErrorInfo in
-the domain `guard`: REFUSED, INVALID, METHOD_DENIED, MODEL_UNKNOWN, UNAUTHENTICATED, OVERLOADED, UPSTREAM.
+the domain `guard`: REFUSED, BUDGET, INVALID, METHOD_DENIED, MODEL_UNKNOWN, UNAUTHENTICATED, OVERLOADED, UPSTREAM.
 """
 
 from enum import IntEnum
@@ -98,6 +98,11 @@ def model_unavailable() -> Reply:
 def unauthenticated() -> Reply:
     """A caller without an identity, where one is required."""
     return _constant(Code.UNAUTHENTICATED, "the caller is not known", "UNAUTHENTICATED")
+
+
+def spent(retry_s: int | None) -> Reply:
+    """The caller has had what he may have for now; retry_s: when to come back, None where it is no use."""
+    return _reply(Code.RESOURCE_EXHAUSTED, "the caller's budget is spent", "BUDGET", retry_s)
 
 
 def overloaded() -> Reply:

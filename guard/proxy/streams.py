@@ -142,10 +142,21 @@ class Conversation:
             return status.invalid("the messages of one stream must go to models of one server")
         if opened.plan is None:
             return opened
+        await self._charge(opened)
         if not opened.plan.decision.waits:
             self._pipeline.conclude_later(opened, None)
+            await self._pipeline.hold(opened, opened.plan.decision)
             return opened
-        return await self._conclude(opened, opened.plan)
+        concluded = await self._conclude(opened, opened.plan)
+        if isinstance(concluded, Opened) and concluded.plan is not None:
+            await self._pipeline.hold(concluded, concluded.plan.decision)
+        return concluded
+
+    async def _charge(self, opened: Opened) -> None:
+        """What answers on a stream tell is not read: they count as telling the most that they can."""
+        if opened.model is not None and opened.model.engine is not None:
+            bits = opened.model.engine.most_bits(opened.rows)
+            await self._pipeline.rations.charge(opened.model, opened.ticket.caller, bits)
 
     async def _conclude(self, opened: Opened, made: Plan) -> Opened | Reply:
         """Hold the model's answers against each other, and the input, before the message is forwarded."""
@@ -158,9 +169,10 @@ class Conversation:
             standby = await opened.budget.run(case.standby_of, made) if conclusion.use_standby else None
         except (ValueError, TimeoutError) as error:
             return self._pipeline.stuck(opened, error)
+        conclusion, refusal = await self._pipeline.settle(opened, model, conclusion)
         self._pipeline.record(opened, made, conclusion)
-        if conclusion.action is Action.DENY:
-            return status.refused()
+        if refusal is not None:
+            return refusal
         settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)
         return replace(opened, plan=Plan(settled, standby or made.forward))
 

@@ -25,6 +25,7 @@ from guard.types import (
     Mode,
     Past,
     Query,
+    without,
 )
 from tests.core.helpers import (
     BrokenDetector,
@@ -581,3 +582,89 @@ def test_an_empty_batch_is_allowed() -> None:
     result = engine.conclude(decision, Answer(np.zeros((0, 3)), (np.zeros((0, 3)),)))
     assert result.action is Action.ALLOW
     assert result.y is None
+
+
+# --- graded responses
+
+
+UNTIL = "2027-01-01T00:00:00Z"
+EXEMPT = {"caller": "peer:1", "until": UNTIL, "reason": "a test of the whole", "approved_by": ["ann", "bob"]}
+
+
+def test_several_things_are_done_about_one_finding() -> None:
+    policy = {"on_input": ["degrade", "delay", "throttle"]}
+    engine = engine_of(detectors=MEAN, outputs=UNIFORM, policy=policy)
+    decision = decide(engine, BAD, GOOD)
+    assert decision.responses == {Action.ALLOW, Action.DEGRADE, Action.DELAY, Action.THROTTLE}
+    assert decision.action is Action.THROTTLE
+    assert decision.would_be is Action.THROTTLE
+    result = conclude(engine, decision)
+    assert result.y is not None
+    np.testing.assert_allclose(result.y[0], [1 / 3] * 3, rtol=1e-6)
+    assert decide(engine, GOOD).responses == {Action.ALLOW}
+
+
+def test_once_it_is_settled_that_a_response_need_not_be_the_next_severest_is_the_action() -> None:
+    engine = engine_of(detectors=MEAN, outputs=UNIFORM, policy={"on_input": ["degrade", "throttle"]})
+    settled = without(decide(engine, BAD), Action.THROTTLE)
+    assert settled.action is Action.DEGRADE
+    assert settled.responses == {Action.ALLOW, Action.DEGRADE}
+    assert without(without(settled, Action.DEGRADE), Action.ALLOW).action is Action.ALLOW
+
+
+@pytest.mark.parametrize(("degree", "degraded"), [(1, True), (3, True)])
+def test_a_flagged_input_is_degraded_to_the_full(degree: int, degraded: bool) -> None:
+    outputs = [{"stage": "test_uniform", "degree": degree}]
+    engine = engine_of(detectors=MEAN, outputs=outputs, policy={"on_input": "degrade"})
+    decision = decide(engine, BAD, GOOD)
+    assert decision.degrees.tolist() == [3, 0]
+    assert (conclude(engine, decision).y is not None) is degraded
+
+
+@pytest.mark.parametrize(
+    ("caller", "now", "action"),
+    [
+        ("peer:1", 1_790_000_000.0, Action.ALLOW),
+        ("peer:1", 1_800_000_000.0, Action.DENY),
+        ("peer:2", 1_790_000_000.0, Action.DENY),
+    ],
+)
+def test_for_an_exempt_caller_nothing_is_enforced_until_his_day(caller: str, now: float, action: Action) -> None:
+    engine = engine_of(detectors=MEAN, policy={"exempt": [EXEMPT]})
+    decision = engine.decide(replace(query_of(BAD, caller=caller), now=now), History((Match(),)))
+    assert (decision.action, decision.would_be) == (action, Action.DENY)
+    assert decision.enforced is engine.enforces_for(caller, now) is (action is Action.DENY)
+
+
+class TestBits:
+    """Information in answers: log2 of the number of classes a row, and the entropy of what leaves."""
+
+    def test_what_leaves_is_counted_not_what_the_model_said(self) -> None:
+        plain = engine_of(budget={"bits_per_day": 100})
+        assert plain.reads_answers
+        label = np.log2(3)
+        sure, even = np.array([[1.0, 0.0, 0.0]]), np.full((1, 3), 1 / 3)
+        assert conclude(plain, decide(plain, GOOD), y=sure).bits == pytest.approx(label)
+        assert conclude(plain, decide(plain, GOOD), y=even).bits == pytest.approx(2 * label)
+        outputs = [{"stage": "test_uniform", "when": "always"}]
+        protected = engine_of(outputs=outputs, budget={"bits_per_day": 100})
+        assert conclude(protected, decide(protected, GOOD), y=sure).bits == pytest.approx(2 * label)
+
+    def test_what_cannot_be_read_counts_as_the_most(self) -> None:
+        engine = engine_of(budget={"bits_per_day": 100})
+        decision = decide(engine, GOOD, GOOD)
+        assert engine.most_bits(2) == pytest.approx(4 * np.log2(3))
+        assert conclude(engine, decision, y=None).bits == pytest.approx(engine.most_bits(2))
+
+    def test_nobody_counts_where_nobody_asks_and_a_denial_tells_nothing(self) -> None:
+        engine = engine_of(outputs=UNIFORM, detectors=MEAN, policy={"on_input": "degrade"})
+        assert engine.most_bits(2) == 0
+        assert conclude(engine, decide(engine, GOOD)).bits == 0
+        counting = engine_of(
+            outputs=[{"stage": "test_broken", "when": "always", "on_error": "deny"}], budget={"bits_per_day": 1}
+        )
+        assert conclude(counting, decide(counting, GOOD)).bits == 0
+
+    def test_of_a_model_of_labels(self) -> None:
+        engine = engine_of(profile_of({}, meaning="labels"), budget={"bits_per_day": 100})
+        assert conclude(engine, decide(engine, GOOD), y=np.array([1])).bits == pytest.approx(np.log2(3))

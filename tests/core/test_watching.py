@@ -367,6 +367,16 @@ class TestAlerts:
         assert found(many, "test_budget").p_values == ()
         assert many.update.empty
 
+    @pytest.mark.parametrize(("degree", "degraded"), [(1, True), (2, True), (3, False)])
+    def test_answers_are_degraded_to_the_degree_of_the_level(self, degree: int, degraded: bool) -> None:
+        outputs = [{"stage": "test_uniform", "degree": degree}]
+        engine = engine_of("budget", policy={"on_suspect": ["degrade", "delay"]}, outputs=outputs)
+        suspect, clear = (decide(engine, ROW, caller=Past(rows=rows)) for rows in (100, 99))
+        assert suspect.degrees.tolist() == [int(Level.SUSPECT)]
+        assert suspect.responses == {Action.ALLOW, Action.DEGRADE, Action.DELAY}
+        assert (conclude(engine, suspect, SURE).y is not None) is degraded
+        assert conclude(engine, clear, SURE).y is None
+
     def test_an_empty_measure_says_nothing(self) -> None:
         engine = engine_of("budget")
         decision = engine.decide(Query(np.zeros((0, 4), np.float32), "c", "m", "d"), History())

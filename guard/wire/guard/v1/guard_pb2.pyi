@@ -17,6 +17,8 @@ class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTION_PURIFY: _ClassVar[Action]
     ACTION_DEGRADE: _ClassVar[Action]
     ACTION_DENY: _ClassVar[Action]
+    ACTION_DELAY: _ClassVar[Action]
+    ACTION_THROTTLE: _ClassVar[Action]
 
 class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +39,8 @@ ACTION_ALLOW: Action
 ACTION_PURIFY: Action
 ACTION_DEGRADE: Action
 ACTION_DENY: Action
+ACTION_DELAY: Action
+ACTION_THROTTLE: Action
 MODE_UNSPECIFIED: Mode
 MODE_OFF: Mode
 MODE_SHADOW: Mode

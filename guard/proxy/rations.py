@@ -1,0 +1,116 @@
+"""What callers may have, and how fast: budgets for everyone; a throttle and delays for whom the policy slows down.
+
+Budgets and throttles are token buckets in the store, so that all workers and replicas share them. Where the store is
+away and keeps nothing locally, nobody is refused for it: the calls are counted. A refusal is the same whatever ran out,
+and tells when to come back in whole steps, so that it says little of the rate.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from guard.assembly import capped
+from guard.metrics import Metrics
+from guard.proxy import status
+from guard.proxy.models import GuardedModel
+from guard.proxy.seam import Reply
+from guard.settings import Budget
+from guard.types import Action, Bucket, Decision, Mode, Store
+
+_DAY_S = 86_400.0
+_STEP_S = 5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Rations:
+    """Of one version of the settings. most_delayed: answers held back at once."""
+
+    store: Store
+    metrics: Metrics
+    secret: bytes
+    most_delayed: int
+    delayed: int = 0
+
+    async def budget(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
+        """Take what a call costs; the refusal where there is not enough left."""
+        budget, mode = model.settings.budget, capped(model.settings.budget.mode, model.settings.mode)
+        if budget.unlimited or mode is Mode.OFF:
+            return None
+        wait_s = await self._take(model.name, caller, _buckets(budget, rows), force=False)
+        if wait_s <= 0.0:
+            return None
+        enforced = mode is Mode.ENFORCE and model.enforces_for(caller, time.time())
+        self._count(model, "budget", enforced=enforced)
+        return status.spent(_coarse(wait_s)) if enforced else None
+
+    async def charge(self, model: GuardedModel, caller: str, bits: float) -> None:
+        """What an answer told, once that is known: it may make debt."""
+        budget = model.settings.budget
+        off = capped(budget.mode, model.settings.mode) is Mode.OFF
+        if budget.bits_per_day is not None and bits > 0.0 and not off:
+            await self._take(model.name, caller, (_bits(budget.bits_per_day, bits),), force=True)
+
+    async def throttle(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
+        """Of a caller whom the policy throttles: the refusal, where he has had his part."""
+        policy = model.settings.policy
+        bucket = Bucket("throttle", policy.throttle_rows_per_s, policy.throttle_burst_rows, float(rows))
+        wait_s = await self._take(model.name, caller, (bucket,), force=False)
+        if wait_s <= 0.0:
+            return None
+        self._count(model, "throttle", enforced=True)
+        return status.spent(_coarse(wait_s))
+
+    async def hold(self, model: GuardedModel, decision: Decision, left_s: float) -> None:
+        """Hold an answer back, where the policy says so. left_s: until its deadline."""
+        if Action.DELAY not in decision.responses:
+            return
+        if self.delayed >= self.most_delayed:
+            self._count(model, "delay", enforced=False)
+            return
+        self.delayed += 1
+        try:
+            await asyncio.sleep(self.delay_s(decision, model.settings.policy.delay_s, left_s))
+        finally:
+            self.delayed -= 1
+
+    def delay_s(self, decision: Decision, most_s: float, left_s: float) -> float:
+        """Between half of it and all of it, by a keyed draw; at most half of what is left."""
+        said = f"{decision.query.caller}\n{decision.query.decision_id}".encode()
+        digest = blake2b(said, key=self.secret[:64], digest_size=8, person=b"guard delay").digest()
+        drawn = int.from_bytes(digest, "big")
+        return max(0.0, min(most_s * (0.5 + drawn / 2.0**65), left_s / 2.0))
+
+    async def _take(self, scope: str, caller: str, buckets: tuple[Bucket, ...], *, force: bool) -> float:
+        try:
+            return max(await self.store.take(scope, caller, buckets, time.time(), force=force), default=0.0)
+        except (OSError, RuntimeError) as error:
+            _log.warning("the store failed: %s", type(error).__name__)
+            self.metrics.unrationed.labels(scope).inc()
+            return 0.0
+
+    def _count(self, model: GuardedModel, what: str, *, enforced: bool) -> None:
+        self.metrics.rationed.labels(model.name, what, "refused" if enforced else "let through").inc()
+
+
+def _buckets(budget: Budget, rows: int) -> tuple[Bucket, ...]:
+    found = []
+    if budget.rows_per_s is not None:
+        found.append(Bucket("rows_per_s", budget.rows_per_s, budget.burst_rows, float(rows)))
+    if budget.rows_per_day is not None:
+        found.append(Bucket("rows_per_day", budget.rows_per_day / _DAY_S, budget.rows_per_day, float(rows)))
+    if budget.bits_per_day is not None:
+        found.append(_bits(budget.bits_per_day, 0.0))
+    return tuple(found)
+
+
+def _bits(per_day: float, cost: float) -> Bucket:
+    return Bucket("bits_per_day", per_day / _DAY_S, per_day, cost)
+
+
+def _coarse(wait_s: float) -> int | None:
+    """In whole steps; None for never."""
+    return None if math.isinf(wait_s) else _STEP_S * max(1, math.ceil(wait_s / _STEP_S))

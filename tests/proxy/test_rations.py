@@ -1,0 +1,246 @@
+"""What callers may have, and how fast, through real gRPC: budgets, throttles, delays, exemptions."""
+
+import asyncio
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from guard.metrics import Metrics
+from guard.proxy.rations import Rations
+from guard.stores.memory import MemoryStore
+from guard.types import Action, Bucket, Decision, Query
+from tests.proxy.test_inspection import MEAN, UNIFORM, VIEWS, events, model
+from tests.proxy.world import CLEAN, FLAGGED, SQUEEZED, Ended, request, world
+
+pytestmark = pytest.mark.usefixtures("world_stages")
+__all__ = ["model"]  # the fixture
+
+SPENT = "the caller's budget is spent"
+SLOW = {"rows_per_s": 0.001, "burst_rows": 3}
+
+
+def retry_s(reply: Ended) -> int | None:
+    """What the refusal says of when to come back."""
+    packed = status_pb2.Status.FromString(reply.trailing["grpc-status-details-bin"])
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert packed.details[0].Unpack(info)
+    assert (info.reason, info.domain) == ("BUDGET", "guard")
+    return int(retry.retry_delay.seconds) if len(packed.details) > 1 and packed.details[1].Unpack(retry) else None
+
+
+def rows(n: int) -> np.ndarray:
+    return np.repeat(CLEAN, n, axis=0)
+
+
+async def test_a_budget_of_rows_ends_with_the_time_to_come_back(model: Any) -> None:
+    async with world(**model(MEAN, budget=SLOW)) as (server, guarded):
+        codes = [(await guarded.unary(request(rows(n)))).code.name for n in (1, 2)]
+        reply = await guarded.unary(request())
+        assert codes == ["OK", "OK"]
+        assert (reply.code, reply.details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, SPENT)
+        assert retry_s(reply) == 1000  # a row a 1,000 s, in whole steps of 5
+        assert len(server.calls()) == 2  # the refused one was not forwarded
+        counted = {"model": "m", "what": "budget", "outcome": "refused"}
+        assert guarded.count("guard_rationed_calls_total", **counted) == 1
+
+
+async def test_a_query_with_more_than_the_burst_is_never_answered(model: Any) -> None:
+    async with world(**model(MEAN, budget=SLOW)) as (_, guarded):
+        reply = await guarded.unary(request(rows(4)))
+        assert reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert retry_s(reply) is None
+        assert (await guarded.unary(request(rows(3)))).code is grpc.StatusCode.OK  # nothing was taken
+
+
+@pytest.mark.parametrize("budget", [{}, {**SLOW, "mode": "off"}, {"rows_per_day": 100}, {"rows_per_s": 1000}])
+async def test_who_has_enough_or_no_limit_is_answered(model: Any, budget: dict[str, Any]) -> None:
+    async with world(**model(MEAN, budget=budget)) as (_, guarded):
+        assert {(await guarded.unary(request())).code for _ in range(10)} == {grpc.StatusCode.OK}
+        assert guarded.count("guard_rationed_calls_total", model="m", what="budget", outcome="refused") == 0
+
+
+async def test_in_shadow_what_would_be_refused_is_counted(model: Any) -> None:
+    async with world(**model(MEAN, budget={**SLOW, "mode": "shadow"})) as (_, guarded):
+        assert {(await guarded.unary(request())).code for _ in range(5)} == {grpc.StatusCode.OK}
+        assert guarded.count("guard_rationed_calls_total", model="m", what="budget", outcome="let through") == 2
+
+
+async def test_a_budget_needs_no_profile() -> None:
+    models = [{"name": "m", "mode": "enforce", "budget": SLOW}]
+    async with world(models=models) as (_, guarded):
+        codes = [(await guarded.unary(request())).code.name for _ in range(4)]
+        assert codes == ["OK", "OK", "OK", "RESOURCE_EXHAUSTED"]
+
+
+async def test_information_runs_out_by_what_was_answered(model: Any) -> None:
+    """A sure answer tells less than an unsure one: log2(3) and its entropy."""
+    sure = np.array([[1.0, 0.0, 0.0, 0.0]], np.float32)
+    budget = {"bits_per_day": 6.0}
+    answered = []
+    for x in (sure, CLEAN):
+        async with world(**model(MEAN, budget=budget)) as (_, guarded):
+            n = 0
+            while (await guarded.unary(request(x))).code is grpc.StatusCode.OK:
+                n += 1
+                await asyncio.sleep(0.05)  # what need not be held is concluded after it was answered
+            answered.append(n)
+    assert answered == [4, 2]  # 1.585 bits each, and 3.005
+
+
+async def test_on_a_stream_answers_count_as_telling_the_most(model: Any) -> None:
+    async with world(**model(MEAN, budget={"bits_per_day": 6.0})) as (_, guarded):
+        reply = await guarded.stream(*[request(request_id=str(i)) for i in range(5)])
+        good = [body for body in reply.bodies if b"budget" not in body]
+        assert len(good) == 2
+
+
+# --- throttle
+
+
+THROTTLE = {"on_input": "throttle", "throttle_rows_per_s": 0.001, "throttle_burst_rows": 2}
+
+
+async def test_a_throttled_caller_gets_his_part_and_then_waits(model: Any, tmp_path: Path) -> None:
+    async with world(**model(MEAN, policy=THROTTLE)) as (server, guarded):
+        replies = [await guarded.unary(request(FLAGGED)) for _ in range(3)]
+        assert [reply.code.name for reply in replies] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+        assert replies[2].details == SPENT
+        assert retry_s(replies[2]) == 1000
+        assert len(server.calls()) == 2
+        assert (await guarded.unary(request())).code is grpc.StatusCode.OK  # what was not flagged is not throttled
+    told = events(tmp_path)
+    assert [event["action"] for event in told] == ["allow", "allow", "throttle"]
+    assert {event["would_be"] for event in told} == {"throttle"}
+
+
+async def test_what_only_the_answer_shows_is_throttled_too(model: Any) -> None:
+    async with world(**model(VIEWS, policy=THROTTLE)) as (_, guarded):
+        codes = [(await guarded.unary(request(SQUEEZED))).code.name for _ in range(3)]
+        assert codes == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+
+
+async def test_a_call_is_taken_off_once_whatever_its_answer_shows(model: Any, tmp_path: Path) -> None:
+    """Both detectors speak, one before the answer and one after it."""
+    both = np.array([[1.0, 1.0, 0.9, 0.9]], np.float32)
+    async with world(**model(MEAN, VIEWS, policy={**THROTTLE, "throttle_burst_rows": 3})) as (_, guarded):
+        codes = [(await guarded.unary(request(both))).code.name for _ in range(4)]
+        assert codes == ["OK", "OK", "OK", "RESOURCE_EXHAUSTED"]
+    assert [event["action"] for event in events(tmp_path)] == ["allow", "allow", "allow", "throttle"]
+
+
+async def test_messages_of_a_stream_are_throttled_before_and_after_views(model: Any) -> None:
+    for stage, x in ((MEAN, FLAGGED), (VIEWS, SQUEEZED)):
+        async with world(**model(stage, policy=THROTTLE)) as (_, guarded):
+            reply = await guarded.stream(*[request(x, request_id=str(i)) for i in range(3)])
+            assert [b"budget is spent" in body for body in reply.bodies] == [False, False, True]
+
+
+async def test_in_shadow_nobody_is_throttled(model: Any) -> None:
+    async with world(**model(MEAN, policy=THROTTLE, mode="shadow")) as (_, guarded):
+        assert {(await guarded.unary(request(FLAGGED))).code for _ in range(4)} == {grpc.StatusCode.OK}
+
+
+# --- delay
+
+
+def delaying(delay_s: float) -> dict[str, Any]:
+    return {"policy": {"on_input": ["degrade", "delay"], "delay_s": delay_s}}
+
+
+async def test_a_flagged_input_is_answered_late_and_degraded(model: Any) -> None:
+    async with world(**model(MEAN, UNIFORM, **delaying(0.6))) as (_, guarded):
+        started = time.monotonic()
+        assert (await guarded.unary(request())).code is grpc.StatusCode.OK
+        quick, started = time.monotonic() - started, time.monotonic()
+        late = await guarded.unary(request(FLAGGED))
+        assert late.code is grpc.StatusCode.OK
+        assert time.monotonic() - started >= 0.3 > quick
+
+
+async def test_a_delay_leaves_half_of_the_time_that_is_left(model: Any) -> None:
+    async with world(**model(MEAN, UNIFORM, **delaying(60))) as (_, guarded):
+        started = time.monotonic()
+        assert (await guarded.unary(request(FLAGGED), timeout=2)).code is grpc.StatusCode.OK
+        assert 0.5 < time.monotonic() - started < 1.8
+
+
+async def test_only_so_many_answers_are_held_back_at_once(model: Any) -> None:
+    limits = {"limits": {"drain_s": 0.0, "max_delayed_calls": 1}}
+    async with world(**model(MEAN, UNIFORM, **delaying(4)), **limits) as (_, guarded):
+        started = time.monotonic()
+        calls = [asyncio.create_task(guarded.unary(request(FLAGGED))) for _ in range(4)]
+        done, waiting = await asyncio.wait(calls, timeout=1.5)
+        assert (len(done), len(waiting)) == (3, 1)
+        assert {call.result().code for call in done} == {grpc.StatusCode.OK}
+        assert guarded.count("guard_rationed_calls_total", model="m", what="delay", outcome="let through") == 3
+        assert (await waiting.pop()).code is grpc.StatusCode.OK
+        assert time.monotonic() - started >= 2.0
+
+
+async def test_messages_of_a_stream_are_held_back_too(model: Any) -> None:
+    async with world(**model(MEAN, UNIFORM, **delaying(0.6))) as (_, guarded):
+        started = time.monotonic()
+        reply = await guarded.stream(request(FLAGGED))
+        assert (reply.code, len(reply.bodies)) == (grpc.StatusCode.OK, 1)
+        assert time.monotonic() - started >= 0.3
+
+
+# --- exemptions
+
+
+async def test_an_exempt_caller_is_told_of_and_let_through(model: Any, tmp_path: Path) -> None:
+    exempt = {"caller": "peer:127.0.0.1", "until": "2999-01-01T00:00:00Z", "reason": "load test", "approved_by": ["a"]}
+    async with world(**model(MEAN, budget=SLOW, policy={"exempt": [exempt]})) as (_, guarded):
+        assert {(await guarded.unary(request(FLAGGED))).code for _ in range(5)} == {grpc.StatusCode.OK}
+        assert guarded.count("guard_rationed_calls_total", model="m", what="budget", outcome="let through") == 2
+    first, *rest = events(tmp_path)
+    assert {key: first[key] for key in ("event", "caller", "reason", "approved_by", "until")} == {
+        "event": "guard.exempt",
+        "caller": "peer:127.0.0.1",
+        "reason": "load test",
+        "approved_by": ["a"],
+        "until": "2999-01-01T00:00:00.000000Z",
+    }
+    assert {(event["action"], event["would_be"], event["enforced"]) for event in rest} == {("allow", "deny", False)}
+
+
+# --- alone
+
+
+class Away(MemoryStore):
+    async def take(self, *_: Any, **__: Any) -> tuple[float, ...]:
+        raise ConnectionError
+
+
+async def test_a_store_that_is_away_refuses_nobody() -> None:
+    metrics = Metrics()
+    rations = Rations(Away(), metrics, b"secret", 1)
+    policy = SimpleNamespace(throttle_rows_per_s=1.0, throttle_burst_rows=1.0)
+    guarded: Any = SimpleNamespace(name="m", settings=SimpleNamespace(policy=policy))
+    assert await rations.throttle(guarded, "c", 1) is None
+    assert metrics._registry.get_sample_value("guard_unrationed_calls_total", {"model": "m"}) == 1
+
+
+def test_delays_are_drawn_by_a_key() -> None:
+    decision = Decision(Query(np.zeros(1), "c", "m", "d1"), Action.DELAY, Action.DELAY, enforced=True)
+    mine, other = (Rations(MemoryStore(), Metrics(), key, 1) for key in (b"mine", b"other"))
+    drawn = [mine.delay_s(decision, 2.0, 100.0), other.delay_s(decision, 2.0, 100.0)]
+    assert drawn[0] == mine.delay_s(decision, 2.0, 100.0) != drawn[1]
+    assert all(1.0 <= one <= 2.0 for one in drawn)
+    assert mine.delay_s(decision, 2.0, 1.0) == 0.5
+    assert mine.delay_s(decision, 2.0, -1.0) == 0.0
+
+
+async def test_a_bucket_is_a_callers_own_and_a_models() -> None:
+    store = MemoryStore()
+    bucket = (Bucket("throttle", 0.001, 1.0),)
+    assert await store.take("m", "a", bucket, 1e9) == (0.0,)
+    assert (await store.take("m", "a", bucket, 1e9))[0] > 0
+    assert await store.take("m", "b", bucket, 1e9) == (0.0,)
+    assert await store.take("n", "a", bucket, 1e9) == (0.0,)
