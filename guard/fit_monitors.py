@@ -44,7 +44,7 @@ DRAWS = 8
 _CHUNK = 128
 _RECENT = 64
 _ENOUGH = 500
-_TRIED = 200
+_SCOUTED, _FINALISTS, _TRIED = 40, 4, 200  # windows of each secret and class, how many of these go on, windows of those
 _SCOPE = _CALLER = "fit"
 
 
@@ -131,8 +131,13 @@ def _of_worst_class(found: Array, labels: Array) -> Array:
 
 def _worst(parts: Sequence[Array]) -> Array:
     """Where evidence would grow most if all together were the calibration: the largest mean e-value."""
+    return parts[int(np.argmax(_growth(parts)))]
+
+
+def _growth(parts: Sequence[Array]) -> NDArray[np.float64]:
+    """Each part's mean e-value, if all together were the calibration."""
     pooled = Calibration.of(np.concatenate(parts))
-    return max(parts, key=lambda part: float(np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)])))
+    return np.array([np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)]) for part in parts])
 
 
 def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> Array:
@@ -153,10 +158,13 @@ def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> A
     one = rng.choice(len(rows), size, replace=False)
     first, *others = draws
     looks = [of for of in others if monitor.judge_window(_part(of, one)) != monitor.judge_window(_part(first, one))]
-    every = [(of, pool, judged(of, pool, _TRIED)) for of in (first, *looks) for pool in pools]
-    worst = _worst([scores for *_, scores in every])
-    of, pool, scores = next(tried for tried in every if tried[2] is worst)
-    return np.concatenate([scores, judged(of, pool, WINDOWS - _TRIED)])
+    every = [(of, pool) for of in (first, *looks) for pool in pools]
+    scouted = [judged(of, pool, _SCOUTED) for of, pool in every]
+    best = np.argsort(-_growth(scouted), kind="stable")[:_FINALISTS]
+    tried = [np.concatenate([scouted[i], judged(every[i][0], every[i][1], _TRIED - _SCOUTED)]) for i in map(int, best)]
+    worst = int(np.argmax(_growth(tried)))
+    of, pool = every[int(best[worst])]
+    return np.concatenate([tried[worst], judged(of, pool, WINDOWS - _TRIED)])
 
 
 def _part(rows: Recent, chosen: Array) -> Recent:
