@@ -21,4 +21,4 @@ def flagged(
     flags = flag(content, findings, rule, enforced=decision.enforced, keep=keep, known=made.flags)
     if not flags.rows:
         return made
-    return replace(made, flags=flags, sha256=made.sha256 or sha256_of(inference.body))
+    return replace(made, flags=flags, sha256=made.sha256 or sha256_of(inference.received))
