@@ -11,6 +11,7 @@ import yaml
 import guard
 from guard import config
 from guard.settings import ConfigError, Settings, build_stage
+from guard.types import Bucket
 
 BASE: dict[str, Any] = {"upstream": {"address": "127.0.0.1:8001"}}
 
@@ -209,3 +210,56 @@ def test_the_package_names_only_what_it_has() -> None:
         assert getattr(guard, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = guard.nothing
+
+
+@pytest.mark.parametrize(
+    ("budget", "unlimited"),
+    [
+        ({}, True),
+        ({"burst_rows": 5}, True),
+        ({"rows_per_s": 1}, False),
+        ({"rows_per_day": 10}, False),
+        ({"bits_per_day": 10}, False),
+        ({"rows_per_s": 1, "mode": "off"}, True),
+    ],
+)
+def test_a_budget_without_a_limit(budget: dict[str, Any], unlimited: bool) -> None:
+    assert config.validate(model(budget=budget)).models[0].budget.unlimited is unlimited
+
+
+@pytest.mark.parametrize(
+    ("quarantine", "message"),
+    [
+        ({"payload": True}, "payload needs a url"),
+        ({"url": "ftp://somewhere"}, "url"),
+        ({"url": "s3://key:secret@bucket/p"}, "url"),
+        ({"url": "s3://bucket/p", "s3": {"kms_key_id": "k"}}, "kms_key_id goes with"),
+    ],
+)
+def test_a_quarantine_that_cannot_be(quarantine: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.validate(BASE | {"quarantine": quarantine})
+
+
+def test_a_quarantine(tmp_path: Path) -> None:
+    kms = {"server_side_encryption": "aws:kms", "kms_key_id": "k"}
+    made = config.validate(BASE | {"quarantine": {"url": "s3://bucket/p", "s3": kms}})
+    assert made.quarantine.s3.kms_key_id == "k"
+    assert config.validate(BASE | {"quarantine": {"url": str(tmp_path), "payload": True}}).quarantine.payload
+    assert config.validate(BASE).quarantine.url is None
+
+
+@pytest.mark.parametrize("until", ["2027-01-01", "2027-01-01T00:00:00"])
+def test_an_exemption_ends_at_a_time_in_a_zone(until: str) -> None:
+    exempt = {"caller": "c", "until": until, "reason": "r", "approved_by": ["a"]}
+    with pytest.raises(ConfigError, match=r"exempt\.0\.until"):
+        config.validate(model(policy={"exempt": [exempt]}))
+
+
+@pytest.mark.parametrize(
+    "values", [{"rate_per_s": 0.0}, {"burst": float("inf")}, {"cost": -1.0}, {"cost": float("nan")}]
+)
+def test_a_bucket_of_nothing(values: dict[str, float]) -> None:
+    assert Bucket("n", 1.0, 1.0).cost == 1.0
+    with pytest.raises(ValueError, match="a bucket's rate and burst must be above 0"):
+        Bucket(**{"name": "n", "rate_per_s": 1.0, "burst": 1.0, **values})

@@ -355,3 +355,30 @@ def test_labels_are_rows_of_0_and_1() -> None:
     for wrong in (-1.0, 3.0, np.nan):
         with pytest.raises(ValueError, match="no label"):
             as_probabilities(np.array([wrong]), "labels", 3)
+
+
+# --- answers on their way back
+
+
+def test_a_label_survives_rounding_to_bf16() -> None:
+    probs = np.array([[0.4995, 0.5005], [0.25, 0.75]])
+    made = from_probabilities(probs, "probabilities", np.zeros((2, 2), np.float32), "BF16")
+    assert made.argmax(axis=1).tolist() == [1, 1]
+    assert made[0, 0] < made[0, 1]
+    assert (made.view(np.uint32) & 0xFFFF == 0).all()  # values that BF16 has
+    plain = from_probabilities(probs, "probabilities", np.zeros((2, 2), np.float32), "FP32")
+    assert (plain.view(np.uint32) & 0xFFFF != 0).any()  # the control
+
+
+def test_answers_in_whole_numbers_stay_whole() -> None:
+    made = from_probabilities(np.array([[0.0, 1.0]]), "probabilities", np.zeros((1, 2), np.int64))
+    assert made.dtype == np.int64
+    assert made.tolist() == [[0, 1]]
+
+
+def test_the_classification_has_the_datatype_that_the_model_tells_of() -> None:
+    made = profile_of({})
+    assert made.output_datatype == "FP32"
+    half = replace(made.metadata, outputs=tuple(replace(one, datatype="FP16") for one in made.metadata.outputs))
+    assert replace(made, metadata=half).output_datatype == "FP16"
+    assert replace(made, output_name="unheard of").output_datatype == "FP32"
