@@ -415,7 +415,8 @@ class Methods(_Settings):
     allow: tuple[str, ...] = ()
     """Denied methods to pass through after all, by name: `RepositoryModelLoad`, or a full path for unknown services."""
     allow_parameters: tuple[Literal["shared_memory", "classification"], ...] = ()
-    """Let inference requests carry these, although Guard cannot inspect what they stand for."""
+    """Let inference requests carry these where Guard cannot inspect what they stand for. (Triton's classification of the
+    output that the profile names is inspected, and needs no leave.)"""
 
 
 class Limits(_Settings):
