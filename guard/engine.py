@@ -125,6 +125,10 @@ class Engine:
         """The most that an answer to so many rows can tell; 0 where nobody counts."""
         return _information(None, rows, self.profile.classes, self.profile.meaning) if self._counts_bits else 0.0
 
+    def least_bits(self, rows: int) -> float:
+        """What the labels alone tell; 0 where nobody counts."""
+        return _information(None, rows, self.profile.classes, "labels") if self._counts_bits else 0.0
+
     @property
     def holds_answers(self) -> bool:
         """Whether a detector looks at the answer to the input itself, with or without views."""
@@ -148,7 +152,7 @@ class Engine:
             try:
                 self._space.check(query.x, finite=checks.finite, bounds=checks.bounds)
             except InvalidQuery:
-                if mode is Mode.ENFORCE:
+                if mode is Mode.ENFORCE and self.enforces_for(query.caller, query.now):
                     raise
                 return True
         return False

@@ -93,15 +93,15 @@ def stages_by_row(
 
 
 def _counts(finding: Finding, rule: Quarantine, *, enforced: bool) -> bool:
-    if not finding.fired or finding.stage.startswith(COHORT):
-        return False
-    if not rule.shadow and not (enforced and finding.mode is Mode.ENFORCE):
-        return False
-    return finding.stage != ALERT or finding.scores[0] >= Level[rule.from_level.upper()]
+    if finding.stage == ALERT:  # it fires where something is done about the level, which is another question
+        counts = bool(finding.scores) and finding.scores[0] >= Level[rule.from_level.upper()]
+    else:
+        counts = finding.fired and not finding.stage.startswith(COHORT)
+    return counts and (rule.shadow or (enforced and finding.mode is Mode.ENFORCE))
 
 
 def _hit(finding: Finding, rows: int) -> Sequence[int]:
-    if len(finding.p_values) != rows:  # of the caller
+    if finding.stage == ALERT or len(finding.p_values) != rows:  # of the caller
         return range(rows)
     hit: list[int] = np.flatnonzero(np.asarray(finding.p_values) <= finding.threshold).tolist()
     return hit

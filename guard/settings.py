@@ -24,7 +24,9 @@ class ConfigError(ValueError):
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class ServerTls(_Settings):
@@ -286,6 +288,17 @@ class Model(_Settings):
     policy: Policy = Policy()
     budget: Budget = Budget()
 
+    def _degraded_by_nothing(self) -> str | None:
+        """The key of a policy that degrades, where no output protection acts to that degree."""
+        if not self.outputs or any(output.when is When.ALWAYS for output in self.outputs):
+            return None
+        least, policy = min(output.degree for output in self.outputs), self.policy
+        of_levels = {"on_watch": Level.WATCH, "on_suspect": Level.SUSPECT, "on_hostile": Level.HOSTILE}
+        degrees = {key: (policy.of(level), int(level)) for key, level in of_levels.items() if self.monitors}
+        if self.detectors:
+            degrees["on_input"] = (policy.of_input, int(Level.HOSTILE))
+        return next((key for key, (do, degree) in degrees.items() if Action.DEGRADE in do and degree < least), None)
+
     @model_validator(mode="after")
     def _coherent(self) -> "Model":
         if self.upstream is not None and self.embedded is not None:
@@ -294,6 +307,15 @@ class Model(_Settings):
             raise ValueError("stages need a profile: run `guard fit` and set `profile`")
         if self.escalate_sample and self.escalate_below is None:
             raise ValueError("escalate_sample goes with escalate_below")
+        for kind in ("detectors", "monitors", "purifiers", "outputs"):
+            stages = [stage.stage for stage in getattr(self, kind)]
+            if len(set(stages)) != len(stages):
+                raise ValueError(f"{kind}: a stage is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _able(self) -> "Model":
+        """The policy asks for nothing that nobody does."""
         policy, asked = self.policy, set[Action]()
         if self.detectors:
             asked |= policy.of_input
@@ -303,10 +325,11 @@ class Model(_Settings):
             raise ValueError("policy says purify, but there is no purifier")
         if Action.DEGRADE in asked and not self.outputs:
             raise ValueError("policy says degrade, but there is no output protection")
-        for kind in ("detectors", "monitors", "purifiers", "outputs"):
-            stages = [stage.stage for stage in getattr(self, kind)]
-            if len(set(stages)) != len(stages):
-                raise ValueError(f"{kind}: a stage is listed twice")
+        idle = self._degraded_by_nothing()
+        if idle is not None:
+            raise ValueError(f"policy.{idle} says degrade, but every output protection has a higher degree")
+        if self.budget.bits_per_day is not None and self.profile is None:
+            raise ValueError("budget.bits_per_day needs a profile, which says what answers mean")
         return self
 
 
@@ -415,8 +438,8 @@ class Methods(_Settings):
     allow: tuple[str, ...] = ()
     """Denied methods to pass through after all, by name: `RepositoryModelLoad`, or a full path for unknown services."""
     allow_parameters: tuple[Literal["shared_memory", "classification"], ...] = ()
-    """Let inference requests carry these where Guard cannot inspect what they stand for. (Triton's classification of the
-    output that the profile names is inspected, and needs no leave.)"""
+    """Let inference requests carry these where Guard cannot inspect what they stand for. Triton's classification of the
+    output that a profile names is inspected, and needs no leave."""
 
 
 class Limits(_Settings):

@@ -126,7 +126,8 @@ class Watching:
         if not searches(stage.impl):
             return finding
         nearness = self._nearness[stage.name]
-        return replace(finding, p_values=tuple(nearness.p_value(score, history.entries) for score in finding.scores))
+        others = _others(history)
+        return replace(finding, p_values=tuple(nearness.p_value(score, others) for score in finding.scores))
 
     def _credit(
         self,
@@ -183,7 +184,7 @@ class Watching:
                     continue
                 number = joins.get(row.link.neighbour.number, row.link.neighbour.component)
                 joins[row.match.number] = number
-                p = self._nearness[stage.name].p_near(finding.scores[i], history.entries)
+                p = self._nearness[stage.name].p_near(finding.scores[i], _others(history))
                 credited.setdefault(number, []).append(p)
                 known[number] = _of(known, number, history).add((p,))
                 p_values[i] = _p_value(alerts.of_cluster(known[number].log_value, history.joined))
@@ -252,6 +253,11 @@ class Watching:
             found.append(self._credit(stage, finding, seen, past, evidence, {}))
         kept = _fresh(seen, probs.argmax(axis=1), probs.max(axis=1))
         return tuple(found), Update(evidence=evidence, answered=kept)
+
+
+def _others(history: History) -> int:
+    """How many rows there are but the caller's own: who sends much, and nothing alike, makes nothing nearer."""
+    return max(0, history.entries - history.caller.rows)
 
 
 def _is_duplicate(row: Seen) -> bool:

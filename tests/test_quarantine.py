@@ -84,6 +84,16 @@ def test_rows_that_fired_are_flagged(findings, rule, expected):
     assert stages_by_row(findings, 3, Settings(**rule), enforced=True) == expected
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_level_flags_rows_though_nothing_is_done_about_it(rows):
+    """Where the policy allows a level, its finding does not fire."""
+    watch = Finding("alert", "monitor", Mode.SHADOW, (1.0,), (1e-4,), 0.0)
+    assert not watch.fired
+    assert stages_by_row([watch], rows, Settings(), enforced=True) == {}
+    flagged = stages_by_row([watch], rows, Settings(from_level="watch"), enforced=True)
+    assert flagged == dict.fromkeys(range(rows), ("alert",))
+
+
 def test_a_caller_outside_the_canary_is_in_shadow():
     found = [finding(0.001, mode=Mode.ENFORCE)]
     assert stages_by_row(found, 1, Settings(), enforced=False)

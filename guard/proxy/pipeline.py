@@ -30,6 +30,7 @@ from guard.proxy.record import as_decided, is_recorded
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
+from guard.techniques import ALERT
 from guard.types import (
     Action,
     Conclusion,
@@ -92,9 +93,10 @@ class Opened:
     @property
     def rows(self) -> int:
         """What the call costs of its caller's budget."""
-        batching = None if self.model is None or self.model.profile is None else self.model.profile.batching
-        whole = batching is not None and batching.max_rows == 0  # the first axis is no rows
-        return 1 if whole else max(1, self.inference.rows or 1)
+        tensors, profile = self.inference.tensors, None if self.model is None else self.model.profile
+        inspected = None if profile is None else tensors.get(profile.input_name)
+        counted = tensors.values() if inspected is None else (inspected,)
+        return max((len(tensor) for tensor in counted if tensor.ndim), default=1) or 1
 
     @property
     def forward(self) -> bytes:
@@ -198,7 +200,8 @@ class Pipeline:
             if away is not None and model.profile is not None:  # it must be known to be the model that was fitted
                 return away
         if model.mismatch or not model.fits(inference.version):
-            return self._not_fitted(opened, model)
+            spent = await self.rations.budget(model, ticket.caller, opened.rows)
+            return await self._charged(self._not_fitted(opened, model)) if spent is None else spent
         if model.metadata is not None and model.describes(inference.version):
             inspected = frozenset() if model.profile is None else frozenset({model.profile.input_name})
             messages.check_against(inference, model.metadata, required=inspected)  # others may be optional
@@ -229,7 +232,7 @@ class Pipeline:
         except (InvalidQuery, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
-            return self.stuck(opened, error)
+            return await self._charged(self.stuck(opened, error))
         opened = replace(opened, plan=made)
         if made.decision.action is Action.DENY:
             self.record(opened, made, as_decided(made.decision))
@@ -242,6 +245,12 @@ class Pipeline:
             opened = replace(opened, plan=replace(made, decision=without(made.decision, Action.THROTTLE)))
         self._metrics.rows.labels(opened.label).inc(made.rows)
         return opened
+
+    async def _charged(self, end: Opened | Reply) -> Opened | Reply:
+        """What is forwarded uninspected counts as telling the most that it can."""
+        if isinstance(end, Opened) and end.model is not None:
+            await self.rations.charge(end.model, end.ticket.caller, end.rows)
+        return end
 
     async def _decide(self, opened: Opened, model: GuardedModel) -> Plan:
         engine, profile, ticket, store = model.engine, model.profile, opened.ticket, self.runtime.store
@@ -272,7 +281,7 @@ class Pipeline:
     async def _flag(self, opened: Opened, made: Plan, findings: tuple[Finding, ...]) -> Plan:
         """The plan with the rows that were flagged. Hashing is not inspecting: it spends nothing of the budget."""
         model, rule, keep = opened.model, self.runtime.settings.quarantine, self.runtime.quarantine.keeps
-        if model is None or model.profile is None or not any(finding.fired for finding in findings):
+        if model is None or model.profile is None or not any(f.fired or f.stage == ALERT for f in findings):
             return made
         try:
             return await asyncio.get_running_loop().run_in_executor(
@@ -281,6 +290,7 @@ class Pipeline:
             )
         except Exception as error:  # noqa: BLE001 - what is marked for later decides nothing now
             _log.error("model %s: flagged rows are lost", opened.label, exc_info=error)
+            self._metrics.quarantined.labels("digest", "failed").inc()
             return made
 
     async def _credit(self, opened: Opened, update: Update) -> None:
@@ -318,7 +328,7 @@ class Pipeline:
         reason = "timeout" if isinstance(error, TimeoutError) else "error"
         if reason == "error":
             _log.error("model %s: the inspection failed", opened.label, exc_info=error)
-        enforces = opened.model is not None and opened.model.settings.mode is Mode.ENFORCE
+        enforces = opened.model is not None and opened.model.enforces_for(opened.ticket.caller, time.time())
         if not enforces or self._limits.on_inspection_timeout is OnError.ALLOW:
             self._metrics.inspection_seconds.labels(opened.label).observe(opened.budget.spent_s)
             return self._uninspected(opened, f"inspection_{reason}")
@@ -436,18 +446,25 @@ class Pipeline:
             self.record(opened, made, as_decided(made.decision))
             return status.upstream_unknown_form()
         except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
-            stuck = self.stuck(opened, error)
-            return stuck if isinstance(stuck, Reply) else original
+            return await self._unfinished(opened, made, original, error)
         conclusion, refusal = await self.settle(opened, model, conclusion)
         made = await self._flag(opened, made, conclusion.findings)
         self.record(opened, made, conclusion)
         await self._credit(opened, conclusion.update)
         if refusal is not None:
             return refusal
-        await self.rations.charge(model, opened.ticket.caller, conclusion.bits)
+        await self.rations.charge(model, opened.ticket.caller, opened.rows, conclusion.bits)
         await self.hold(opened, conclusion.decision)
         chosen = standby if conclusion.use_standby and standby is not None else original
         return Reply(body, initial=chosen.initial, trailing=chosen.trailing)
+
+    async def _unfinished(self, opened: Opened, made: Plan, original: Reply, error: Exception) -> Reply:
+        """The conclusion failed as a whole, or took too long."""
+        stuck = await self._charged(self.stuck(opened, error))
+        if isinstance(stuck, Reply):
+            return stuck
+        await self.hold(opened, made.decision)
+        return original
 
     async def settle(
         self, opened: Opened, model: GuardedModel, conclusion: Conclusion
@@ -488,8 +505,10 @@ class Pipeline:
             conclusion, made = await self.conclude(opened, made, original, opened.route.timeout_s)
             await self._credit(opened, conclusion.update)
             if opened.model is not None and original is not None:
-                await self.rations.charge(opened.model, opened.ticket.caller, conclusion.bits)
+                await self.rations.charge(opened.model, opened.ticket.caller, opened.rows, conclusion.bits)
         except TimeoutError:
+            if original is not None:
+                await self._charged(opened)
             self._metrics.uninspected.labels(opened.label, "inspection_timeout").inc()
         finally:
             self.runtime.calls -= 1

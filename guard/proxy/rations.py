@@ -9,7 +9,8 @@ import asyncio
 import logging
 import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from guard.assembly import capped
@@ -22,6 +23,7 @@ from guard.types import Action, Bucket, Decision, Mode, Store
 
 _DAY_S = 86_400.0
 _STEP_S = 5
+_CALLERS = 4  # that room for delays is kept for, at least
 _log = logging.getLogger(__name__)
 
 
@@ -33,26 +35,30 @@ class Rations:
     metrics: Metrics
     secret: bytes
     most_delayed: int
-    delayed: int = 0
+    delayed: Counter[str] = field(default_factory=Counter)
 
     async def budget(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Take what a call costs; the refusal where there is not enough left."""
         budget, mode = model.settings.budget, capped(model.settings.budget.mode, model.settings.mode)
         if budget.unlimited or mode is Mode.OFF:
             return None
-        wait_s = await self._take(model.name, caller, _buckets(budget, rows), force=False)
+        least = 0.0 if model.engine is None else model.engine.least_bits(rows)
+        wait_s = await self._take(model.name, caller, _buckets(budget, rows, least), force=False)
         if wait_s <= 0.0:
             return None
         enforced = mode is Mode.ENFORCE and model.enforces_for(caller, time.time())
         self._count(model, "budget", enforced=enforced)
         return status.spent(_coarse(wait_s)) if enforced else None
 
-    async def charge(self, model: GuardedModel, caller: str, bits: float) -> None:
-        """What an answer told, once that is known: it may make debt."""
+    async def charge(self, model: GuardedModel, caller: str, rows: int, bits: float | None = None) -> None:
+        """What an answer told beyond its labels, which are paid for: it may make debt. bits: None: the most."""
         budget = model.settings.budget
         off = capped(budget.mode, model.settings.mode) is Mode.OFF
-        if budget.bits_per_day is not None and bits > 0.0 and not off:
-            await self._take(model.name, caller, (_bits(budget.bits_per_day, bits),), force=True)
+        if budget.bits_per_day is None or model.engine is None or off:
+            return
+        rest = (model.engine.most_bits(rows) if bits is None else bits) - model.engine.least_bits(rows)
+        if rest > 0.0:
+            await self._take(model.name, caller, (_bits(budget.bits_per_day, rest),), force=True)
 
     async def throttle(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Of a caller whom the policy throttles: the refusal, where he has had his part."""
@@ -68,14 +74,16 @@ class Rations:
         """Hold an answer back, where the policy says so. left_s: until its deadline."""
         if Action.DELAY not in decision.responses:
             return
-        if self.delayed >= self.most_delayed:
+        caller, own = decision.query.caller, max(1, self.most_delayed // _CALLERS)
+        if self.delayed.total() >= self.most_delayed or self.delayed[caller] >= own:
             self._count(model, "delay", enforced=False)
             return
-        self.delayed += 1
+        self.delayed[caller] += 1
         try:
             await asyncio.sleep(self.delay_s(decision, model.settings.policy.delay_s, left_s))
         finally:
-            self.delayed -= 1
+            self.delayed[caller] -= 1
+            self.delayed += Counter()  # callers without any go
 
     def delay_s(self, decision: Decision, most_s: float, left_s: float) -> float:
         """Between half of it and all of it, by a keyed draw; at most half of what is left."""
@@ -96,14 +104,14 @@ class Rations:
         self.metrics.rationed.labels(model.name, what, "refused" if enforced else "let through").inc()
 
 
-def _buckets(budget: Budget, rows: int) -> tuple[Bucket, ...]:
+def _buckets(budget: Budget, rows: int, bits: float) -> tuple[Bucket, ...]:
     found = []
     if budget.rows_per_s is not None:
         found.append(Bucket("rows_per_s", budget.rows_per_s, budget.burst_rows, float(rows)))
     if budget.rows_per_day is not None:
         found.append(Bucket("rows_per_day", budget.rows_per_day / _DAY_S, budget.rows_per_day, float(rows)))
     if budget.bits_per_day is not None:
-        found.append(_bits(budget.bits_per_day, 0.0))
+        found.append(_bits(budget.bits_per_day, bits))
     return tuple(found)
 
 

@@ -13,6 +13,7 @@ message's own decision is `ID.n` in the audit log, counted from 1.
 
 import asyncio
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from guard.proxy.record import as_decided
 from guard.proxy.seam import Reply, UpstreamStream
 from guard.proxy.status import Code
 from guard.types import Action, Conclusion, Decision
+from guard.watching import unanswered
 from guard.wire import messages
 from guard.wire.messages import InvalidAnswer
 
@@ -129,7 +131,7 @@ class Conversation:
         return replace(
             self._ticket,
             decision_id=f"{self._ticket.decision_id}.{self._count}",
-            deadline=self._loop.time() + self._route.timeout_s,
+            deadline=min(self._loop.time() + self._route.timeout_s, math.inf if self._end is None else self._end),
         )
 
     async def _judge(self, ticket: Ticket, body: bytes) -> Opened | Reply:
@@ -142,27 +144,23 @@ class Conversation:
             return status.invalid("the messages of one stream must go to models of one server")
         if opened.plan is None:
             return opened
-        await self._charge(opened)
         if not opened.plan.decision.waits:
             self._pipeline.conclude_later(opened, None)
-            await self._pipeline.hold(opened, opened.plan.decision)
-            return opened
-        concluded = await self._conclude(opened, opened.plan)
-        if isinstance(concluded, Opened) and concluded.plan is not None:
+            concluded: Opened | Reply = opened
+        else:
+            concluded = await self._conclude(opened, opened.plan)
+        if isinstance(concluded, Opened) and concluded.plan is not None and concluded.model is not None:
+            # what answers on a stream tell is not read: they count as telling the most that they can
+            await self._pipeline.rations.charge(concluded.model, ticket.caller, concluded.rows)
             await self._pipeline.hold(concluded, concluded.plan.decision)
         return concluded
-
-    async def _charge(self, opened: Opened) -> None:
-        """What answers on a stream tell is not read: they count as telling the most that they can."""
-        if opened.model is not None and opened.model.engine is not None:
-            bits = opened.model.engine.most_bits(opened.rows)
-            await self._pipeline.rations.charge(opened.model, opened.ticket.caller, bits)
 
     async def _conclude(self, opened: Opened, made: Plan) -> Opened | Reply:
         """Hold the model's answers against each other, and the input, before the message is forwarded."""
         model = opened.model
         if model is None or model.engine is None or not (made.decision.views or model.engine.holds_answers):
             self._pipeline.record(opened, made, as_decided(made.decision))
+            self._pipeline.spawn_credit(opened, unanswered(made.decision.seen))
             return opened
         try:
             conclusion, made = await self._pipeline.conclude(opened, made, None, opened.ticket.left_s)
@@ -171,6 +169,7 @@ class Conversation:
             return self._pipeline.stuck(opened, error)
         conclusion, refusal = await self._pipeline.settle(opened, model, conclusion)
         self._pipeline.record(opened, made, conclusion)
+        self._pipeline.spawn_credit(opened, conclusion.update)
         if refusal is not None:
             return refusal
         settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)

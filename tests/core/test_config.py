@@ -263,3 +263,35 @@ def test_a_bucket_of_nothing(values: dict[str, float]) -> None:
     assert Bucket("n", 1.0, 1.0).cost == 1.0
     with pytest.raises(ValueError, match="a bucket's rate and burst must be above 0"):
         Bucket(**{"name": "n", "rate_per_s": 1.0, "burst": 1.0, **values})
+
+
+@pytest.mark.parametrize("key", ["rows_per_s", "rows_per_day", "bits_per_day", "burst_rows"])
+def test_no_limit_is_said_by_leaving_it_out_not_by_infinity(key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        config.validate(model(budget={key: float("inf")}))
+
+
+def test_bits_need_a_profile_that_says_what_answers_mean() -> None:
+    tree = BASE | {"models": [{"name": "m", "budget": {"bits_per_day": 5}}]}
+    with pytest.raises(ConfigError, match="bits_per_day needs a profile"):
+        config.validate(tree)
+
+
+@pytest.mark.usefixtures("stages")
+@pytest.mark.parametrize(
+    ("policy", "outputs", "complaint"),
+    [
+        ({"on_watch": "degrade"}, [{"stage": "test_uniform", "degree": 2}], "on_watch"),
+        ({"on_suspect": ["degrade", "delay"]}, [{"stage": "test_uniform", "degree": 3}], "on_suspect"),
+        ({"on_hostile": "degrade"}, [{"stage": "test_uniform", "degree": 3}], None),
+        ({"on_watch": "degrade"}, [{"stage": "test_uniform", "degree": 3, "when": "always"}], None),
+        ({"on_watch": "degrade"}, [{"stage": "test_echo"}, {"stage": "test_uniform", "degree": 3}], None),
+    ],
+)
+def test_what_is_to_be_degraded_can_be(policy: Any, outputs: Any, complaint: str | None) -> None:
+    tree = model(policy=policy, outputs=outputs, monitors=[{"stage": "test_overlap"}])
+    if complaint is None:
+        assert config.validate(tree).models[0].outputs
+    else:
+        with pytest.raises(ConfigError, match=f"policy.{complaint} says degrade"):
+            config.validate(tree)

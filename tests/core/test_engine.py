@@ -654,11 +654,12 @@ class TestBits:
         engine = engine_of(budget={"bits_per_day": 100})
         decision = decide(engine, GOOD, GOOD)
         assert engine.most_bits(2) == pytest.approx(4 * np.log2(3))
+        assert engine.least_bits(2) == pytest.approx(2 * np.log2(3))
         assert conclude(engine, decision, y=None).bits == pytest.approx(engine.most_bits(2))
 
     def test_nobody_counts_where_nobody_asks_and_a_denial_tells_nothing(self) -> None:
         engine = engine_of(outputs=UNIFORM, detectors=MEAN, policy={"on_input": "degrade"})
-        assert engine.most_bits(2) == 0
+        assert engine.most_bits(2) == engine.least_bits(2) == 0
         assert conclude(engine, decide(engine, GOOD)).bits == 0
         counting = engine_of(
             outputs=[{"stage": "test_broken", "when": "always", "on_error": "deny"}], budget={"bits_per_day": 1}

@@ -207,7 +207,11 @@ def test_an_overlap_is_no_surprise_in_a_full_store() -> None:
     fit = profile.stages["monitor/test_overlap"]
     profile = replace(profile, stages={"monitor/test_overlap": replace(fit, arrays={AMONG: np.array([100.0])})})
     engine = Engine(model_of(monitors=[{"stage": "test_overlap"}]), profile, b"a secret of 16 bytes")
-    few, many = (decide(engine, ROW, matches=(Match(3, number=1),), entries=n) for n in (100, 10_000))
+    few, many, own = (
+        decide(engine, ROW, matches=(Match(3, number=1),), entries=n, caller=Past(rows=rows))
+        for n, rows in ((100, 0), (10_000, 0), (10_000, 9_900))  # who sends much makes nothing nearer
+    )
+    assert own.update.evidence == few.update.evidence
     assert few.update.evidence["test_overlap"][0] == pytest.approx(0.1)
     assert many.update.evidence["test_overlap"][0] == pytest.approx(1.0, abs=1e-3)
 
@@ -369,12 +373,14 @@ class TestAlerts:
 
     @pytest.mark.parametrize(("degree", "degraded"), [(1, True), (2, True), (3, False)])
     def test_answers_are_degraded_to_the_degree_of_the_level(self, degree: int, degraded: bool) -> None:
-        outputs = [{"stage": "test_uniform", "degree": degree}]
+        outputs = [{"stage": "test_echo"}, {"stage": "test_uniform", "degree": degree}]
         engine = engine_of("budget", policy={"on_suspect": ["degrade", "delay"]}, outputs=outputs)
         suspect, clear = (decide(engine, ROW, caller=Past(rows=rows)) for rows in (100, 99))
         assert suspect.degrees.tolist() == [int(Level.SUSPECT)]
         assert suspect.responses == {Action.ALLOW, Action.DEGRADE, Action.DELAY}
-        assert (conclude(engine, suspect, SURE).y is not None) is degraded
+        y = conclude(engine, suspect, SURE).y
+        assert y is not None
+        assert np.allclose(y, 1 / 3) is degraded
         assert conclude(engine, clear, SURE).y is None
 
     def test_an_empty_measure_says_nothing(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from guard.metrics import Metrics
 from guard.proxy.rations import Rations
 from guard.stores.memory import MemoryStore
-from guard.types import Action, Bucket, Decision, Query
+from guard.types import Action, Batching, Bucket, Decision, Query
 from tests.proxy.test_inspection import MEAN, UNIFORM, VIEWS, events, model
 from tests.proxy.world import CLEAN, FLAGGED, SQUEEZED, Ended, request, world
 
@@ -90,7 +91,7 @@ async def test_information_runs_out_by_what_was_answered(model: Any) -> None:
                 n += 1
                 await asyncio.sleep(0.05)  # what need not be held is concluded after it was answered
             answered.append(n)
-    assert answered == [4, 2]  # 1.585 bits each, and 3.005
+    assert answered == [3, 2]  # 1.585 bits each, and 3.005
 
 
 async def test_on_a_stream_answers_count_as_telling_the_most(model: Any) -> None:
@@ -208,6 +209,78 @@ async def test_an_exempt_caller_is_told_of_and_let_through(model: Any, tmp_path:
         "until": "2999-01-01T00:00:00.000000Z",
     }
     assert {(event["action"], event["would_be"], event["enforced"]) for event in rest} == {("allow", "deny", False)}
+
+
+async def test_time_outs_and_strange_values_are_not_enforced_for_him_either(model: Any) -> None:
+    exempt = {"caller": "peer:127.0.0.1", "until": "2999-01-01T00:00:00Z", "reason": "r", "approved_by": ["a"]}
+    late = {"detectors": [{"stage": "test_mean", "options": {"slow_s": 1.0}}]}
+    limits = {"inspection_timeout_s": 0.2, "on_inspection_timeout": "deny"}
+    nan = np.full_like(CLEAN, np.nan)
+    for policy, code in (({}, "PERMISSION_DENIED"), ({"exempt": [exempt]}, "OK")):
+        async with world(**model(late, mean={"slow_s": 1.0}, policy=policy), limits=limits) as (_, guarded):
+            assert (await guarded.unary(request())).code.name == code
+    for policy, code in (({}, "INVALID_ARGUMENT"), ({"exempt": [exempt]}, "OK")):
+        async with world(**model(MEAN, policy=policy)) as (_, guarded):
+            assert (await guarded.unary(request(nan))).code.name == code
+
+
+# --- ways around
+
+
+async def test_a_version_that_was_not_fitted_is_no_way_around_a_budget(model: Any) -> None:
+    async with world(**model(MEAN, budget=SLOW)) as (_, guarded):
+        codes = [(await guarded.unary(request(version="77"))).code.name for _ in range(5)]
+        assert codes == ["OK", "OK", "OK", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
+
+
+async def test_rows_count_where_the_server_does_not_batch(model: Any) -> None:
+    async with world(**model(MEAN, budget=SLOW)) as (_, guarded):
+        guarding = guarded.app.runtime.models["m"]
+        assert guarding.profile is not None
+        guarding.profile = replace(guarding.profile, batching=Batching(max_rows=0))
+        assert (await guarded.unary(request(rows(50)))).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await guarded.unary(request(rows(3)))).code is grpc.StatusCode.OK
+
+
+async def test_bits_of_labels_are_paid_before_so_parallel_calls_gain_little(model: Any) -> None:
+    async with world(**model(MEAN, budget={"bits_per_day": 6.0})) as (_, guarded):
+        replies = await asyncio.gather(*[guarded.unary(request(rows(50))) for _ in range(20)])
+        assert {reply.code for reply in replies} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        replies = await asyncio.gather(*[guarded.unary(request()) for _ in range(20)])
+        assert 1 <= [reply.code for reply in replies].count(grpc.StatusCode.OK) <= 3
+
+
+async def test_what_is_forwarded_uninspected_counts_as_telling_the_most(model: Any) -> None:
+    late = {"detectors": [{"stage": "test_mean", "options": {"slow_s": 1.0}}]}
+    limits = {"inspection_timeout_s": 0.2}
+    budget = {"bits_per_day": 4.0}
+    async with world(**model(late, mean={"slow_s": 1.0}, budget=budget), limits=limits) as (_, guarded):
+        codes = [(await guarded.unary(request())).code.name for _ in range(3)]
+        assert codes == ["OK", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]  # 3.17 bits, and 1.58 more are not left
+
+
+async def test_a_delay_on_a_stream_keeps_its_deadline(model: Any) -> None:
+    async with world(**model(MEAN, UNIFORM, **delaying(6))) as (_, guarded):
+        reply = await guarded.stream(request(FLAGGED), timeout=1.5)
+        assert len(reply.bodies) == 1
+
+
+async def test_one_caller_does_not_take_all_the_room_for_delays() -> None:
+    rations = Rations(MemoryStore(), Metrics(), b"secret", 8)
+    guarded: Any = SimpleNamespace(name="m", settings=SimpleNamespace(policy=SimpleNamespace(delay_s=0.5)))
+    decided = Decision(
+        Query(np.zeros(1), "greedy", "m", "d"), Action.DELAY, Action.DELAY, enforced=True,
+        responses=frozenset({Action.DELAY}),
+    )  # fmt: skip
+    other = replace(decided, query=replace(decided.query, caller="other"))
+    held = [asyncio.create_task(rations.hold(guarded, decided, 60.0)) for _ in range(8)]
+    await asyncio.sleep(0.05)
+    assert sum(task.done() for task in held) == 6
+    late = asyncio.create_task(rations.hold(guarded, other, 60.0))
+    await asyncio.sleep(0.05)
+    assert not late.done()
+    await asyncio.gather(*held, late)
+    assert not rations.delayed
 
 
 # --- alone

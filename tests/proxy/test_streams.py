@@ -331,3 +331,21 @@ async def test_streams_count_as_calls_and_leave(model: Any) -> None:
         await call.done_writing()
         assert (await ended(call)).code is grpc.StatusCode.OK
         assert (await guarded.unary(request())).body
+
+
+@pytest.mark.parametrize("outputs", [(), (UNIFORM,)])
+async def test_a_callers_rows_on_a_stream_are_counted_whether_answers_are_held_or_not(model: Any, outputs: Any) -> None:
+    monitors = {"monitors": [{"stage": "test_repeats"}]}
+    rng = np.random.default_rng(0)
+    rows = [np.clip(CLEAN + rng.normal(0, 0.01, CLEAN.shape), 0, 1).astype(np.float32) for _ in range(5)]
+    async with world(**model(MEAN, monitors, *outputs)) as (_, guarded):
+        reply = await guarded.stream(*[request(x, request_id=str(i)) for i, x in enumerate(rows)])
+        assert len(reply.bodies) == 5
+        store = guarded.app.runtime.store
+
+        async def known() -> int:
+            return max((past.rows for _, past in await store.callers("m")), default=0)
+
+        async with asyncio.timeout(5):
+            while not await known():
+                await asyncio.sleep(0.02)
