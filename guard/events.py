@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from guard.flagging import Flagged
 from guard.techniques import ATLAS_VERSION, techniques_of
 from guard.traces import Cluster, Credit, Trace, clusters_of, credits_of, traces_of
-from guard.types import Action, Conclusion, Decision, Finding, Level, Mode
+from guard.types import Action, Conclusion, Decision, Finding, Flagged, Level, Mode
 
 DECISION = "guard.decision"
 FORGIVEN = "guard.forgiven"

@@ -15,16 +15,7 @@ from guard.content import digests, encoded_digests
 from guard.profile import Layout, Profile
 from guard.settings import Quarantine
 from guard.techniques import ALERT, COHORT
-from guard.types import Array, Finding, Level, Mode
-
-
-@dataclass(frozen=True, slots=True)
-class Flagged:
-    """One row: its place in the query, the digest of its content (`guard.content`), and what fired on it."""
-
-    row: int
-    sha256: str
-    stages: tuple[str, ...]
+from guard.types import Array, Finding, Flagged, Level, Mode
 
 
 @dataclass(frozen=True, slots=True, eq=False)

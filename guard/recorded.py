@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from guard.events import DECISION, EXEMPT, FORGIVEN, Event, Exempted, Forgiven, Reason, Record
-from guard.flagging import Flagged
 from guard.traces import Cluster, Credit, Trace
-from guard.types import KINDS, Action, Finding, Kind, Level, Mode
+from guard.types import KINDS, Action, Finding, Flagged, Kind, Level, Mode
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 

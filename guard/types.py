@@ -367,6 +367,15 @@ class Finding:
         return min(self.p_values, default=1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """One row: its place in the query, the digest of its content (`guard.content`), and what fired on it."""
+
+    row: int
+    sha256: str
+    stages: tuple[str, ...]
+
+
 def _none() -> Bools:
     return np.zeros(0, dtype=np.bool_)
 

@@ -19,7 +19,7 @@ import pytest
 from guard import cli, quarantining
 from guard.content import digests
 from guard.events import Event
-from guard.flagging import Content, Flagged, Flags, flag, stages_by_row
+from guard.flagging import Content, Flags, flag, stages_by_row
 from guard.metrics import Metrics
 from guard.places import Directory, Objects, PlaceError, place_of
 from guard.profile import Profile, Space
@@ -27,7 +27,7 @@ from guard.quarantine import Tally, entries, read
 from guard.quarantining import Quarantine, open_place
 from guard.settings import ConfigError
 from guard.settings import Quarantine as Settings
-from guard.types import Action, Finding, Level, Mode, ModelMetadata, TensorSpec
+from guard.types import Action, Finding, Flagged, Level, Mode, ModelMetadata, TensorSpec
 from tests.servers.process import free_port
 
 NOW = dt.datetime(2026, 11, 26, 12, tzinfo=dt.UTC).timestamp()
