@@ -2,10 +2,12 @@
 
 A monitor of rows judges each as the store would have it: against the other four fifths of the rows, whose answers are
 known, for a caller who has sent some of these before. Benign near-repeats grow with what the store holds: the more
-clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`). A monitor of windows
-judges windows that are drawn from the rows; where positions are by its own secret when it serves, so positions by a few
-other secrets are tried, too, since a projection may stretch a class's differences. Of all of that the scores of the
-predicted class count that looks worst: a caller who asks about cats alone is no attacker.
+clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`).
+
+A monitor of windows judges windows that are drawn from the rows. Positions depend on a secret, and whoever serves has
+one of his own, which may stretch what a class differs by: so a few other secrets are tried, and the one counts by which
+windows look worst. Of all of that the scores of the predicted class count that looks worst, too: a caller who asks about
+cats alone is no attacker.
 """
 
 import math
