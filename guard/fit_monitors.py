@@ -6,8 +6,8 @@ clean inputs, the better. Images are judged as the next frame of a film, too (`g
 
 A monitor of windows judges windows that are drawn from the rows. Positions depend on a secret, and whoever serves has
 one of his own, which may stretch what a class differs by: so a few other secrets are tried, and the one counts by which
-windows look worst. Of all of that the scores of the predicted class count that looks worst, too: a caller who asks about
-cats alone is no attacker.
+windows look worst. Of all of that the scores of the predicted class count that looks worst, too: a caller who asks
+about cats alone is no attacker.
 """
 
 import math
