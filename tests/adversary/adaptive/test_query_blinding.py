@@ -31,15 +31,15 @@ def test_a_stateful_defence_recognises_fewer_of_its_queries(victim, prey):
 
 
 def test_it_pays_with_what_small_differences_would_have_told(victim, prey):
-    x, y = prey[0][:5], prey[1][:5]
+    x, y = prey[0][:16], prey[1][:16]
     options = {"samples": 20}
-    plain = CATALOGUE["nes"].load()(over(victim), x, y, eps=0.25, budget=300, rng=np.random.default_rng(0), **options)
+    plain = CATALOGUE["nes"].load()(over(victim), x, y, eps=0.25, budget=600, rng=np.random.default_rng(0), **options)
     hidden = blinding(
-        over(victim), x, y, eps=0.25, budget=300, rng=np.random.default_rng(0), base="nes", copies=1, options=options
+        over(victim), x, y, eps=0.25, budget=600, rng=np.random.default_rng(0), base="nes", copies=1, options=options
     )
     found = [(predict(victim, result.x_adv) != y).mean() for result in (plain, hidden)]
-    assert found[0] >= 0.8
-    assert found[1] <= 0.4
+    assert found[0] >= 0.65
+    assert found[1] <= 0.35
 
 
 def test_a_success_on_transforms_alone_does_not_count(victim, prey):
