@@ -152,7 +152,6 @@ class Replay:
         """What would be done, for everybody."""
         actions = [Action.ALLOW]
         p_values = _detectors(model, event)
-        policy = model.settings.policy
         for finding in event.findings:
             stage = model.detectors.get(finding.stage) if finding.kind == "detector" else None
             if finding.kind == "detector" and finding.stage not in _ENGINES_OWN:
@@ -162,7 +161,7 @@ class Replay:
                 now = stage is not None and any(p <= stage.threshold for p in p_values.get(finding.stage, ()))
                 count.now += now
                 if now and stage is not None and stage.enforces:
-                    actions += policy.of_input
+                    actions += model.settings.of_input
             actions += _failed(model, finding)
         actions += _callers(model, event)
         return severest(actions)
@@ -238,11 +237,10 @@ def _callers(model: _Model, event: Event) -> list[Action]:
             count.then += finding.fired
     if not event.traces and not event.credits:
         return []
-    policy = model.settings.policy
     level = _alert(model, event)
-    actions = list(policy.of(level)) if model.mode is Mode.ENFORCE else []
+    actions = list(model.settings.of(level)) if model.mode is Mode.ENFORCE else []
     if _clusters(model, event) and any(stage.enforces for stage in model.clusters.values()):
-        actions += policy.of(Level.HOSTILE)
+        actions += model.settings.of(Level.HOSTILE)
     model.joined = min(model.max_entries, model.joined + sum(t.joined for t in event.traces))
     return actions
 

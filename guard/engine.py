@@ -28,7 +28,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.assembly import Loaded, Stage, assemble, capped, credits_component
+from guard.assembly import Loaded, Stage, assemble, capped
 from guard.profile import (
     Meaning,
     Profile,
@@ -91,8 +91,8 @@ class Engine:
         loaded = Loaded(profile)
         self.stages, self._cheap = assemble(settings, profile, self._secret, loaded)
         monitors = self._of("monitor")
-        self._watching = Watching(monitors, settings, sketcher_of(loaded, self._secret, self.stages), self._score)
-        self._clusters = frozenset(stage.name for stage in monitors if credits_component(stage))
+        sketcher = sketcher_of(loaded, self._secret, self.stages)
+        self._watching = Watching(monitors, settings, sketcher, self._score, self._secret)
         self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
         self._answer_detectors = tuple(
@@ -214,7 +214,7 @@ class Engine:
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
         responses = self._responses(acting) - decision.settled
-        degrees = _degrees(acting, rows, self._clusters)
+        degrees = _degrees(acting, rows)
         return replace(
             decision,
             findings=findings,
@@ -235,13 +235,10 @@ class Engine:
         return frozenset(actions)
 
     def _meant(self, finding: Finding) -> frozenset[Action]:
-        """What the policy says of a finding that fired. A monitor of the caller speaks through his level alone."""
-        policy = self.settings.policy
+        """What the policy says of a finding that fired. Monitors speak through the caller's level alone."""
         if finding.kind != "monitor":
-            return policy.of_input
-        if finding.stage == ALERT:
-            return policy.of(Level(int(finding.scores[0])))
-        return policy.of(Level.HOSTILE) if finding.stage in self._clusters else frozenset()
+            return self.settings.of_input
+        return self.settings.of(_acting(finding)) if finding.stage == ALERT else frozenset()
 
     def _on_error(self, finding: Finding) -> OnError:
         return next(s.on_error for s in self.stages if (s.kind, s.name) == (finding.kind, finding.stage))
@@ -363,13 +360,13 @@ class Engine:
         """(N,) rows whose answer may yet turn out to be a vote: all, where detectors have still to speak."""
         voted = self._voted(decision)
         later = any(s.enforces for s in (*self._view_detectors, *self._answer_detectors))
-        asked = decision.enforced and Action.PURIFY in self.settings.policy.of_input
+        asked = decision.enforced and Action.PURIFY in self.settings.of_input
         if later and asked and any(s.enforces for s in self._voters):
             return np.ones_like(voted)
         return voted
 
     def _plan_standby(self, decision: Decision) -> Decision:
-        if Action.PURIFY not in self.settings.policy.of_input or decision.suspicious.all():
+        if Action.PURIFY not in self.settings.of_input or decision.suspicious.all():
             return decision
         purified, failed = self._run_purifiers(_unit(decision.query), np.ones_like(decision.suspicious))
         if failed:
@@ -538,15 +535,18 @@ def _name(error: Exception) -> str:
     return str(error) if isinstance(error, StageError) else type(error).__name__
 
 
-def _degrees(findings: "list[Finding]", rows: int, clusters: "frozenset[str]") -> NDArray[np.int64]:
+def _acting(alert: Finding) -> Level:
+    """The level that is acted upon; the one before it is what the evidence says."""
+    return Level(int(alert.scores[-1]))
+
+
+def _degrees(findings: "list[Finding]", rows: int) -> NDArray[np.int64]:
     """(N,) of flagged rows: of a caller who is alarming all, to the degree of his level; 3 for those that fired."""
     degrees = np.zeros(rows, np.int64)
     for finding in findings:
         if finding.stage == ALERT:
-            np.maximum(degrees, int(finding.scores[0]) if finding.fired else 0, out=degrees)
-        elif finding.kind == "monitor" and finding.stage not in clusters:
-            continue
-        elif finding.p_values:
+            np.maximum(degrees, int(_acting(finding)) if finding.fired else 0, out=degrees)
+        elif finding.kind != "monitor" and finding.p_values:
             degrees[np.asarray(finding.p_values) <= finding.threshold] = MOST_DEGRADED
     return degrees
 

@@ -151,7 +151,8 @@ def event_of(
 
 def former_level(decision: Decision) -> Level:
     """The caller's level before this query, as his alert had it; the present one where that did not change."""
-    return decision.level if decision.update.alert is None else decision.past.alert.level
+    alert, before = decision.update.alert, decision.past.alert
+    return decision.level if alert is None or alert.level is before.level else before.level
 
 
 def _most_suspicious(findings: Iterable[Finding], rows: int) -> tuple[int, ...]:

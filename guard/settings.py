@@ -165,16 +165,21 @@ Response = Action | tuple[Action, ...]
 class Policy(_Settings):
     """What is done where something fired in a stage that enforces: one action, or a list of them."""
 
-    on_input: Response = Action.DENY
-    """A detector fired on this input."""
+    on_input: Response | None = None
+    """A detector fired on this input. Unset: `purify` where a purifier waits for that, else `degrade` where an
+    output protection does, else `deny`: a refusal tells an attacker which input it was, and the others hardly do."""
     on_watch: Response = Action.ALLOW
     """The caller's evidence is a third of the way (in logarithms) to an alarm."""
-    on_suspect: Response = Action.ALLOW
-    """It is two thirds of the way."""
+    on_suspect: Response | None = None
+    """It is two thirds of the way. Unset: `degrade` where an output protection of degree 1 or 2 can, else `allow`."""
     on_hostile: Response = Action.DENY
     """It has come all the way; or this query joins a cluster of queries whose evidence has."""
     calm_s: float = Field(3600.0, gt=0, le=30 * 86_400)
     """How long after the last query that spoke against him a hostile caller stays so; then his evidence begins anew."""
+    lag_rows: int = Field(8, ge=1, le=1000)
+    """What is done about a caller follows his level at rows drawn at random, so many apart in the mean; and a row that
+    joins an alarming cluster is held against its caller for up to twice as many rows. 1: at once, which lets callers
+    read off which query it was."""
     delay_s: float = Field(1.0, gt=0, le=60)
     """`delay` holds an answer back for half of this up to all of it, and never for more than half of what is left until
     its deadline."""
@@ -184,15 +189,6 @@ class Policy(_Settings):
     """So many rows at once, after a rest. A query with more is never answered."""
     exempt: tuple[Exemption, ...] = Field((), max_length=100)
     """Callers for whom nothing is enforced, for a time."""
-
-    @property
-    def of_input(self) -> frozenset[Action]:
-        """What is done about an input that a detector flagged."""
-        return _several(self.on_input)
-
-    def of(self, level: Level) -> frozenset[Action]:
-        """What is done about queries of a caller on this level."""
-        return _several((Action.ALLOW, self.on_watch, self.on_suspect, self.on_hostile)[level])
 
     def exempts(self, caller: str, now: float) -> bool:
         """Whether he is exempt now, in seconds since 1970."""
@@ -288,15 +284,38 @@ class Model(_Settings):
     policy: Policy = Policy()
     budget: Budget = Budget()
 
+    @property
+    def of_input(self) -> frozenset[Action]:
+        """What is done about an input that a detector flagged: without a word of the policy, the mildest that helps."""
+        if self.policy.on_input is not None:
+            return _several(self.policy.on_input)
+        if any(one.mode is Mode.ENFORCE and one.when is When.SUSPICIOUS for one in self.purifiers):
+            return frozenset({Action.PURIFY})
+        return frozenset({Action.DEGRADE if self._can_degrade(Level.HOSTILE) else Action.DENY})
+
+    def of(self, level: Level) -> frozenset[Action]:
+        """What is done about queries of a caller on this level."""
+        if level is Level.SUSPECT and self.policy.on_suspect is None:
+            return frozenset({Action.DEGRADE if self._can_degrade(level) else Action.ALLOW})
+        policy = self.policy
+        return _several((Action.ALLOW, policy.on_watch, policy.on_suspect, policy.on_hostile)[level] or Action.ALLOW)
+
+    def _can_degrade(self, level: Level) -> bool:
+        """Whether an output protection acts on suspicious answers to a caller on this level, and only on these."""
+        return any(
+            output.mode is Mode.ENFORCE and output.when is When.SUSPICIOUS and output.degree <= level
+            for output in self.outputs
+        )
+
     def _degraded_by_nothing(self) -> str | None:
         """The key of a policy that degrades, where no output protection acts to that degree."""
         if not self.outputs or any(output.when is When.ALWAYS for output in self.outputs):
             return None
-        least, policy = min(output.degree for output in self.outputs), self.policy
+        least = min(output.degree for output in self.outputs)
         of_levels = {"on_watch": Level.WATCH, "on_suspect": Level.SUSPECT, "on_hostile": Level.HOSTILE}
-        degrees = {key: (policy.of(level), int(level)) for key, level in of_levels.items() if self.monitors}
+        degrees = {key: (self.of(level), int(level)) for key, level in of_levels.items() if self.monitors}
         if self.detectors:
-            degrees["on_input"] = (policy.of_input, int(Level.HOSTILE))
+            degrees["on_input"] = (self.of_input, int(Level.HOSTILE))
         return next((key for key, (do, degree) in degrees.items() if Action.DEGRADE in do and degree < least), None)
 
     @model_validator(mode="after")
@@ -316,11 +335,11 @@ class Model(_Settings):
     @model_validator(mode="after")
     def _able(self) -> "Model":
         """The policy asks for nothing that nobody does."""
-        policy, asked = self.policy, set[Action]()
+        asked = set[Action]()
         if self.detectors:
-            asked |= policy.of_input
+            asked |= self.of_input
         if self.monitors:
-            asked = asked.union(*map(policy.of, Level))
+            asked = asked.union(*map(self.of, Level))
         if Action.PURIFY in asked and not self.purifiers:
             raise ValueError("policy says purify, but there is no purifier")
         if Action.DEGRADE in asked and not self.outputs:

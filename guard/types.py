@@ -199,10 +199,16 @@ def _no_recent() -> Recent:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A caller's level, and until when (in the store's seconds) it holds at least."""
+    """A caller's level, and until when (in the store's seconds) it holds at least.
+
+    acting: the level that the policy acts upon: it follows the other at rows drawn at random.
+    held:   so many further rows are treated as a hostile caller's, since one joined an alarming cluster.
+    """
 
     level: Level = Level.CLEAR
     until: float = 0.0
+    acting: Level = Level.CLEAR
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

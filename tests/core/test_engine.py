@@ -296,7 +296,7 @@ def test_evidence_adds_up_over_queries_until_the_caller_is_hostile() -> None:
     monitor, alert = decision.findings
     assert (monitor.kind, monitor.stage, monitor.fired) == ("monitor", "test_overlap", True)
     assert monitor.p_values[0] == pytest.approx(known.p_value)
-    assert (alert.stage, alert.scores, alert.fired) == ("alert", (3.0,), True)
+    assert (alert.stage, alert.scores, alert.fired) == ("alert", (3.0, 3.0), True)
     assert decision.suspicious.all()
 
 
@@ -311,6 +311,31 @@ def test_what_a_level_means_is_the_policys_to_say(level: Level, action: str) -> 
     assert decision.action is decision.would_be is Action(action)
     assert decision.suspicious.tolist() == [action != "allow"] * 2
     assert (decision.x is not None) == (action == "purify")
+
+
+@pytest.mark.parametrize(
+    ("values", "action"),
+    [
+        ({}, "deny"),
+        ({"purifiers": HALVE}, "purify"),
+        ({"purifiers": HALVE, "outputs": UNIFORM}, "purify"),
+        ({"purifiers": [{"stage": "test_halve", "when": "always"}]}, "deny"),
+        ({"purifiers": [{"stage": "test_halve", "mode": "shadow"}]}, "deny"),
+        ({"outputs": [{"stage": "test_uniform", "degree": 3}]}, "degrade"),
+        ({"outputs": [{"stage": "test_uniform", "when": "always"}]}, "deny"),
+        ({"outputs": [{"stage": "test_uniform", "mode": "shadow"}]}, "deny"),
+        ({"purifiers": HALVE, "policy": {"on_input": "deny"}}, "deny"),
+    ],
+)
+def test_by_default_a_flagged_input_meets_with_the_mildest_that_helps(values: Any, action: str) -> None:
+    assert decide(engine_of(detectors=MEAN, **values), BAD).action is Action(action)
+
+
+@pytest.mark.parametrize(("degree", "action"), [(1, "degrade"), (2, "degrade"), (3, "allow")])
+def test_by_default_a_suspect_caller_gets_less_where_something_can(degree: int, action: str) -> None:
+    engine = engine_of(monitors=OVERLAP, outputs=[{"stage": "test_uniform", "degree": degree}])
+    history = History((Match(),), caller=of_level(Level.SUSPECT))
+    assert decide(engine, GOOD, history=history).action is Action(action)
 
 
 def test_by_default_only_hostile_callers_are_acted_upon() -> None:

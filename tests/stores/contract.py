@@ -238,6 +238,8 @@ async def test_alerts_are_kept_until_replaced(store):
     await tell(store, alert=Alert(Level.SUSPECT, 12.5))
     await tell(store, evidence={"one": (0.5,)})
     assert (await history(store)).caller.alert == Alert(Level.SUSPECT, 12.5)
+    await tell(store, alert=Alert(Level.HOSTILE, 12.5, Level.WATCH, 7))
+    assert (await history(store)).caller.alert == Alert(Level.HOSTILE, 12.5, Level.WATCH, 7)
     await tell(store, alert=Alert())
     assert (await history(store)).caller.alert == Alert()
 
