@@ -1,7 +1,7 @@
 """The way of one inference request: read, inspect, forward, conclude, answer. `streams` uses the same steps.
 
-A refusal leaves before the upstream is asked, so it is faster than an answer: the time tells a caller that a query was
-refused, which its status says anyway; it says nothing of stage or score.
+A refusal takes as long as one of the latest answers did, whether the model was asked or not: its time says nothing of
+stage or score.
 
 Failures. A stage's own failure is the engine's to judge (`on_error`). Where the inspection as a whole fails or runs out
 of time, `on_inspection_timeout` decides, for models that enforce; others are forwarded uninspected, and counted.
@@ -84,6 +84,13 @@ class Opened:
     model: GuardedModel | None
     budget: Budget
     plan: Plan | None = None
+    began: float = 0.0
+    """When it was read, on the event loop's clock."""
+
+    @property
+    def taken_s(self) -> float:
+        """Since it was read."""
+        return asyncio.get_running_loop().time() - self.began
 
     @property
     def label(self) -> str:
@@ -125,6 +132,8 @@ class Pipeline:
             return _named(await self._as_asked(opened, held), ticket)
         reply = await self._carry(opened, self.call(opened, opened.forward, "original"))
         self.conclude_later(opened, reply)
+        if opened.model is not None and reply.code == Code.OK:
+            self.rations.answered(opened.model, opened.plan.decision, opened.taken_s)
         await self.hold(opened, opened.plan.decision)
         return _named(await self._as_asked(opened, reply), ticket)
 
@@ -192,7 +201,8 @@ class Pipeline:
             self._metrics.rejected.labels("unlisted_model").inc()
             return status.model_unknown()
         model = self.runtime.models.get(inference.model)
-        opened = Opened(ticket, inference, route, model, self.new_budget())
+        began = asyncio.get_running_loop().time()
+        opened = Opened(ticket, inference, route, model, self.new_budget(), began=began)
         if model is None:
             return self._uninspected(opened, "unlisted_model")
         if not model.is_current:
@@ -236,6 +246,7 @@ class Pipeline:
         opened = replace(opened, plan=made)
         if made.decision.action is Action.DENY:
             self.record(opened, made, as_decided(made.decision))
+            await self.rations.pace(model, made.decision, opened.taken_s, opened.ticket.left_s)
             return status.refused()
         if Action.THROTTLE in made.decision.responses:
             spent = await self.rations.throttle(model, opened.ticket.caller, opened.rows)
@@ -454,6 +465,7 @@ class Pipeline:
         if refusal is not None:
             return refusal
         await self.rations.charge(model, opened.ticket.caller, opened.rows, conclusion.bits)
+        self.rations.answered(model, conclusion.decision, opened.taken_s)
         await self.hold(opened, conclusion.decision)
         chosen = standby if conclusion.use_standby and standby is not None else original
         return Reply(body, initial=chosen.initial, trailing=chosen.trailing)

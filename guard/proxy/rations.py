@@ -3,13 +3,16 @@
 Budgets and throttles are token buckets in the store, so that all workers and replicas share them. Where the store is
 away and keeps nothing locally, nobody is refused for it: the calls are counted. A refusal is the same whatever ran out,
 and tells when to come back in whole steps, so that it says little of the rate.
+
+A query that is refused before the model was asked would be back too soon, which tells it from one that was refused for
+its answer. So it is held as long as one of the latest answers took.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -24,6 +27,7 @@ from guard.types import Action, Bucket, Decision, Mode, Store
 _DAY_S = 86_400.0
 _STEP_S = 5
 _CALLERS = 4  # that room for delays is kept for, at least
+_PACES = 128
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,8 @@ class Rations:
     secret: bytes
     most_delayed: int
     delayed: Counter[str] = field(default_factory=Counter)
+    paces: dict[str, deque[float]] = field(default_factory=dict)
+    """By model, how many seconds the latest answers took."""
 
     async def budget(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Take what a call costs; the refusal where there is not enough left."""
@@ -74,23 +80,46 @@ class Rations:
         """Hold an answer back, where the policy says so. left_s: until its deadline."""
         if Action.DELAY not in decision.responses:
             return
+        await self._sleep(model, decision, self.delay_s(decision, model.settings.policy.delay_s, left_s))
+
+    def delay_s(self, decision: Decision, most_s: float, left_s: float) -> float:
+        """Between half of it and all of it, by a keyed draw; at most half of what is left."""
+        return max(0.0, min(most_s * (0.5 + self._drawn(decision, b"guard delay") / 2.0), left_s / 2.0))
+
+    def answered(self, model: GuardedModel, decision: Decision, taken_s: float) -> None:
+        """So long an answer took, which nobody held back."""
+        if Action.DELAY not in decision.responses:
+            self.paces.setdefault(model.name, deque(maxlen=_PACES)).append(taken_s)
+
+    async def pace(self, model: GuardedModel, decision: Decision, taken_s: float, left_s: float) -> None:
+        """Hold a refusal for as long as an answer would have taken; taken_s: until now."""
+        wait_s = min(self.pace_s(model.name, decision) - taken_s, left_s / 2.0)
+        if wait_s > 0.0:
+            await self._sleep(model, decision, wait_s)
+
+    def pace_s(self, model: str, decision: Decision) -> float:
+        """What one of the latest answers took, by a keyed draw; 0 where there was none."""
+        known = self.paces.get(model)
+        return known[int(len(known) * self._drawn(decision, b"guard pace"))] if known else 0.0
+
+    def _drawn(self, decision: Decision, person: bytes) -> float:
+        """In [0, 1)."""
+        said = f"{decision.query.caller}\n{decision.query.decision_id}".encode()
+        digest = blake2b(said, key=self.secret[:64], digest_size=6, person=person).digest()
+        return int.from_bytes(digest, "big") / 2.0**48
+
+    async def _sleep(self, model: GuardedModel, decision: Decision, wait_s: float) -> None:
+        """Where there is room."""
         caller, own = decision.query.caller, max(1, self.most_delayed // _CALLERS)
         if self.delayed.total() >= self.most_delayed or self.delayed[caller] >= own:
             self._count(model, "delay", enforced=False)
             return
         self.delayed[caller] += 1
         try:
-            await asyncio.sleep(self.delay_s(decision, model.settings.policy.delay_s, left_s))
+            await asyncio.sleep(wait_s)
         finally:
             self.delayed[caller] -= 1
             self.delayed += Counter()  # callers without any go
-
-    def delay_s(self, decision: Decision, most_s: float, left_s: float) -> float:
-        """Between half of it and all of it, by a keyed draw; at most half of what is left."""
-        said = f"{decision.query.caller}\n{decision.query.decision_id}".encode()
-        digest = blake2b(said, key=self.secret[:64], digest_size=8, person=b"guard delay").digest()
-        drawn = int.from_bytes(digest, "big")
-        return max(0.0, min(most_s * (0.5 + drawn / 2.0**65), left_s / 2.0))
 
     async def _take(self, scope: str, caller: str, buckets: tuple[Bucket, ...], *, force: bool) -> float:
         try:
