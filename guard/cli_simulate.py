@@ -201,7 +201,7 @@ def _model_notes(model: Replay) -> list[str]:
         (not settings.budget.unlimited, "calls that were refused for a budget then are not in the trace"),
         (told["let through"], f"{told['let through']} queries are past the budget, and let through"),
         (told["exempt"], f"{told['exempt']} queries are of exempt callers"),
-        (told["unlooked"], f"{told['unlooked']} queries were refused then, so what reads answers saw none of theirs"),
+        (told["unlooked"], f"{told['unlooked']} queries were refused then: what needs an answer did not look"),
         (told["uplifted"], f"{told['uplifted']} queries were recorded in shadow: what was found on them acts here"),
         (told["in shadow"], f"{told['in shadow']} findings were in shadow beside stages that enforced, and are still"),
         (unlisted, f"not in the settings, so it counts for nothing: {unlisted}"),
@@ -278,9 +278,9 @@ def _cell(then: int, now: int) -> str:
 
 
 def _together(model: Mapping[str, Any]) -> str:
-    """All that is done with what is answered, where that is more than one thing."""
+    """All that is done with what is answered: the table above has the severest alone."""
     done = ", ".join(f"{action} {queries}" for action, queries in model["responses"].items())
-    lines = [f"queries answered now, by all that is done with them: {done}"]
+    lines = [f"done with queries that are answered now: {done}"]
     held = model["held_back_s"]
     if held["most"] > 0.0:
         lines.append(
