@@ -278,29 +278,6 @@ def test_bits_need_a_profile_that_says_what_answers_mean() -> None:
 
 
 @pytest.mark.usefixtures("stages")
-@pytest.mark.parametrize(
-    ("policy", "outputs", "complaint"),
-    [
-        ({"on_watch": "degrade"}, [{"stage": "test_uniform", "degree": 2}], "on_watch"),
-        ({"on_suspect": ["degrade", "delay"]}, [{"stage": "test_uniform", "degree": 3}], "on_suspect"),
-        ({"on_hostile": "degrade"}, [{"stage": "test_uniform", "degree": 3}], None),
-        ({"on_watch": "degrade"}, [{"stage": "test_uniform", "degree": 3, "when": "always"}], None),
-        ({"on_watch": "degrade"}, [{"stage": "test_echo"}, {"stage": "test_uniform", "degree": 3}], None),
-    ],
-)
-def test_what_is_to_be_degraded_can_be(policy: Any, outputs: Any, complaint: str | None) -> None:
-    tree = model(policy=policy, outputs=outputs, monitors=[{"stage": "test_overlap"}])
-    if complaint is None:
-        assert config.validate(tree).models[0].outputs
-    else:
-        with pytest.raises(ConfigError, match=f"policy.{complaint} says degrade"):
-            config.validate(tree)
-
-
-# --- one model by itself
-
-
-@pytest.mark.usefixtures("stages")
 def test_one_entry_of_models_is_read_by_the_same_rules() -> None:
     one = config.model_of({"name": "m", "profile": "p", "outputs": [{"stage": "test_uniform", "degree": 2}]})
     assert (one.outputs[0].degree, one.mode) == (2, "shadow")
@@ -322,3 +299,23 @@ def test_its_errors_name_the_key_within_it(tree: dict[str, Any], path: str) -> N
     with pytest.raises(ConfigError) as caught:
         config.model_of(tree)
     assert caught.value.path.startswith(path)
+
+
+@pytest.mark.usefixtures("stages")
+@pytest.mark.parametrize(
+    ("policy", "outputs", "complaint"),
+    [
+        ({"on_watch": "degrade"}, [{"stage": "test_uniform", "degree": 2}], "on_watch"),
+        ({"on_suspect": ["degrade", "delay"]}, [{"stage": "test_uniform", "degree": 3}], "on_suspect"),
+        ({"on_hostile": "degrade"}, [{"stage": "test_uniform", "degree": 3}], None),
+        ({"on_watch": "degrade"}, [{"stage": "test_uniform", "degree": 3, "when": "always"}], None),
+        ({"on_watch": "degrade"}, [{"stage": "test_echo"}, {"stage": "test_uniform", "degree": 3}], None),
+    ],
+)
+def test_what_is_to_be_degraded_can_be(policy: Any, outputs: Any, complaint: str | None) -> None:
+    tree = model(policy=policy, outputs=outputs, monitors=[{"stage": "test_overlap"}])
+    if complaint is None:
+        assert config.validate(tree).models[0].outputs
+    else:
+        with pytest.raises(ConfigError, match=f"policy.{complaint} says degrade"):
+            config.validate(tree)
