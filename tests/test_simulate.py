@@ -37,6 +37,7 @@ SLOW = {"throttle_rows_per_s": 0.5, "throttle_burst_rows": 2}
 
 @pytest.fixture(autouse=True)
 def stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.load()  # before there is a copy of it
     monkeypatch.setattr(registry, "_stages", registry._stages | STAGES)
 
 
