@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 # Each of these is covered branch by branch by its own tests alone.
-CORE := engine assembly equipping types settings config calibration profile registry evidence alerts watching linking nearness \
+CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching linking nearness \
 	sketching
 CORE_TESTS := tests/core tests/wire
 

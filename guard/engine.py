@@ -40,7 +40,6 @@ from guard.profile import (
 )
 from guard.settings import Model
 from guard.sketching import Sketcher
-from guard.techniques import ALERT
 from guard.types import (
     Action,
     Answer,
@@ -54,9 +53,7 @@ from guard.types import (
     InvalidQuery,
     KeyedOutput,
     Kind,
-    Level,
     Mode,
-    OnError,
     Query,
     Sketches,
     ViewDetector,
@@ -65,13 +62,13 @@ from guard.types import (
     severest,
 )
 from guard.watching import Watching
+from guard.weighing import Weighing, acted_on
 
 
 class StageError(RuntimeError):
     """A stage did not keep its contract. Stays inside: it becomes a finding."""
 
 
-MOST_DEGRADED = 3
 _REFERENCE = "reference"  # the input as it came, asked about where another is forwarded
 
 
@@ -93,6 +90,8 @@ class Engine:
         monitors = self._of("monitor")
         sketcher = sketcher_of(loaded, self._secret, self.stages)
         self._watching = Watching(monitors, settings, sketcher, self._score, self._secret)
+        on_error = {(stage.kind, stage.name): stage.on_error for stage in self.stages}
+        self._weighing = Weighing(settings, on_error)
         self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
         self._answer_detectors = tuple(
@@ -213,35 +212,17 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
-        responses = self._responses(acting) - decision.settled
-        degrees = _degrees(acting, rows)
+        responses = self._weighing.responses(acting) - decision.settled
+        degrees = self._weighing.degrees(acting, rows)
         return replace(
             decision,
             findings=findings,
             action=severest(responses),
             responses=responses,
-            would_be=severest(self._responses(findings)),
+            would_be=severest(self._weighing.responses(findings)),
             suspicious=degrees > 0,
             degrees=degrees,
         )
-
-    def _responses(self, findings: "list[Finding] | tuple[Finding, ...]") -> frozenset[Action]:
-        actions = {Action.ALLOW}
-        for finding in findings:
-            if finding.error is not None and self._on_error(finding) is OnError.DENY:
-                actions.add(Action.DENY)
-            if finding.fired:
-                actions |= self._meant(finding)
-        return frozenset(actions)
-
-    def _meant(self, finding: Finding) -> frozenset[Action]:
-        """What the policy says of a finding that fired. Monitors speak through the caller's level alone."""
-        if finding.kind != "monitor":
-            return self.settings.of_input
-        return self.settings.of(_acting(finding)) if finding.stage == ALERT else frozenset()
-
-    def _on_error(self, finding: Finding) -> OnError:
-        return next(s.on_error for s in self.stages if (s.kind, s.name) == (finding.kind, finding.stage))
 
     # --- purifiers and views
 
@@ -496,11 +477,7 @@ class Engine:
             return None, ()
         rows = decision.suspicious
         degrees = decision.degrees * (Action.DEGRADE in decision.responses)
-        stages = [
-            (s, degrees >= s.degree if s.when is When.SUSPICIOUS else np.ones_like(rows))
-            for s in self._outputs
-            if s.enforces
-        ]
+        stages = [(s, acted_on(s.when, s.degree, degrees)) for s in self._outputs if s.enforces]
         stages = [(stage, chosen) for stage, chosen in stages if chosen.any()]
         if y is None or probs is None or len(probs) != len(rows):
             return None, tuple(stage.finding(error="no answer to protect") for stage, _ in stages)
@@ -533,22 +510,6 @@ def _unit(query: Query) -> Floats:
 def _name(error: Exception) -> str:
     """A stage's failure in words that hold nothing of the client's data."""
     return str(error) if isinstance(error, StageError) else type(error).__name__
-
-
-def _acting(alert: Finding) -> Level:
-    """The level that is acted upon; the one before it is what the evidence says."""
-    return Level(int(alert.scores[-1]))
-
-
-def _degrees(findings: "list[Finding]", rows: int) -> NDArray[np.int64]:
-    """(N,) of flagged rows: of a caller who is alarming all, to the degree of his level; 3 for those that fired."""
-    degrees = np.zeros(rows, np.int64)
-    for finding in findings:
-        if finding.stage == ALERT:
-            np.maximum(degrees, int(_acting(finding)) if finding.fired else 0, out=degrees)
-        elif finding.kind != "monitor" and finding.p_values:
-            degrees[np.asarray(finding.p_values) <= finding.threshold] = MOST_DEGRADED
-    return degrees
 
 
 def _spread(finding: Finding, rows: Bools, looked: Bools) -> Finding:

@@ -29,9 +29,8 @@ from guard.linking import links, moved
 from guard.nearness import Nearness
 from guard.settings import Model
 from guard.sketching import Sketcher
-from guard.techniques import ALERT, COHORT
+from guard.techniques import COHORT
 from guard.types import (
-    Action,
     AnswerMonitor,
     Array,
     Finding,
@@ -48,6 +47,7 @@ from guard.types import (
     Update,
     WindowMonitor,
 )
+from guard.weighing import Weighing
 
 MONTH_S = 30 * 86_400.0
 _LEAST = 1e-300
@@ -247,15 +247,7 @@ class Watching:
         )
         if max(level, acting) is Level.CLEAR:
             return replace(judged, update=update)
-        acts = bool(self._settings.of(acting) - {Action.ALLOW})
-        finding = Finding(
-            ALERT,
-            "monitor",
-            self._mode,
-            (float(level), float(acting)),
-            (max(_LEAST, least),),
-            1.0 if acts else 0.0,
-        )
+        finding = Weighing(self._settings).alert(self._mode, level, acting, max(_LEAST, least))
         return replace(judged, findings=(*judged.findings, finding), update=update, level=level)
 
     def _draws(self, query: Query) -> tuple[float, float, float]:

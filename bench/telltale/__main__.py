@@ -68,7 +68,9 @@ def measured(accounts: int, each: int, seed: int) -> list[dict[str, Any]]:
         bare = asked(worlds.settings(DATA, None), DATA, sending)
         for policy in worlds.POLICIES:
             told = asked(worlds.settings(DATA, policy), DATA, sending)
-            for who, seen in ((policy, told.seen), ("bare", bare.seen)) if policy == "default" else ((policy, told.seen),):
+            for who, seen in (
+                ((policy, told.seen), ("bare", bare.seen)) if policy == "default" else ((policy, told.seen),)
+            ):
                 for stage, flagged in told.flagged.items():
                     one = judge(seen, sending.account, flagged, SEEN, seed)
                     if one is not None:

@@ -16,15 +16,15 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from guard import rationing
 from guard.assembly import capped
 from guard.metrics import Metrics
 from guard.proxy import status
 from guard.proxy.models import GuardedModel
 from guard.proxy.seam import Reply
-from guard.settings import Budget
+from guard.settings import Policy
 from guard.types import Action, Bucket, Decision, Mode, Store
 
-_DAY_S = 86_400.0
 _STEP_S = 5
 _CALLERS = 4  # that room for delays is kept for, at least
 _PACES = 128
@@ -49,7 +49,7 @@ class Rations:
         if budget.unlimited or mode is Mode.OFF:
             return None
         least = 0.0 if model.engine is None else model.engine.least_bits(rows)
-        wait_s = await self._take(model.name, caller, _buckets(budget, rows, least), force=False)
+        wait_s = await self._take(model.name, caller, rationing.of_budget(budget, rows, least), force=False)
         if wait_s <= 0.0:
             return None
         enforced = mode is Mode.ENFORCE and model.enforces_for(caller, time.time())
@@ -64,12 +64,11 @@ class Rations:
             return
         rest = (model.engine.most_bits(rows) if bits is None else bits) - model.engine.least_bits(rows)
         if rest > 0.0:
-            await self._take(model.name, caller, (_bits(budget.bits_per_day, rest),), force=True)
+            await self._take(model.name, caller, (rationing.of_bits(budget.bits_per_day, rest),), force=True)
 
     async def throttle(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Of a caller whom the policy throttles: the refusal, where he has had his part."""
-        policy = model.settings.policy
-        bucket = Bucket("throttle", policy.throttle_rows_per_s, policy.throttle_burst_rows, float(rows))
+        bucket = rationing.of_throttle(model.settings.policy, rows)
         wait_s = await self._take(model.name, caller, (bucket,), force=False)
         if wait_s <= 0.0:
             return None
@@ -80,11 +79,11 @@ class Rations:
         """Hold an answer back, where the policy says so. left_s: until its deadline."""
         if Action.DELAY not in decision.responses:
             return
-        await self._sleep(model, decision, self.delay_s(decision, model.settings.policy.delay_s, left_s))
+        await self._sleep(model, decision, self.delay_s(decision, model.settings.policy, left_s))
 
-    def delay_s(self, decision: Decision, most_s: float, left_s: float) -> float:
+    def delay_s(self, decision: Decision, policy: Policy, left_s: float) -> float:
         """Between half of it and all of it, by a keyed draw; at most half of what is left."""
-        return max(0.0, min(most_s * (0.5 + self._drawn(decision, b"guard delay") / 2.0), left_s / 2.0))
+        return max(0.0, min(rationing.delay_s(policy, self._drawn(decision, b"guard delay")), left_s / 2.0))
 
     def answered(self, model: GuardedModel, decision: Decision, taken_s: float) -> None:
         """So long an answer took, which nobody held back."""
@@ -131,21 +130,6 @@ class Rations:
 
     def _count(self, model: GuardedModel, what: str, *, enforced: bool) -> None:
         self.metrics.rationed.labels(model.name, what, "refused" if enforced else "let through").inc()
-
-
-def _buckets(budget: Budget, rows: int, bits: float) -> tuple[Bucket, ...]:
-    found = []
-    if budget.rows_per_s is not None:
-        found.append(Bucket("rows_per_s", budget.rows_per_s, budget.burst_rows, float(rows)))
-    if budget.rows_per_day is not None:
-        found.append(Bucket("rows_per_day", budget.rows_per_day / _DAY_S, budget.rows_per_day, float(rows)))
-    if budget.bits_per_day is not None:
-        found.append(_bits(budget.bits_per_day, bits))
-    return tuple(found)
-
-
-def _bits(per_day: float, cost: float) -> Bucket:
-    return Bucket("bits_per_day", per_day / _DAY_S, per_day, cost)
 
 
 def _coarse(wait_s: float) -> int | None:

@@ -278,6 +278,30 @@ def test_bits_need_a_profile_that_says_what_answers_mean() -> None:
 
 
 @pytest.mark.usefixtures("stages")
+def test_one_entry_of_models_is_read_by_the_same_rules() -> None:
+    one = config.model_of({"name": "m", "profile": "p", "outputs": [{"stage": "test_uniform", "degree": 2}]})
+    assert (one.outputs[0].degree, one.mode) == (2, "shadow")
+
+
+@pytest.mark.usefixtures("stages")
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"name": "m", "policy": {"on_input": "explode"}}, "policy.on_input"),
+        ({"name": "m", "profile": "p", "detectors": [{"stage": "nonesuch"}]}, "detectors.0.stage"),
+        (
+            {"name": "m", "profile": "p", "detectors": [{"stage": "test_mean", "options": {"colour": 1}}]},
+            "detectors.0.options.colour",
+        ),
+    ],
+)
+def test_its_errors_name_the_key_within_it(tree: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.model_of(tree)
+    assert caught.value.path.startswith(path)
+
+
+@pytest.mark.usefixtures("stages")
 @pytest.mark.parametrize(
     ("policy", "outputs", "complaint"),
     [

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from guard.metrics import Metrics
 from guard.proxy.rations import Rations
+from guard.settings import Policy
 from guard.stores.memory import MemoryStore
 from guard.types import Action, Batching, Bucket, Decision, Query
 from tests.proxy.test_inspection import MEAN, UNIFORM, VIEWS, events, model
@@ -303,11 +304,12 @@ async def test_a_store_that_is_away_refuses_nobody() -> None:
 def test_delays_are_drawn_by_a_key() -> None:
     decision = Decision(Query(np.zeros(1), "c", "m", "d1"), Action.DELAY, Action.DELAY, enforced=True)
     mine, other = (Rations(MemoryStore(), Metrics(), key, 1) for key in (b"mine", b"other"))
-    drawn = [mine.delay_s(decision, 2.0, 100.0), other.delay_s(decision, 2.0, 100.0)]
-    assert drawn[0] == mine.delay_s(decision, 2.0, 100.0) != drawn[1]
+    policy = Policy(delay_s=2.0)
+    drawn = [mine.delay_s(decision, policy, 100.0), other.delay_s(decision, policy, 100.0)]
+    assert drawn[0] == mine.delay_s(decision, policy, 100.0) != drawn[1]
     assert all(1.0 <= one <= 2.0 for one in drawn)
-    assert mine.delay_s(decision, 2.0, 1.0) == 0.5
-    assert mine.delay_s(decision, 2.0, -1.0) == 0.0
+    assert mine.delay_s(decision, policy, 1.0) == 0.5
+    assert mine.delay_s(decision, policy, -1.0) == 0.0
 
 
 async def test_a_bucket_is_a_callers_own_and_a_models() -> None:
