@@ -175,8 +175,8 @@ def test_exempt_callers_receive_everything_until_their_day(simulate: Any) -> Non
 
 def test_a_cluster_is_hostile_whatever_its_callers_level(simulate: Any) -> None:
     joins = Finding("test_cluster", "monitor", Mode.ENFORCE, (0.9,), (1e-4,), 1e-3)
-    alone = replace(joins, stage="test_overlap")  # a monitor of callers speaks through his level alone
-    for finding, expected in ((joins, "deny"), (alone, "allow"), (replace(joins, stage="unknown"), "allow")):
+    held = Finding("alert", "monitor", Mode.ENFORCE, (0.0, 3.0), (1.0,), 0.0)  # what was acted upon, then
+    for finding, expected in ((joins, "allow"), (held, "deny"), (replace(held, scores=(3.0, 0.0)), "allow")):
         assert now(simulate([query(0, finding)], {"policy": {"on_hostile": "deny"}})) == {expected: 1}
 
 

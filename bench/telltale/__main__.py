@@ -64,13 +64,11 @@ def measured(accounts: int, each: int, seed: int) -> list[dict[str, Any]]:
     }
     found = []
     for kind, made_of in kinds.items():
-        sending = made_of()
-        bare = asked(worlds.settings(DATA, None), DATA, sending)
+        sending, detectors = made_of(), kind == "inputs"
+        bare = asked(worlds.settings(DATA, None), DATA, sending).seen
         for policy in worlds.POLICIES:
-            told = asked(worlds.settings(DATA, policy), DATA, sending)
-            for who, seen in (
-                ((policy, told.seen), ("bare", bare.seen)) if policy == "default" else ((policy, told.seen),)
-            ):
+            told = asked(worlds.settings(DATA, policy, detectors=detectors), DATA, sending)
+            for who, seen in {policy: told.seen, **({"bare": bare} if policy == "default" else {})}.items():
                 for stage, flagged in told.flagged.items():
                     one = judge(seen, sending.account, flagged, SEEN, seed)
                     if one is not None:

@@ -5,7 +5,8 @@
     callers   fresh images and near-repeats of an account's first one, as a search by queries sends them, in random
               order. Some of these make the account suspicious, or join a cluster that is; the others do not.
 
-A world's profile has the stages of docs/detect.md's good start and every monitor that need not be asked for, fitted on
+A world has the detectors and the purifier of docs/detect.md's good start for `inputs`, and every monitor that need not
+be asked for; for `callers` the monitors alone: the noise on repeats is what the detectors look for. All are fitted on
 the `clean` split. `default` has no word of policy. `loud` refuses a flagged input, and acts upon levels at once.
 """
 
@@ -109,17 +110,17 @@ def _fit(on: Ground, given: Mapping[str, bytes], place: Path) -> None:
     save_profile(made.profile, place)
 
 
-def settings(data: str, policy: str | None) -> dict[str, Any]:
+def settings(data: str, policy: str | None, *, detectors: bool = True) -> dict[str, Any]:
     """Of `guard serve`. policy: None: the bare model."""
     model: dict[str, Any] = {"name": data, "embedded": {"file": str(ground(data).onnx)}}
     if policy is not None:
         model |= {
             "mode": "enforce",
             "profile": str(profile(data)),
-            "detectors": list(DETECTORS),
-            "purifiers": [{"stage": PURIFIER}],
+            "detectors": list(DETECTORS) * detectors,
+            "purifiers": [{"stage": PURIFIER}] * detectors,
             "monitors": [{"stage": name} for name in MONITORED],
-            "policy": dict(POLICIES[policy]),
+            "policy": {key: value for key, value in POLICIES[policy].items() if detectors or key != "on_input"},
         }
     return {
         "listen": {"address": "127.0.0.1:0"},
