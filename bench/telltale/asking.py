@@ -113,7 +113,7 @@ def _against(event: Mapping[str, Any]) -> set[str]:
     """The stages that spoke against this very query: detectors that fired; monitors that credited it with evidence."""
     found = {one["stage"] for one in event["findings"] if one["kind"] == "detector" and one["fired"]}
     return found | {
-        credit["monitor"] or CLUSTER
-        for credit in event.get("credits", ())
+        credit.get("monitor", CLUSTER)
+        for credit in event.get("evidence", ())
         if min(credit["p_values"], default=1.0) < LEAST
     }

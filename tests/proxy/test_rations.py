@@ -223,7 +223,7 @@ async def test_a_refusal_before_the_model_was_asked_takes_as_long_as_answers_do(
 
 
 async def test_it_keeps_to_half_of_the_time_that_is_left(model: Any) -> None:
-    async with world(**model(MEAN)) as (server, guarded):
+    async with world(**model(MEAN)) as (_, guarded):
         guarded.app.runtime.rations.paces["m"] = deque([30.0])
         started = time.monotonic()
         assert (await guarded.unary(request(FLAGGED), timeout=1)).code is grpc.StatusCode.PERMISSION_DENIED
