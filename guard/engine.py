@@ -213,14 +213,15 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
-        responses = self._responses(acting) - decision.settled
+        everybody = self.settings.policy.of_everybody
+        responses = (self._responses(acting) | (everybody if decision.enforced else frozenset())) - decision.settled
         degrees = _degrees(acting, rows, self._clusters)
         return replace(
             decision,
             findings=findings,
             action=severest(responses),
             responses=responses,
-            would_be=severest(self._responses(findings)),
+            would_be=severest(self._responses(findings) | everybody),
             suspicious=degrees > 0,
             degrees=degrees,
         )

@@ -167,6 +167,9 @@ class Policy(_Settings):
 
     on_input: Response = Action.DENY
     """A detector fired on this input."""
+    on_clear: Literal[Action.ALLOW, Action.CHALLENGE] = Action.ALLOW
+    """What is asked of everybody, whatever is known of him, beside what the keys below say. Extraction with the model's
+    own kind of inputs cannot be told from use by looks; what answers cost can grow with how many were had."""
     on_watch: Response = Action.ALLOW
     """The caller's evidence is a third of the way (in logarithms) to an alarm."""
     on_suspect: Response = Action.ALLOW
@@ -186,13 +189,23 @@ class Policy(_Settings):
     """Callers for whom nothing is enforced, for a time."""
 
     @property
+    def of_everybody(self) -> frozenset[Action]:
+        """What is done about each query."""
+        return self.of(Level.CLEAR)
+
+    @property
+    def challenges(self) -> bool:
+        """Whether it ever asks for proof of work."""
+        return any(Action.CHALLENGE in do for do in (self.of_input, *map(self.of, Level)))
+
+    @property
     def of_input(self) -> frozenset[Action]:
         """What is done about an input that a detector flagged."""
         return _several(self.on_input)
 
     def of(self, level: Level) -> frozenset[Action]:
         """What is done about queries of a caller on this level."""
-        return _several((Action.ALLOW, self.on_watch, self.on_suspect, self.on_hostile)[level])
+        return _several((self.on_clear, self.on_watch, self.on_suspect, self.on_hostile)[level])
 
     def exempts(self, caller: str, now: float) -> bool:
         """Whether he is exempt now, in seconds since 1970."""
@@ -223,6 +236,31 @@ class Budget(_Settings):
     def unlimited(self) -> bool:
         """Whether nothing is limited."""
         return self.mode is Mode.OFF or (self.rows_per_s is self.rows_per_day is self.bits_per_day is None)
+
+
+class Challenge(_Settings):
+    """The puzzles of `challenge`: work that a caller's computer does before he is answered, in SHA-256 hashes.
+
+    A row costs `hashes_per_row * growth ** progress`. Progress goes from 0 to 1: what the monitor `extraction_budget`
+    estimates, where it enforces; else, and where that is more, by the caller's level: 0, 1/3 on watch, 2/3, 1 hostile.
+    """
+
+    hashes_per_row: float = Field(4000.0, ge=16, le=2**32)
+    """Expected work for one row at no progress: 4,000 are about 2 ms of one core in the Python client."""
+    growth: float = Field(100.0, ge=1, le=1e6)
+    """At the end a row costs so many times as much as at the beginning."""
+    max_hashes_per_row: float = Field(4_000_000.0, ge=16, le=2**40)
+    """Never more than this."""
+    ttl_s: float = Field(120.0, ge=1, le=3600)
+    """How long a puzzle is good. Its solution is good once."""
+    stream_rows: int = Field(32, ge=1, le=65_536)
+    """For how many rows the puzzle is that a stream is ended with: metadata travel once a stream."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Challenge":
+        if self.max_hashes_per_row < self.hashes_per_row:
+            raise ValueError("max_hashes_per_row must be at least hashes_per_row")
+        return self
 
 
 class Validation(_Settings):
@@ -287,6 +325,7 @@ class Model(_Settings):
     """Applied in this order."""
     policy: Policy = Policy()
     budget: Budget = Budget()
+    challenge: Challenge = Challenge()
 
     def _degraded_by_nothing(self) -> str | None:
         """The key of a policy that degrades, where no output protection acts to that degree."""
@@ -328,6 +367,8 @@ class Model(_Settings):
         idle = self._degraded_by_nothing()
         if idle is not None:
             raise ValueError(f"policy.{idle} says degrade, but every output protection has a higher degree")
+        if Action.CHALLENGE in policy.of_everybody and self.profile is None:
+            raise ValueError("policy.on_clear says challenge, which needs a profile")
         if self.budget.bits_per_day is not None and self.profile is None:
             raise ValueError("budget.bits_per_day needs a profile, which says what answers mean")
         return self
