@@ -28,7 +28,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.assembly import Loaded, Stage, assemble, capped, credits_component
+from guard.assembly import Loaded, Stage, assemble, capped, credits_component, estimates
 from guard.profile import (
     Meaning,
     Profile,
@@ -59,6 +59,7 @@ from guard.types import (
     OnError,
     Query,
     Sketches,
+    Update,
     ViewDetector,
     VotingPurifier,
     When,
@@ -101,6 +102,7 @@ class Engine:
         self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
+        self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
         self._check()
 
@@ -170,6 +172,23 @@ class Engine:
 
     def decide(self, query: Query, history: History | None, sketches: Sketches | None = None) -> Decision:
         """Everything that can be said before the model has answered."""
+        decision = self._first(query, history, sketches, self._detectors)
+        if decision.action is Action.DENY:
+            return decision
+        return self._plan_views(self._purify(decision))
+
+    def foresee(self, query: Query, history: History | None, sketches: Sketches) -> Decision:
+        """What will be decided, as far as it matters to whether the query is challenged.
+
+        For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
+        """
+        looking = self._detectors if Action.CHALLENGE in self.settings.policy.of_input else ()
+        return replace(self._first(query, history, sketches, looking), seen=(), update=Update())
+
+    def _first(
+        self, query: Query, history: History | None, sketches: Sketches | None, detectors: tuple[Stage, ...]
+    ) -> Decision:
+        """What monitors and these detectors say, and what follows; not yet what is sent."""
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
@@ -178,16 +197,19 @@ class Engine:
         findings = list(judged.findings)
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))
-        findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in self._detectors]
+        findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in detectors]
         told = Decision(
             query, Action.ALLOW, Action.ALLOW, enforced,
             seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
             components={} if history is None else history.components,
+            progress=self._progress(judged.findings, judged.level),
         )  # fmt: skip
-        decision = self._weigh(told, tuple(findings))
-        if decision.action is Action.DENY:
-            return decision
-        return self._plan_views(self._purify(decision))
+        return self._weigh(told, tuple(findings))
+
+    def _progress(self, findings: tuple[Finding, ...], level: Level) -> float:
+        """How far a caller has come in copying the model: by an estimate, and by his level, whichever is more."""
+        estimated = [max(f.scores) for f in findings if f.stage in self._estimates and f.scores]
+        return min(1.0, max((level / Level.HOSTILE, *estimated)))
 
     def enforces_for(self, caller: str, now: float) -> bool:
         """Whether enforcement is real for him, at that time."""

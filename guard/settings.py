@@ -262,6 +262,10 @@ class Challenge(_Settings):
             raise ValueError("max_hashes_per_row must be at least hashes_per_row")
         return self
 
+    def hashes(self, progress: float) -> float:
+        """Expected work for one row of a caller who has come so far."""
+        return float(min(self.max_hashes_per_row, self.hashes_per_row * self.growth ** max(0.0, min(1.0, progress))))
+
 
 class Validation(_Settings):
     """Checks of values against the profile. What fails is INVALID_ARGUMENT where this enforces."""

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 class FallbackStore:
     """`shared` while it answers, else `own`.
 
-    own:     None: exchanges, takes and tokens raise OSError while the shared store is away; for monitors `on_error` decides.
+    own:     None: everything raises OSError while the shared store is away; for monitors `on_error` decides.
     apart:   the shared store is a cluster, and may be away for one model alone.
     on_away: is told whenever the shared store goes away, for the first model, and comes back, for the last.
     """

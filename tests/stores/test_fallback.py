@@ -11,9 +11,9 @@ from tests.servers import valkey
 from tests.stores.bucket_contract import *  # noqa: F403
 from tests.stores.bucket_contract import rows, take
 from tests.stores.contract import row
+from tests.stores.test_valkey import server
 from tests.stores.token_contract import *  # noqa: F403
 from tests.stores.token_contract import once
-from tests.stores.test_valkey import server
 
 
 class Away(MemoryStore):
