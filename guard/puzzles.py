@@ -12,6 +12,7 @@ Bound:   the MAC covers the caller and the model, so another's puzzle is none.
 """
 
 import hmac
+import math
 import re
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
@@ -111,7 +112,7 @@ class Issuer:
         """hashes: of work, on average; nonce: 16 bytes that never came before; now: in seconds since 1970."""
         rows, life = min(rows, MAX_ROWS), max(1, round(ttl_s))
         target = int(max(1.0, min(_WORDS - 2048.0, PARTS * _WORDS / hashes)))  # 2048: the last double below 2^64
-        bare = Puzzle(rows, life, int(now) + life, target, nonce)
+        bare = Puzzle(rows, life, math.ceil(now) + life, target, nonce)
         return Puzzle(rows, life, bare.expires, target, nonce, self._mac(bare, model, caller))
 
     def knows(self, puzzle: Puzzle, model: str, caller: str) -> bool:
