@@ -207,9 +207,10 @@ class Engine:
         return self._weigh(told, tuple(findings))
 
     def _progress(self, findings: tuple[Finding, ...], level: Level) -> float:
-        """How far a caller has come in copying the model: by an estimate, and by his level, whichever is more."""
+        """How far a caller has come on the way to a copy: by an estimate, and by his level, whichever is more."""
+        begin = self.settings.challenge.grows_from
         estimated = [max(f.scores) for f in findings if f.stage in self._estimates and f.scores]
-        return min(1.0, max((level / Level.HOSTILE, *estimated)))
+        return min(1.0, max((level / Level.HOSTILE, *((one - begin) / (1.0 - begin) for one in estimated))))
 
     def enforces_for(self, caller: str, now: float) -> bool:
         """Whether enforcement is real for him, at that time."""

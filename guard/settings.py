@@ -241,14 +241,17 @@ class Budget(_Settings):
 class Challenge(_Settings):
     """The puzzles of `challenge`: work that a caller's computer does before he is answered, in SHA-256 hashes.
 
-    A row costs `hashes_per_row * growth ** progress`. Progress goes from 0 to 1: what the monitor `extraction_budget`
-    estimates, where it enforces; else, and where that is more, by the caller's level: 0, 1/3 on watch, 2/3, 1 hostile.
+    A row costs `hashes_per_row * growth ** progress`. Progress goes from 0 to 1: on the way from `grows_from` to 1, of
+    what the monitor `extraction_budget` estimates, where it enforces; else, and where that is more, by the caller's
+    level: 0, 1/3 on watch, 2/3 suspect, 1 hostile.
     """
 
     hashes_per_row: float = Field(4000.0, ge=16, le=2**32)
     """Expected work for one row at no progress: 4,000 are about 2 ms of one core in the Python client."""
-    growth: float = Field(100.0, ge=1, le=1e6)
+    growth: float = Field(1000.0, ge=1, le=1e6)
     """At the end a row costs so many times as much as at the beginning."""
+    grows_from: float = Field(0.5, ge=0, lt=1)
+    """Up to this estimate a row costs what it costs at first: what callers come to who only use the model."""
     max_hashes_per_row: float = Field(4_000_000.0, ge=16, le=2**40)
     """Never more than this."""
     ttl_s: float = Field(120.0, ge=1, le=3600)

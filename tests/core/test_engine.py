@@ -675,7 +675,8 @@ def test_foreseen_is_what_asks_for_proof_and_nothing_to_keep() -> None:
     ("mode", "level", "rows", "progress"),
     [
         ("enforce", Level.CLEAR, 0, 0.0),
-        ("enforce", Level.CLEAR, 40, 0.4),
+        ("enforce", Level.CLEAR, 20, 0.0),
+        ("enforce", Level.CLEAR, 40, 0.25),
         ("enforce", Level.CLEAR, 400, 1.0),
         ("enforce", Level.SUSPECT, 40, 2 / 3),
         ("shadow", Level.CLEAR, 40, 0.0),  # what is in shadow does nothing, makes no price either
@@ -689,7 +690,7 @@ def test_progress_is_the_estimate_or_the_level(mode: str, level: Level, rows: in
         }
     )
     monitors = [*OVERLAP, {"stage": "test_agreement", "mode": mode}]
-    engine = engine_of(profile, monitors=monitors, policy={"on_clear": "challenge"})
+    engine = engine_of(profile, monitors=monitors, challenge={"grows_from": 0.2})
     alarm = -math.log(next(stage.threshold for stage in engine.stages if stage.name == "test_overlap"))
     evidence = {"test_overlap": Evidence(1, (0.8 * alarm,) * 4)} if level is Level.SUSPECT else {}
     past = Past(evidence, Alert(level), rows=rows)

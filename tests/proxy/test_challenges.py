@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("world_stages")
 __all__ = ["model"]  # the fixture
 
 ALL = {"on_clear": "challenge"}
-CHEAP = {"hashes_per_row": 64, "growth": 100}
+CHEAP = {"hashes_per_row": 64, "growth": 100, "grows_from": 0}
 AGREEMENT = {"monitors": [{"stage": "test_agreement"}]}
 KEYS = {"identity": {"chain": [{"kind": "api_key"}, {"kind": "peer"}]}}
 ASKED, OK = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OK
