@@ -15,8 +15,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 # Each of these is covered branch by branch by its own tests alone.
-CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching linking nearness \
-	sketching
+CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
+	linking nearness sketching puzzles
 CORE_TESTS := tests/core tests/wire
 
 say = @printf '\n== %s\n' "$(1)"

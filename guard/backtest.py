@@ -145,8 +145,8 @@ class Replay:
 
     def _weigh(self, model: _Model, event: Event) -> Action:
         """What would be done, for everybody."""
-        actions = [Action.ALLOW]
         p_values = _detectors(model, event)
+        actions = [Action.ALLOW, *model.settings.of_everybody]
         for finding in event.findings:
             stage = model.detectors.get(finding.stage) if finding.kind == "detector" else None
             if finding.kind == "detector" and finding.stage not in _ENGINES_OWN:

@@ -28,7 +28,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.assembly import Loaded, Stage, assemble, capped
+from guard.assembly import Loaded, Stage, assemble, capped, estimates
 from guard.profile import (
     Meaning,
     Profile,
@@ -53,9 +53,11 @@ from guard.types import (
     InvalidQuery,
     KeyedOutput,
     Kind,
+    Level,
     Mode,
     Query,
     Sketches,
+    Update,
     ViewDetector,
     VotingPurifier,
     When,
@@ -100,6 +102,7 @@ class Engine:
         self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
+        self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
         self._check()
 
@@ -169,6 +172,23 @@ class Engine:
 
     def decide(self, query: Query, history: History | None, sketches: Sketches | None = None) -> Decision:
         """Everything that can be said before the model has answered."""
+        decision = self._first(query, history, sketches, self._detectors)
+        if decision.action is Action.DENY:
+            return decision
+        return self._plan_views(self._purify(decision))
+
+    def foresee(self, query: Query, history: History | None, sketches: Sketches) -> Decision:
+        """What will be decided, as far as it matters to whether the query is challenged.
+
+        For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
+        """
+        looking = self._detectors if Action.CHALLENGE in self.settings.of_input else ()
+        return replace(self._first(query, history, sketches, looking), seen=(), update=Update())
+
+    def _first(
+        self, query: Query, history: History | None, sketches: Sketches | None, detectors: tuple[Stage, ...]
+    ) -> Decision:
+        """What monitors and these detectors say, and what follows; not yet what is sent."""
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
@@ -177,16 +197,20 @@ class Engine:
         findings = list(judged.findings)
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))
-        findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in self._detectors]
+        findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in detectors]
         told = Decision(
             query, Action.ALLOW, Action.ALLOW, enforced,
             seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
             components={} if history is None else history.components,
+            progress=self._progress(judged.findings, judged.level),
         )  # fmt: skip
-        decision = self._weigh(told, tuple(findings))
-        if decision.action is Action.DENY:
-            return decision
-        return self._plan_views(self._purify(decision))
+        return self._weigh(told, tuple(findings))
+
+    def _progress(self, findings: tuple[Finding, ...], level: Level) -> float:
+        """How far a caller has come on the way to a copy: by an estimate, and by his level, whichever is more."""
+        begin = self.settings.challenge.grows_from
+        estimated = [max(f.scores) for f in findings if f.stage in self._estimates and f.scores]
+        return min(1.0, max((level / Level.HOSTILE, *((one - begin) / (1.0 - begin) for one in estimated))))
 
     def enforces_for(self, caller: str, now: float) -> bool:
         """Whether enforcement is real for him, at that time."""
@@ -212,14 +236,16 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
-        responses = self._weighing.responses(acting) - decision.settled
+        everybody = self.settings.of_everybody
+        responses = self._weighing.responses(acting) | (everybody if decision.enforced else frozenset())
+        responses -= decision.settled
         degrees = self._weighing.degrees(acting, rows)
         return replace(
             decision,
             findings=findings,
             action=severest(responses),
             responses=responses,
-            would_be=severest(self._weighing.responses(findings)),
+            would_be=severest(self._weighing.responses(findings) | everybody),
             suspicious=degrees > 0,
             degrees=degrees,
         )

@@ -81,8 +81,9 @@ class Event:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing was done, and nothing would be."""
-        return self.action is Action.ALLOW and self.would_be is Action.ALLOW
+        """Whether nothing was done, and nothing would be but what is asked of everybody."""
+        asked = self.would_be is Action.CHALLENGE and self.reason is None
+        return self.action is Action.ALLOW and (asked or self.would_be is Action.ALLOW)
 
 
 @dataclass(frozen=True, slots=True)

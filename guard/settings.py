@@ -168,6 +168,9 @@ class Policy(_Settings):
     on_input: Response | None = None
     """A detector fired on this input. Unset: `purify` where a purifier waits for that, else `degrade` where an
     output protection does, else `deny`: a refusal tells an attacker which input it was, and the others hardly do."""
+    on_clear: Literal[Action.ALLOW, Action.CHALLENGE] = Action.ALLOW
+    """What is asked of everybody, whatever is known of him, beside what the keys below say. Extraction with the model's
+    own kind of inputs cannot be told from use by looks; what answers cost can grow with how many were had."""
     on_watch: Response = Action.ALLOW
     """The caller's evidence is a third of the way (in logarithms) to an alarm."""
     on_suspect: Response | None = None
@@ -219,6 +222,38 @@ class Budget(_Settings):
     def unlimited(self) -> bool:
         """Whether nothing is limited."""
         return self.mode is Mode.OFF or (self.rows_per_s is self.rows_per_day is self.bits_per_day is None)
+
+
+class Challenge(_Settings):
+    """The puzzles of `challenge`: work that a caller's computer does before he is answered, in SHA-256 hashes.
+
+    A row costs `hashes_per_row * growth ** progress`. Progress goes from 0 to 1: on the way from `grows_from` to 1, of
+    what the monitor `extraction_budget` estimates, where it enforces; else, and where that is more, by the caller's
+    level: 0, 1/3 on watch, 2/3 suspect, 1 hostile.
+    """
+
+    hashes_per_row: float = Field(4000.0, ge=16, le=2**32)
+    """Expected work for one row at no progress: 4,000 are about 2 ms of one core in the Python client."""
+    growth: float = Field(1000.0, ge=1, le=1e6)
+    """At the end a row costs so many times as much as at the beginning."""
+    grows_from: float = Field(0.5, ge=0, lt=1)
+    """Up to this estimate a row costs what it costs at first: what callers come to who only use the model."""
+    max_hashes_per_row: float = Field(4_000_000.0, ge=16, le=2**40)
+    """Never more than this."""
+    ttl_s: float = Field(120.0, ge=1, le=3600)
+    """How long a puzzle is good. Its solution is good once."""
+    stream_rows: int = Field(32, ge=1, le=65_536)
+    """For how many rows the puzzle is that a stream is ended with: metadata travel once a stream."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Challenge":
+        if self.max_hashes_per_row < self.hashes_per_row:
+            raise ValueError("max_hashes_per_row must be at least hashes_per_row")
+        return self
+
+    def hashes(self, progress: float) -> float:
+        """Expected work for one row of a caller who has come so far."""
+        return float(min(self.max_hashes_per_row, self.hashes_per_row * self.growth ** max(0.0, min(1.0, progress))))
 
 
 class Validation(_Settings):
@@ -283,6 +318,7 @@ class Model(_Settings):
     """Applied in this order."""
     policy: Policy = Policy()
     budget: Budget = Budget()
+    challenge: Challenge = Challenge()
 
     @property
     def of_input(self) -> frozenset[Action]:
@@ -298,7 +334,17 @@ class Model(_Settings):
         if level is Level.SUSPECT and self.policy.on_suspect is None:
             return frozenset({Action.DEGRADE if self._can_degrade(level) else Action.ALLOW})
         policy = self.policy
-        return _several((Action.ALLOW, policy.on_watch, policy.on_suspect, policy.on_hostile)[level] or Action.ALLOW)
+        return _several((policy.on_clear, policy.on_watch, policy.on_suspect, policy.on_hostile)[level] or Action.ALLOW)
+
+    @property
+    def of_everybody(self) -> frozenset[Action]:
+        """What is done about each query."""
+        return self.of(Level.CLEAR)
+
+    @property
+    def challenges(self) -> bool:
+        """Whether it ever asks for proof of work."""
+        return any(Action.CHALLENGE in do for do in (self.of_input, *map(self.of, Level)))
 
     def _can_degrade(self, level: Level) -> bool:
         """Whether an output protection acts on suspicious answers to a caller on this level, and only on these."""
@@ -347,6 +393,8 @@ class Model(_Settings):
         idle = self._degraded_by_nothing()
         if idle is not None:
             raise ValueError(f"policy.{idle} says degrade, but every output protection has a higher degree")
+        if Action.CHALLENGE in self.of_everybody and self.profile is None:
+            raise ValueError("policy.on_clear says challenge, which needs a profile")
         if self.budget.bits_per_day is not None and self.profile is None:
             raise ValueError("budget.bits_per_day needs a profile, which says what answers mean")
         return self

@@ -53,11 +53,12 @@ class Action(StrEnum):
     DEGRADE = "degrade"
     DELAY = "delay"
     THROTTLE = "throttle"
+    CHALLENGE = "challenge"
     DENY = "deny"
 
     @property
     def severity(self) -> int:
-        """0 for allow up to 5 for deny."""
+        """0 for allow up to 6 for deny."""
         return list(Action).index(self)
 
 
@@ -416,6 +417,8 @@ class Decision:
     components: the clusters of the rows' neighbours, by number, as they were before.
     update:    what to tell the store now.
     level:     the caller's, this query counted.
+    progress:  how far he has come on the way to a copy of the model, this query counted, 0 to 1: a challenge's work
+               follows it.
     """
 
     query: Query
@@ -440,6 +443,7 @@ class Decision:
     components: Mapping[int, Component] = field(default_factory=dict)
     update: Update = field(default_factory=Update)
     level: Level = Level.CLEAR
+    progress: float = 0.0
 
 
 def without(decision: Decision, response: Action) -> Decision:
@@ -529,6 +533,13 @@ class Store(Protocol):
         Infinite where the cost is above the burst. force: taken in any case (debt, at most one burst deep), for what is
         known only afterwards. No two of the buckets have one name. `forget` leaves them as they are: to forgive
         evidence is not to grant a budget anew. One that the store has evicted is full. One round trip.
+        """
+        ...
+
+    async def once(self, scope: str, caller: str, token: bytes, until: float, now: float) -> bool:
+        """Whether the token comes for the first time; it is remembered until then. One round trip.
+
+        One that the store has evicted before is new again.
         """
         ...
 

@@ -8,6 +8,7 @@
 --                      j:MONITOR; width, embedded
 --   :q:WHO      string  his recent rows; those beyond the latest 256 are cut off now and then
 --   :b:WHO      hash    his token buckets: NAME -> how much is used, as of when (doubles)
+--   :t:WHO:TOKEN        that has come; a string that expires
 --   :s, :u, :l  zset, zset, hash: who was seen when; whose recent rows grew when, and how many there are
 local P = KEYS[1]
 local ROW_PAGE, HEAD, RECENT = 32, 44, 256

@@ -159,6 +159,19 @@ class BudgetMonitor:
 
 
 @dataclass(frozen=True)
+class AgreementMonitor:
+    """An estimate of how well a copy would agree: a hundredth a row."""
+
+    measures: ClassVar[str] = "agreement"
+
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        return np.full(len(rows), past.rows / 100.0)
+
+    def level(self, score: float) -> Level:
+        return Level.CLEAR
+
+
+@dataclass(frozen=True)
 class Uniform:
     """Answers nothing for suspicious rows."""
 
@@ -280,6 +293,7 @@ STAGES: dict[tuple[Kind, str], type[Any]] = {
     ("monitor", "test_unsure"): UnsureMonitor,
     ("monitor", "test_one_class"): OneClassMonitor,
     ("monitor", "test_budget"): BudgetMonitor,
+    ("monitor", "test_agreement"): AgreementMonitor,
     ("detector", "test_surprise"): Surprise,
     ("detector", "test_centred"): Centred,
     ("purifier", "test_ballot"): Ballot,

@@ -10,8 +10,8 @@ import yaml
 
 import guard
 from guard import config
-from guard.settings import ConfigError, Settings, build_stage
-from guard.types import Bucket
+from guard.settings import Challenge, ConfigError, Policy, Settings, build_stage
+from guard.types import Action, Bucket, Level
 
 BASE: dict[str, Any] = {"upstream": {"address": "127.0.0.1:8001"}}
 
@@ -83,6 +83,14 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
         (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "purify"}), "models.0", "no purifier"),
         (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "degrade"}), "models.0", "no output protection"),
         (model(monitors=[{"stage": "test_overlap"}], policy={"on_hostile": "degrade"}), "models.0", "no output"),
+        (model(policy={"on_clear": "challenge"}, profile=None), "models.0", "needs a profile"),
+        (model(policy={"on_clear": "deny"}), "models.0.policy.on_clear", "allow"),
+        (
+            model(challenge={"hashes_per_row": 10_000, "max_hashes_per_row": 5000}),
+            "models.0.challenge",
+            "at least hashes_per_row",
+        ),
+        (model(challenge={"growth": 0.5}), "models.0.challenge.growth", "greater than or equal to 1"),
     ],
 )
 def test_errors_name_the_key(tmp_path: Path, tree: dict[str, Any], path: str, text: str) -> None:
@@ -319,3 +327,21 @@ def test_what_is_to_be_degraded_can_be(policy: Any, outputs: Any, complaint: str
     else:
         with pytest.raises(ConfigError, match=f"policy.{complaint} says degrade"):
             config.validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("progress", "hashes"),
+    [(0.0, 1000.0), (-1.0, 1000.0), (0.5, 8000.0), (0.75, 22_627.417), (1.0, 40_000.0), (2.0, 40_000.0)],
+)
+def test_a_row_costs_more_with_progress_up_to_a_bound(progress: float, hashes: float) -> None:
+    challenge = Challenge(hashes_per_row=1000, growth=64, max_hashes_per_row=40_000)
+    assert challenge.hashes(progress) == pytest.approx(hashes)
+
+
+def test_who_is_challenged() -> None:
+    assert not Policy().challenges
+    for key in ("on_input", "on_clear", "on_watch", "on_suspect", "on_hostile"):
+        assert Policy.model_validate({key: "challenge"}).challenges
+    assert Policy.model_validate({"on_watch": ["degrade", "challenge"]}).challenges
+    assert Policy(on_clear=Action.CHALLENGE).of_everybody == {Action.CHALLENGE}
+    assert Policy(on_clear=Action.CHALLENGE).of(Level.WATCH) == {Action.ALLOW}

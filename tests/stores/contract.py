@@ -7,6 +7,7 @@ import numpy as np
 from guard.evidence import Evidence
 from guard.types import Alert, Component, Kept, Level, Sketch, Update
 from tests.stores.bucket_contract import *  # noqa: F403
+from tests.stores.token_contract import *  # noqa: F403
 
 WIDTH, EMBEDDED = 6, 4
 
