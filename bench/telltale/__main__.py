@@ -80,7 +80,8 @@ def markdown(found: Sequence[Mapping[str, Any]], by: Mapping[str, Any]) -> str:
     """The table, and whether the bar is held."""
     rows = [
         f"| {one['kind']} | {one['policy']} | {one['stage']} | {one['flagged']} of {one['n']} "
-        f"| {one['auroc']:.2f} ({one['low']:.2f} to {one['high']:.2f}) | {one['by']} |"
+        f"| {one['auroc']:.2f} ({one['low']:.2f} to {one['high']:.2f}) "
+        f"| {one['beside']:.2f} | {one['by']} |"
         for one in found
     ]
     default = [one for one in found if one["policy"] == "default"]
@@ -88,8 +89,8 @@ def markdown(found: Sequence[Mapping[str, Any]], by: Mapping[str, Any]) -> str:
     said = "nothing was flagged often enough" if worst is None else f"{worst['auroc']:.2f} at most"
     held = worst is not None and worst["auroc"] <= BAR
     head = (
-        "| queries | policy | flagged by | flagged | AUROC (95 % interval over accounts) | by what |",
-        "|---|---|---|---|---|---|",
+        "| queries | policy | flagged by | flagged | AUROC (95 % interval over accounts) | of neighbours | by what |",
+        "|---|---|---|---|---|---|---|",
     )
     lines = [*head, *rows, "", f"Default policy: {said}; wanted: at most {BAR:.2f}: **{'yes' if held else 'no'}**.", ""]
     lines.append(f"Made by `{by['command']}`.")

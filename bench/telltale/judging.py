@@ -16,20 +16,25 @@ from adversary.attack import Array
 from adversary.gradients import one_thread
 
 AROUND = (-1, 0, 1, 2, 3)
+BESIDE = 5
 FEWEST = 20
 """Flagged and other queries that each half must have."""
-_STEPS, _HIDDEN, _RESAMPLES, _FOLDS = 400, 32, 1000, 4
+_STEPS, _HIDDEN, _RESAMPLES, _FOLDS = 150, 32, 500, 3
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """auroc, with its 95 % interval over accounts; by what; n: queries of the judged half, of which so many flagged."""
+    """auroc, with its 95 % interval over accounts; by what; n: queries of the judged half, of which so many flagged.
+
+    beside: the same within an account, of queries at most BESIDE apart: which of them was it?
+    """
 
     auroc: float
     low: float
     high: float
+    beside: float
     by: str
     n: int
     flagged: int
@@ -74,9 +79,23 @@ def judge(seen: Array, account: Array, flagged: Array, names: tuple[str, ...], s
         offset, which = divmod(best, len(names))
         scores, by = alone[~learn], f"{names[which]}{_when(AROUND[offset])}"
     low, high = _interval(scores, flagged[~learn], account[~learn], seed)
+    near = beside(scores, flagged[~learn], account[~learn])
     return Found(
-        auroc(scores, flagged[~learn]), low, high, by, int((~learn).sum()), int(flagged[~learn].sum())
+        auroc(scores, flagged[~learn]), low, high, near, by, int((~learn).sum()), int(flagged[~learn].sum())
     )  # fmt: skip
+
+
+def beside(scores: Array, flagged: Array, account: Array) -> float:
+    """How often a flagged query scores above one of the same account that was sent shortly before or after it."""
+    above, pairs = 0.0, 0
+    for one in np.unique(account):
+        places = np.flatnonzero(account == one)
+        apart = np.abs(np.subtract.outer(np.arange(len(places)), np.arange(len(places)))) <= BESIDE
+        valid = apart & np.logical_and.outer(flagged[places], ~flagged[places])
+        higher = np.sign(np.subtract.outer(scores[places], scores[places]))
+        above += float(((higher + 1.0) / 2.0)[valid].sum())
+        pairs += int(valid.sum())
+    return above / pairs if pairs else float("nan")
 
 
 def _when(offset: int) -> str:
