@@ -145,8 +145,8 @@ def _latency(how: Honest, latency: Latency) -> dict[str, Any]:
         return {"p50": float(p50), "mean": float(1000.0 * values.mean()), "p95": float(p95)}
 
     return {
-        "think_s": how.think_s, "control": how.control, "callers": how.callers, "rows": how.rows, "plain": of(latency.plain),
-        "asked": of(latency.asked), "ratio": interval(latency.ratios, seed=SEED),
+        "think_s": how.think_s, "control": how.control, "callers": how.callers, "rows": how.rows,
+        "plain": of(latency.plain), "asked": of(latency.asked), "ratio": interval(latency.ratios, seed=SEED),
     }  # fmt: skip
 
 

@@ -17,15 +17,15 @@ def markdown(found: Mapping[str, Any]) -> str:
     said = ", ".join(f"`{key}: {value:g}`" for key, value in challenge.items())
     lines = [
         f"`on_clear: challenge` with {said}.",
-        f"Data: {found['data']}; `extraction_budget` is the only stage, the victim runs in Guard's own process. Everything",
-        "goes through real gRPC and `guard serve`.", "",
+        f"Data: {found['data']}; `extraction_budget` is the only stage, the victim runs in Guard's own process.",
+        "Everything goes through real gRPC and `guard serve`.", "",
         "## What was asked for", "",
         *grid(("what", "wanted", "measured", "held"), [_bar(one) for one in found["bars"]]),
         "## Honest callers", "",
         "Each asks some rows, one a call, of a Guard with challenges and of one without, in pairs of blocks; his first",
         "call is refused and made again, and counts. Latency in ms, over all calls; the ratio is of the blocks' means:",
-        "median of the pairs and its 95 % bootstrap interval. Control: the same without challenges on either side; how far",
-        "it is from 1 is what else the machine did.", "",
+        "median of the pairs and its 95 % bootstrap interval. Control: the same without challenges on either side;",
+        "how far it is from 1 is what else the machine did.", "",
         *grid(
             ("between calls", "callers", "rows each", "Guard", "p50", "mean", "p95", "ratio of means"),
             [row for one in found["honest"] for row in _honest(one)],
