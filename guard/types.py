@@ -417,8 +417,7 @@ class Decision:
     components: the clusters of the rows' neighbours, by number, as they were before.
     update:    what to tell the store now.
     level:     the caller's, this query counted.
-    progress:  how far he has come on the way to a copy of the model, this query counted, 0 to 1: a challenge's work
-               follows it.
+    progress:  how far he has come on the way to a copy, this query counted, 0 to 1: what a challenge's work follows.
     """
 
     query: Query

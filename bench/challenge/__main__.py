@@ -74,7 +74,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as plain data."""
     on, challenge = ground(options.data), Challenge()
     rng, known = np.random.default_rng(SEED), curve(options.data)
-    hows = [Honest(options.callers, options.rows, 0.0), Honest(max(1, options.callers // 2), options.rows, 0.03)]
+    half = max(1, options.callers // 2)
+    hows = [
+        Honest(options.callers, options.rows, 0.0),
+        Honest(half, options.rows, 0.03),
+        Honest(half, options.rows, 0.0, control=True),
+    ]
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         name = make(on, directory / "profile").input_name
@@ -84,7 +89,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             stack.enter_context(serving.served(_settings(on, policy, directory), _SECRET, directory / policy))[0]
             for policy in ("allow", "challenge")
         )
-        latencies = [honest(plain, asked, singles, how) for how in hows]
+        latencies = [honest(plain, plain if how.control else asked, singles, how) for how in hows]
         theft = steal(asked, batches, BATCH, options.cpu)
         control = steal(plain, batches[: len(theft.steps)], BATCH, options.cpu)
     return _told(options.data, challenge, known, list(zip(hows, latencies, strict=True)), theft, control)
@@ -117,7 +122,7 @@ def _told(
     shown = np.array([1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 20_000])
     return {
         "data": data, "batch": BATCH, "challenge": challenge.model_dump(),
-        "honest": told, "bars": [_bar(one) for one in told],
+        "honest": told, "bars": [_bar(one) for one in told if not one["control"]],
         "prices": [
             {"rows": int(n), "estimate": known.at(float(n)), "hashes": float(price),
              "ms": 1000.0 * float(price) / rates.hashes_per_s}
@@ -140,8 +145,8 @@ def _latency(how: Honest, latency: Latency) -> dict[str, Any]:
         return {"p50": float(p50), "mean": float(1000.0 * values.mean()), "p95": float(p95)}
 
     return {
-        "think_s": how.think_s, "callers": how.callers, "rows": how.rows, "plain": of(latency.plain),
-        "asked": of(latency.asked), "ratio": interval(latency.ratios, seed=SEED),
+        "think_s": how.think_s, "control": how.control, "callers": how.callers, "rows": how.rows,
+        "plain": of(latency.plain), "asked": of(latency.asked), "ratio": interval(latency.ratios, seed=SEED),
     }  # fmt: skip
 
 
@@ -177,7 +182,12 @@ def _total(rows: int, theft: Theft, known: Curve, challenge: Challenge, rates: R
         if own
         else total_s(known, challenge, rows, BATCH, rates)
     )
-    return {"rows": rows, "cpu_s": cpu_s, "how": "measured" if own else "computed", "times": cpu_s / rows / rates.row_s}
+    return {
+        "rows": rows,
+        "cpu_s": cpu_s,
+        "how": "measured, to the batch before" if own else "computed",
+        "times": cpu_s / rows / rates.row_s,
+    }
 
 
 def _own(challenge: Challenge) -> dict[str, float]:

@@ -28,11 +28,15 @@ _REST_S = 0.05  # until a puzzle that nobody will need is solved
 
 @dataclass(frozen=True, slots=True)
 class Honest:
-    """How honest callers ask. think_s: between an answer and the next call."""
+    """How honest callers ask.
+
+    think_s: between an answer and the next call. control: neither side is challenged, so that the ratio should be 1.
+    """
 
     callers: int
     rows: int
     think_s: float
+    control: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ def honest(plain: str, asked: str, bodies: Sequence[bytes], how: Honest) -> Late
     found = {"plain": np.zeros((how.callers, how.rows)), "asked": np.zeros((how.callers, how.rows))}
     with _channel(plain) as without, _channel(asked) as with_it:
         for i in range(how.callers):
-            own, metadata = bodies[i * how.rows : (i + 1) * how.rows], (("x-api-key", f"honest-{how.think_s}-{i}"),)
+            own, key = bodies[i * how.rows : (i + 1) * how.rows], f"honest-{how.think_s}-{how.control}-{i}"
+            metadata = (("x-api-key", key),)
             for name in ("plain", "asked") if i % 2 else ("asked", "plain"):
                 if name == "plain":
                     found[name][i] = _timed(without, own, metadata, how.think_s)

@@ -16,14 +16,16 @@ def markdown(found: Mapping[str, Any]) -> str:
     challenge = found["challenge"]
     said = ", ".join(f"`{key}: {value:g}`" for key, value in challenge.items())
     lines = [
-        f"`on_clear: challenge` with {said}; {found['data']}, `extraction_budget` as the only stage,",
-        "the victim in Guard's own process. Everything goes through real gRPC and `guard serve`.", "",
+        f"`on_clear: challenge` with {said}.",
+        f"Data: {found['data']}; `extraction_budget` is the only stage, the victim runs in Guard's own process.",
+        "Everything goes through real gRPC and `guard serve`.", "",
         "## What was asked for", "",
         *grid(("what", "wanted", "measured", "held"), [_bar(one) for one in found["bars"]]),
         "## Honest callers", "",
         "Each asks some rows, one a call, of a Guard with challenges and of one without, in pairs of blocks; his first",
         "call is refused and made again, and counts. Latency in ms, over all calls; the ratio is of the blocks' means:",
-        "median of the pairs and its 95 % bootstrap interval.", "",
+        "median of the pairs and its 95 % bootstrap interval. Control: the same without challenges on either side;",
+        "how far it is from 1 is what else the machine did.", "",
         *grid(
             ("between calls", "callers", "rows each", "Guard", "p50", "mean", "p95", "ratio of means"),
             [row for one in found["honest"] for row in _honest(one)],
@@ -61,7 +63,7 @@ def _honest(one: Mapping[str, Any]) -> list[Sequence[str]]:
     pause = f"{1000 * one['think_s']:.0f} ms" if one["think_s"] else "nothing"
     ratio, low, high = one["ratio"]
     rows: list[Sequence[str]] = []
-    for name, title in (("plain", "without"), ("asked", "with")):
+    for name, title in (("plain", "without"), ("asked", "without, again (control)" if one["control"] else "with")):
         own = one[name]
         told = f"{ratio:.2f} ({low:.2f} to {high:.2f})" if name == "asked" else ""
         cells = (f"{own[key]:.2f}" for key in ("p50", "mean", "p95"))

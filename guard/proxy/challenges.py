@@ -9,7 +9,9 @@ they come, and counted: nobody is locked out.
 A proof is looked at, and spent, before the query is: so the query need not be remembered where it is refused for want
 of one (`Engine.foresee`), and a row is counted in the call that had an answer, not in the one that was turned away.
 Prices move. A proof is taken while its rows cost less than `STALE` times what was worked for; else one could collect
-cheap puzzles at the beginning and solve them at the end.
+cheap puzzles at the beginning and solve them at the end. A query whose proof falls short is remembered, and counts as
+answered; but then, and beside it, his queries are foreseen, too, until one has paid: what is remembered costs others
+nothing.
 Known bypass: SHA-256 on a GPU is thousands of times as fast as in the Python client; and many accounts, each of which
 begins with cheap rows.
 """
@@ -17,6 +19,7 @@ begins with cheap rows.
 import logging
 import secrets
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from guard.metrics import Metrics
@@ -27,6 +30,7 @@ from guard.puzzles import MAX_PROOF_CHARS, Issuer, Puzzle, read_proof
 from guard.types import Action, Decision, Store
 
 STALE = 2.0
+_DOUBTED = 10_000  # callers
 _log = logging.getLogger(__name__)
 
 
@@ -59,12 +63,13 @@ def purse_of(metadata: Metadata, *, streams: bool) -> Purse:
 
 @dataclass(eq=False)
 class Challenges:
-    """Of one version of the settings."""
+    """Of one version of the settings. doubted: models and callers a query of whom has not been seen to have paid."""
 
     store: Store
     metrics: Metrics
     secret: bytes
     issuer: Issuer = field(init=False)
+    doubted: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self.issuer = Issuer(self.secret)
@@ -72,6 +77,21 @@ class Challenges:
     def may(self, model: GuardedModel, caller: str) -> bool:
         """Whether he may be challenged."""
         return model.settings.challenges and model.enforces_for(caller, time.time())
+
+    def foresees(self, model: GuardedModel, caller: str, paid: float) -> bool:
+        """Whether to see what is decided on a query before it is remembered."""
+        if not self.may(model, caller):
+            return False
+        if not paid or (model.name, caller) in self.doubted:
+            return True
+        self.doubted[model.name, caller] = None
+        if len(self.doubted) > _DOUBTED:
+            self.doubted.popitem(last=False)
+        return False
+
+    def is_short(self, model: GuardedModel, paid: float, progress: float) -> bool:
+        """Whether less was worked for each row than it costs."""
+        return paid * STALE <= model.settings.challenge.hashes(progress)
 
     async def pay(self, model: GuardedModel, caller: str, purse: Purse, rows: int) -> float:
         """What was worked for each row of a query, in hashes; 0 where nothing was, or for fewer rows."""
@@ -112,13 +132,13 @@ class Challenges:
         self, model: GuardedModel, caller: str, purse: Purse, rows: int, paid: float, progress: float
     ) -> Reply | None:
         """The refusal with a puzzle, where less was paid than a query costs. paid: of each row (`pay`)."""
-        price = model.settings.challenge.hashes(progress)
-        if paid * STALE > price:
+        if not self.is_short(model, paid, progress):
+            self.doubted.pop((model.name, caller), None)
             self._count(model, "solved")
             return None
         self._count(model, "short" if paid else purse.outcome)
         most = max(rows, model.settings.challenge.stream_rows) if purse.streams else rows
-        return status.unproved(self._puzzle(model, caller, most, price))
+        return status.unproved(self._puzzle(model, caller, most, model.settings.challenge.hashes(progress)))
 
     def ahead(self, model: GuardedModel, decision: Decision, rows: int) -> Metadata:
         """The trailer of an answer that was paid for: a puzzle for a next query like it."""

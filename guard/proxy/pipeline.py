@@ -310,10 +310,11 @@ class Pipeline:
         looked = await opened.budget.run(
             case.look, opened.inference, profile, model.settings, self._limits, engine, query
         )
-        if not opened.paid and self.challenges.may(model, ticket.caller):
+        if self.challenges.foresees(model, ticket.caller, opened.paid):
             history = await self._exchange(opened, model, looked, remember=False)
             foreseen = await opened.budget.run(engine.foresee, looked.query, history, looked.sketches)
-            if foreseen.action is Action.CHALLENGE:
+            short = self.challenges.is_short(model, opened.paid, foreseen.progress)
+            if foreseen.action is Action.CHALLENGE and short:
                 return Plan(foreseen, b"")
         history = await self._exchange(opened, model, looked, remember=True)
         audit, how = self.runtime.settings.audit, self._how(model)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from guard import proving
+from guard import client, proving
 from guard.metrics import Metrics
-from guard.proxy import challenges
+from guard.proxy import admin_messages, challenges
 from guard.proxy.challenges import Challenges, Purse, purse_of
 from guard.puzzles import Proof, read_puzzle
 from guard.settings import Challenge
@@ -301,7 +301,23 @@ async def test_puzzles_that_were_collected_while_they_were_cheap_are_not_taken_l
         assert guarded.count("guard_challenges_total", model="m", outcome="short") == 6
         past = await guarded.app.runtime.store.past("m", "peer:127.0.0.1")
         assert past is not None
-        assert past.rows == 8  # what was worked for, and was too little, counts as answered
+        # the first that fell short counts as answered; the others are foreseen, or each would make an input free
+        assert (past.rows, guarded.app.runtime.shared.store.entries) == (3, 3)
+        again = await paid(guarded, request(row(9)))
+        assert (again.code, guarded.app.runtime.challenges.doubted) == (OK, {})
+
+
+async def test_many_cheap_proofs_at_once_make_no_more_inputs_free_than_one(model: Any) -> None:
+    async with world(**model(AGREEMENT, policy=ALL, challenge=CHEAP)) as (_, guarded):
+        collected = [proof(await asked(guarded, request(row(0)))) for _ in range(12)]
+        for i in range(4):
+            assert (await paid(guarded, request(row(i)))).code is OK
+            await asyncio.sleep(0.05)
+        replies = await asyncio.gather(
+            *[guarded.unary(request(row(10 + i)), metadata=solved) for i, solved in enumerate(collected)]
+        )
+        assert {reply.code for reply in replies} == {ASKED}
+        assert guarded.app.runtime.shared.store.entries == 5
 
 
 async def test_a_query_that_is_turned_away_is_not_remembered(model: Any) -> None:
@@ -414,3 +430,5 @@ def test_one_short_text_is_looked_at(values: tuple[str | bytes, ...], text: str,
 
 def test_challenge_stands_between_throttle_and_deny() -> None:
     assert Action.THROTTLE.severity < Action.CHALLENGE.severity < Action.DENY.severity
+    assert set(admin_messages.ACTIONS) == set(Action)  # it has a name on Guard's own API, as all have
+    assert set(client._ACTIONS.values()) == set(Action)
