@@ -10,7 +10,7 @@ import yaml
 
 import guard
 from guard import config
-from guard.settings import Challenge, ConfigError, Policy, Settings, build_stage
+from guard.settings import Challenge, ConfigError, Model, Settings, build_stage
 from guard.types import Action, Bucket, Level
 
 BASE: dict[str, Any] = {"upstream": {"address": "127.0.0.1:8001"}}
@@ -338,10 +338,14 @@ def test_a_row_costs_more_with_progress_up_to_a_bound(progress: float, hashes: f
     assert challenge.hashes(progress) == pytest.approx(hashes)
 
 
+def policy_of(**values: Any) -> Model:
+    return Model.model_validate({"name": "m", "profile": "p", "policy": values})
+
+
 def test_who_is_challenged() -> None:
-    assert not Policy().challenges
+    assert not policy_of().challenges
     for key in ("on_input", "on_clear", "on_watch", "on_suspect", "on_hostile"):
-        assert Policy.model_validate({key: "challenge"}).challenges
-    assert Policy.model_validate({"on_watch": ["degrade", "challenge"]}).challenges
-    assert Policy(on_clear=Action.CHALLENGE).of_everybody == {Action.CHALLENGE}
-    assert Policy(on_clear=Action.CHALLENGE).of(Level.WATCH) == {Action.ALLOW}
+        assert policy_of(**{key: "challenge"}).challenges
+    assert policy_of(on_watch=["degrade", "challenge"]).challenges
+    assert policy_of(on_clear="challenge").of_everybody == {Action.CHALLENGE}
+    assert policy_of(on_clear="challenge").of(Level.WATCH) == {Action.ALLOW}
