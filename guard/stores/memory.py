@@ -80,7 +80,8 @@ class MemoryStore:
         remember: bool = True,
     ) -> History:  # fmt: skip
         """Look up, then keep, but nothing of an outcast. Without `remember`, rows of the request do not see each other
-        and nothing ages anew."""
+        and nothing ages anew.
+        """
         for part in (self._people, self._rows, self._clusters):
             part.expire(now)
         known = self._past((scope, False, caller), self._people.see((scope, False, caller), now))
