@@ -215,7 +215,7 @@ class Alert:
     def outcast(self) -> bool:
         """Whether stores remember none of his rows.
 
-        An exact repeat of a remembered row is no evidence: else who has nothing more to lose would ask ahead for another.
+        An exact repeat of a remembered row is no evidence: who has nothing more to lose would ask ahead for another.
         """
         return Level.HOSTILE in {self.level, self.acting} or self.held > 0
 
