@@ -53,7 +53,7 @@ def advance(alert: Alert, way: float, *, added: bool, now: float, calm_s: float)
         return replace(alert, until=max(alert.until, now + calm_s)), False
     if now < alert.until:
         return alert, False
-    return replace(alert, level=Level.CLEAR, until=0.0), True
+    return Alert(), True
 
 
 def act(

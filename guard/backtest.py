@@ -7,10 +7,11 @@ per caller and per cluster, with the levels and calm times of the new settings.
 
 What a log cannot say, and is named: stages that did not look then; rows that view detectors were not asked about, and
 would be now; options of a stage, and another profile's p-values (the recorded ones are used, whatever made them).
-Callers are taken to have asked the same queries: an attacker who is refused earlier goes on in another way. The canary
-counts as everybody. Of queries with more than 64 fresh rows the 64 smallest p-values are recorded; the others are taken
-to lie evenly between the largest of these and 1. The number of rows that cluster evidence is held against is that of
-the log's rows that joined one, at most `history.max_entries`.
+Callers are taken to have asked the same queries: an attacker who is refused earlier goes on in another way. The
+canary counts as everybody, and levels act at once, whatever `lag_rows` is. Of queries with more than 64 fresh rows
+the 64 smallest p-values are recorded; the others are taken to lie evenly between the largest of these and 1. The
+number of rows that cluster evidence is held against is that of the log's rows that joined one, at most
+`history.max_entries`.
 """
 
 import argparse

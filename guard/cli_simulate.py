@@ -196,6 +196,8 @@ def _model_notes(model: Replay) -> list[str]:
     )
     notes = (
         (settings.mode is not Mode.ENFORCE, f"`mode: {settings.mode.value}`: nothing is done; try `enforce`"),
+        (_leaves_open(model), "`on_input` and `on_suspect`, where unset, follow from purifiers and outputs: none is listed"),
+        (True, "what was acted upon is as recorded: another `lag_rows` is not replayed"),
         (settings.canary < 1.0, f"the canary of {settings.canary:g} counts as everybody"),
         (settings.budget.bits_per_day is not None, "`bits_per_day` is not replayed: a trace has no answers"),
         (not settings.budget.unlimited, "calls that were refused for a budget then are not in the trace"),
@@ -215,6 +217,13 @@ def _model_notes(model: Replay) -> list[str]:
         (asked, f"whether a caller would do what he is asked for, and be answered, is not known: {asked}"),
     )  # fmt: skip
     return [text for applies, text in notes if applies]
+
+
+def _leaves_open(model: Replay) -> bool:
+    """Whether a default depends on stages that the policy file does not list, and may be there."""
+    settings = model.settings
+    unset = settings.policy.on_input is None or settings.policy.on_suspect is None
+    return unset and not model.rules.whole and not settings.purifiers and not settings.outputs
 
 
 def _asked(model: Replay) -> str:

@@ -28,7 +28,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.assembly import Loaded, Stage, assemble, capped, estimates
+from guard.assembly import Loaded, Stage, assemble, capped, credits_component, estimates
 from guard.profile import (
     Meaning,
     Profile,
@@ -40,6 +40,7 @@ from guard.profile import (
 )
 from guard.settings import Model
 from guard.sketching import Sketcher
+from guard.techniques import ALERT
 from guard.types import (
     Action,
     Answer,
@@ -64,13 +65,14 @@ from guard.types import (
     severest,
 )
 from guard.watching import Watching
-from guard.weighing import Weighing, acted_on
+from guard.weighing import Weighing, acted_on, acting
 
 
 class StageError(RuntimeError):
     """A stage did not keep its contract. Stays inside: it becomes a finding."""
 
 
+_PRICES = 32  # steps of a challenge's price by an estimate
 _REFERENCE = "reference"  # the input as it came, asked about where another is forwarded
 
 
@@ -93,7 +95,8 @@ class Engine:
         sketcher = sketcher_of(loaded, self._secret, self.stages)
         self._watching = Watching(monitors, settings, sketcher, self._score, self._secret)
         on_error = {(stage.kind, stage.name): stage.on_error for stage in self.stages}
-        self._weighing = Weighing(settings, on_error)
+        clusters = frozenset(stage.name for stage in monitors if credits_component(stage))
+        self._weighing = Weighing(settings, on_error, clusters)
         self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
         self._answer_detectors = tuple(
@@ -172,7 +175,7 @@ class Engine:
 
     def decide(self, query: Query, history: History | None, sketches: Sketches | None = None) -> Decision:
         """Everything that can be said before the model has answered."""
-        decision = self._first(query, history, sketches, self._detectors)
+        decision = self._first(query, history, sketches, self._detectors, draws=True)
         if decision.action is Action.DENY:
             return decision
         return self._plan_views(self._purify(decision))
@@ -180,20 +183,27 @@ class Engine:
     def foresee(self, query: Query, history: History | None, sketches: Sketches) -> Decision:
         """What will be decided, as far as it matters to whether the query is challenged.
 
+        What is done about the caller does not change with it: else who pays for nothing could ask until it is drawn.
         For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
         """
         looking = self._detectors if Action.CHALLENGE in self.settings.of_input else ()
-        return replace(self._first(query, history, sketches, looking), seen=(), update=Update())
+        return replace(self._first(query, history, sketches, looking, draws=False), seen=(), update=Update())
 
     def _first(
-        self, query: Query, history: History | None, sketches: Sketches | None, detectors: tuple[Stage, ...]
+        self,
+        query: Query,
+        history: History | None,
+        sketches: Sketches | None,
+        detectors: tuple[Stage, ...],
+        *,
+        draws: bool,
     ) -> Decision:
         """What monitors and these detectors say, and what follows; not yet what is sent."""
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
         enforced = self.enforces_for(query.caller, query.now)
-        judged = self._watching.judge(query, sketches, history)
+        judged = self._watching.judge(query, sketches, history, draws=draws)
         findings = list(judged.findings)
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))
@@ -202,15 +212,20 @@ class Engine:
             query, Action.ALLOW, Action.ALLOW, enforced,
             seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
             components={} if history is None else history.components,
-            progress=self._progress(judged.findings, judged.level),
+            progress=self._progress(judged.findings),
         )  # fmt: skip
         return self._weigh(told, tuple(findings))
 
-    def _progress(self, findings: tuple[Finding, ...], level: Level) -> float:
-        """How far a caller has come on the way to a copy: by an estimate, and by his level, whichever is more."""
+    def _progress(self, findings: tuple[Finding, ...]) -> float:
+        """How far a caller has come on the way to a copy: by an estimate, or by the level that is acted upon.
+
+        It is told by a puzzle's price, so it is in steps that a single query hardly moves.
+        """
         begin = self.settings.challenge.grows_from
+        level = next((acting(finding) for finding in findings if finding.stage == ALERT), Level.CLEAR)
         estimated = [max(f.scores) for f in findings if f.stage in self._estimates and f.scores]
-        return min(1.0, max((level / Level.HOSTILE, *((one - begin) / (1.0 - begin) for one in estimated))))
+        steps = [math.floor(_PRICES * (one - begin) / (1.0 - begin)) / _PRICES for one in estimated]
+        return min(1.0, max((level / Level.HOSTILE, *steps)))
 
     def enforces_for(self, caller: str, now: float) -> bool:
         """Whether enforcement is real for him, at that time."""
@@ -245,7 +260,7 @@ class Engine:
             findings=findings,
             action=severest(responses),
             responses=responses,
-            would_be=severest(self._weighing.responses(findings) | everybody),
+            would_be=severest(self._weighing.responses(findings) - {Action.ALLOW} or everybody | {Action.ALLOW}),
             suspicious=degrees > 0,
             degrees=degrees,
         )

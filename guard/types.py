@@ -307,7 +307,8 @@ class Update:
     components: by number, p-values to credit, one a row that joins: the number of rows grows by that.
     joins:      by the number of a row, that of the component it joins.
     answered:   the fresh rows that were answered.
-    alert:      the caller's new one; None: as it was.
+    alert:      the caller's new one, but for what is acted upon; None: as it was.
+    acting, held: of the caller's alert; None: as it was, whatever other queries have written meanwhile.
     restart:    the caller's evidence begins anew, before `evidence` is added.
     """
 
@@ -317,6 +318,8 @@ class Update:
     joins: Mapping[int, int] = field(default_factory=dict)
     answered: tuple[Kept, ...] = ()
     alert: Alert | None = None
+    acting: Level | None = None
+    held: int | None = None
     restart: bool = False
 
     @property
@@ -331,7 +334,13 @@ class Update:
             self.restart,
             *self.evidence.values(),
         )
-        return not any(said)
+        return self.acting is None and self.held is None and not any(said)
+
+    def applied(self, alert: Alert) -> Alert:
+        """The caller's alert once it is told."""
+        new = alert if self.alert is None else self.alert
+        acting = alert.acting if self.acting is None else self.acting
+        return Alert(new.level, new.until, acting, alert.held if self.held is None else self.held)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from guard.settings import Model
 from guard.sketching import Sketcher
 from guard.techniques import COHORT
 from guard.types import (
+    Alert,
     AnswerMonitor,
     Array,
     Finding,
@@ -51,6 +52,7 @@ from guard.weighing import Weighing
 
 MONTH_S = 30 * 86_400.0
 _LEAST = 1e-300
+_NEVER = (1.0, 1.0, 1.0)
 
 Score = Callable[[Stage, int, Callable[[], Array]], Finding]
 """Runs one scoring stage; its p-values are the scores' own."""
@@ -98,8 +100,11 @@ class Watching:
 
     # --- before the answer
 
-    def judge(self, query: Query, sketches: Sketches, history: History | None) -> Judged:
-        """history: None where there is none, because sketching or the store failed."""
+    def judge(self, query: Query, sketches: Sketches, history: History | None, *, draws: bool = True) -> Judged:
+        """history: None where there is none, because sketching or the store failed.
+
+        draws: whether what is done about the caller may change with this query.
+        """
         if not self._stages:
             return Judged()
         if history is None or len(history.matches) != len(sketches) or len(sketches) != len(query.x):
@@ -123,7 +128,7 @@ class Watching:
         extra = {name: (*evidence.get(name, ()), p) for name, (_, p) in judged.items()}
         found += self._cohorts(history, evidence | extra)
         update = Update(evidence=evidence, judged=judged, joins=joins, components=components, restart=fresh_month)
-        return self._alert(query, Judged(tuple(found), seen, past, update), totals)
+        return self._alert(Judged(tuple(found), seen, past, update), totals, query, draws=draws)
 
     def _among(self, stage: Stage, finding: Finding, history: History) -> Finding:
         """The nearest of more rows than `guard fit` had is nearer: p-values for as many as the store holds."""
@@ -212,7 +217,7 @@ class Watching:
                 found.append(Finding(COHORT + name, "monitor", Mode.SHADOW, (ways[worst],), (0.0,), 0.0))
         return found
 
-    def _alert(self, query: Query, judged: Judged, totals: Mapping[str, Evidence]) -> Judged:
+    def _alert(self, judged: Judged, totals: Mapping[str, Evidence], query: Query, *, draws: bool) -> Judged:
         """With the caller's level, and the finding that tells of it."""
         past, way, added, floor = judged.past, 0.0, False, Level.CLEAR
         by_name = {finding.stage: finding for finding in judged.findings}
@@ -238,11 +243,14 @@ class Watching:
             rows=len(judged.seen),
             joined=sum(p <= finding.threshold for finding in joined for p in finding.p_values),
             lag_rows=self._settings.policy.lag_rows,
-            draws=self._draws(query),
+            draws=self._draws(query) if draws else _NEVER,
         )
+        known, new = past.alert, Alert(alert.level, alert.until)
         update = replace(
             judged.update,
-            alert=None if alert == past.alert else alert,
+            alert=None if new == Alert(known.level, known.until) else new,
+            acting=None if alert.acting is known.acting else alert.acting,
+            held=None if alert.held == known.held else alert.held,
             restart=judged.update.restart or anew,
         )
         if max(level, acting) is Level.CLEAR:

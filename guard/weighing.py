@@ -21,10 +21,12 @@ class Weighing:
     """One model's.
 
     on_error: what a stage's failure means; one that is not in it fails open.
+    clusters: the monitors whose findings speak against a cluster of queries.
     """
 
     settings: Model
     on_error: Mapping[tuple[Kind, str], OnError] = field(default_factory=dict)
+    clusters: frozenset[str] = frozenset()
 
     def responses(self, findings: Iterable[Finding]) -> frozenset[Action]:
         """All that is done, where these findings act; allow is always among them."""
@@ -37,9 +39,14 @@ class Weighing:
         return frozenset(actions)
 
     def _meant(self, finding: Finding) -> frozenset[Action]:
-        """What the policy says of a finding that fired. Monitors speak through the caller's level alone."""
+        """What the policy says of a finding that fired. Monitors speak through the caller's level alone.
+
+        A monitor of clusters in shadow may have no part in that level, and says what it would mean.
+        """
         if finding.kind != "monitor":
             return self.settings.of_input
+        if finding.stage in self.clusters and finding.mode is Mode.SHADOW:
+            return self.settings.of(Level.HOSTILE)
         return self.settings.of(acting(finding)) if finding.stage == ALERT else frozenset()
 
     def degrees(self, findings: Iterable[Finding], rows: int) -> NDArray[np.int64]:
@@ -57,7 +64,8 @@ class Weighing:
 
         It fires where the policy does anything about the latter.
         """
-        acts = bool(self.settings.of(acting) - {Action.ALLOW})
+        everybody = self.settings.of_everybody if acting is Level.CLEAR else frozenset()
+        acts = bool(self.settings.of(acting) - {Action.ALLOW} - everybody)
         return Finding(ALERT, "monitor", mode, (float(level), float(acting)), (p_value,), 1.0 if acts else 0.0)
 
 

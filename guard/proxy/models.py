@@ -133,8 +133,8 @@ class GuardedModel:
 
     def enforces_for(self, caller: str, now: float) -> bool:
         """Whether enforcement is real for him."""
-        if self.engine is not None:
-            return self.engine.enforces_for(caller, now)
+        if self._engine is not None:  # of the canary, too, where its profile does not fit
+            return self._engine.enforces_for(caller, now)
         return self.settings.mode is Mode.ENFORCE and not self.settings.policy.exempts(caller, now)
 
     def inherit(self, former: "GuardedModel") -> None:

@@ -1,7 +1,7 @@
 """The way of one inference request: read, inspect, forward, conclude, answer. `streams` uses the same steps.
 
-A refusal takes as long as one of the latest answers did, whether the model was asked or not: its time says nothing of
-stage or score.
+What the policy denies takes as long as one of the latest answers to unary calls, whether the model was asked or not:
+the time says nothing of stage or score. Who is throttled, challenged or out of his budget is told at once.
 
 Failures. A stage's own failure is the engine's to judge (`on_error`). Where the inspection as a whole fails or runs out
 of time, `on_inspection_timeout` decides, for models that enforce; others are forwarded uninspected, and counted.

@@ -40,6 +40,7 @@ class Rations:
     secret: bytes
     most_delayed: int
     delayed: Counter[str] = field(default_factory=Counter)
+    paced: Counter[str] = field(default_factory=Counter)
     paces: dict[str, deque[float]] = field(default_factory=dict)
     """By model, how many seconds the latest answers took."""
 
@@ -79,7 +80,7 @@ class Rations:
         """Hold an answer back, where the policy says so. left_s: until its deadline."""
         if Action.DELAY not in decision.responses:
             return
-        await self._sleep(model, decision, self.delay_s(decision, model.settings.policy, left_s))
+        await self._sleep(model, decision, self.delay_s(decision, model.settings.policy, left_s), self.delayed, "delay")
 
     def delay_s(self, decision: Decision, policy: Policy, left_s: float) -> float:
         """Between half of it and all of it, by a keyed draw; at most half of what is left."""
@@ -94,7 +95,7 @@ class Rations:
         """Hold a refusal for as long as an answer would have taken; taken_s: until now."""
         wait_s = min(self.pace_s(model.name, decision) - taken_s, left_s / 2.0)
         if wait_s > 0.0:
-            await self._sleep(model, decision, wait_s)
+            await self._sleep(model, decision, wait_s, self.paced, "pace")
 
     def pace_s(self, model: str, decision: Decision) -> float:
         """What one of the latest answers took, by a keyed draw; 0 where there was none."""
@@ -107,18 +108,20 @@ class Rations:
         digest = blake2b(said, key=self.secret[:64], digest_size=6, person=person).digest()
         return int.from_bytes(digest, "big") / 2.0**48
 
-    async def _sleep(self, model: GuardedModel, decision: Decision, wait_s: float) -> None:
-        """Where there is room."""
+    async def _sleep(
+        self, model: GuardedModel, decision: Decision, wait_s: float, held: Counter[str], what: str
+    ) -> None:
+        """Where there is room. held: how many are already, by caller."""
         caller, own = decision.query.caller, max(1, self.most_delayed // _CALLERS)
-        if self.delayed.total() >= self.most_delayed or self.delayed[caller] >= own:
-            self._count(model, "delay", enforced=False)
+        if held.total() >= self.most_delayed or held[caller] >= own:
+            self._count(model, what, enforced=False)
             return
-        self.delayed[caller] += 1
+        held[caller] += 1
         try:
             await asyncio.sleep(wait_s)
         finally:
-            self.delayed[caller] -= 1
-            self.delayed += Counter()  # callers without any go
+            held[caller] -= 1
+            held += Counter()  # callers without any go
 
     async def _take(self, scope: str, caller: str, buckets: tuple[Bucket, ...], *, force: bool) -> float:
         try:

@@ -1,5 +1,5 @@
--- ARGV: now, ttl, room, most callers, size of a row, owner, caller, restart, level or '', until, acting, held, width,
--- embedded, recent rows; then lists, each its length and its items: cohorts; evidence (monitor, p-values); judged
+-- ARGV: now, ttl, room, most callers, size of a row, owner, caller, restart, level or '', until, acting or '', held or '',
+-- width, embedded, recent rows; then lists, each its length and its items: cohorts; evidence (monitor, p-values); judged
 -- (monitor, rows, p-value); clusters (number, p-values); joins (number, cluster); answered (number, label). P-values are doubles.
 local FRACTIONS = { 1.0, 0.2, 0.04, 0.008 }
 local NOTHING = struct.pack('<ddddd', 0, -math.huge, -math.huge, -math.huge, -math.huge)
@@ -152,7 +152,9 @@ if #answered > 0 then
   for _, key in ipairs(keys) do call('HINCRBY', key, 'rows', #answered) end
   append(own)
 end
-if level ~= '' then call('HSET', own, 'level', level, 'until', until_s, 'acting', acting, 'held', held) end
+if level ~= '' then call('HSET', own, 'level', level, 'until', until_s) end
+if acting ~= '' then call('HSET', own, 'acting', acting) end
+if held ~= '' then call('HSET', own, 'held', held) end
 expire_people()
 while call('ZCARD', P .. ':s') > most do
   forget_person(call('ZRANGE', P .. ':s', 0, 0)[1])

@@ -162,8 +162,7 @@ class MemoryStore:
             for monitor, p_values in evidence.items():
                 one.add(monitor, p_values)
             one.rows += len(update.answered)
-        if update.alert is not None:
-            person.alert = update.alert
+        person.alert = update.applied(person.alert)
         self._rings.append(key, update.answered)
 
     # --- rows

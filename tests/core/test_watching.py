@@ -261,7 +261,7 @@ class TestClusters:
             )
             assert decision.level is Level.CLEAR
             denied[joins] += decision.action is Action.DENY
-            past = replace(past, alert=decision.update.alert or past.alert)
+            past = replace(past, alert=decision.update.applied(past.alert))
         assert 140 < denied[True] < 200  # of 200
         assert 110 < denied[False] < denied[True]  # nothing speaks against these
 
@@ -271,6 +271,14 @@ class TestClusters:
         decision = decide(engine, ROW, matches=matches, components={7: self.HOSTILE}, joined=19)
         assert (decision.action, decision.would_be) == (Action.ALLOW, Action.DENY)
         assert not decision.suspicious.any()
+
+    def test_in_shadow_beside_one_that_enforces_it_is_told(self) -> None:
+        monitors = [{"stage": "test_cluster", "mode": "shadow"}, {"stage": "test_overlap"}]
+        fits = {("monitor", f"test_{name}"): (IMPLS[name], CLEAN[name]) for name in ("cluster", "overlap")}
+        engine = Engine(model_of(monitors=monitors), profile_of(fits), b"a secret of 16 bytes")
+        matches = (self.near(engine, ROW, 21),)
+        decision = decide(engine, ROW, matches=matches, components={7: self.HOSTILE}, joined=19)
+        assert (decision.action, decision.would_be) == (Action.ALLOW, Action.DENY)
 
     def test_rows_of_one_query_join_one_another(self) -> None:
         engine = engine_of("cluster")
@@ -356,7 +364,7 @@ class TestCoarseTimes:
             for i in range(60):
                 query = Query(np.array([ROW], np.float32), f"c{caller}", "m", f"d{i}", now=NOW)
                 decision = engine.decide(query, History((Match(overlap=4 if i == 0 else 0, number=i),), caller=past))
-                past = replace(past, alert=decision.update.alert or past.alert)
+                past = replace(past, alert=decision.update.applied(past.alert))
                 told.append(decision.action)
             runs.append(told)
         return runs
@@ -368,6 +376,30 @@ class TestCoarseTimes:
         assert max(firsts) < 59
         for told, first in zip(self.runs(8), firsts, strict=True):
             assert set(told[first:]) == {Action.DENY}
+
+    def test_queries_side_by_side_do_not_undo_what_one_has_drawn(self) -> None:
+        engine, alert = engine_of("overlap", policy={"lag_rows": 8}), Alert(Level.HOSTILE, NOW + 100.0)
+        past, told = Past({"test_overlap": against(1e-9)}, alert), []
+        for i in range(40):  # all of them were looked up before any was decided
+            query = Query(np.array([ROW], np.float32), "c", "m", f"d{i}", now=NOW)
+            told.append(engine.decide(query, History((Match(overlap=4, number=i),), caller=past)))
+        denied = [decision.action is Action.DENY for decision in told]
+        assert 0 < denied.index(True) < 39
+        for decision, was in zip(told, denied, strict=True):
+            alert = decision.update.applied(alert)
+            assert alert.acting is Level.HOSTILE or not was
+        assert alert.acting is Level.HOSTILE
+
+    def test_to_foresee_draws_nothing(self) -> None:
+        engine = engine_of("overlap", policy={"lag_rows": 8, "on_hostile": "challenge"})
+        evidence = {"test_overlap": against(1e-9)}
+        for acting, action, progress in ((Level.CLEAR, Action.ALLOW, 0.0), (Level.HOSTILE, Action.CHALLENGE, 1.0)):
+            past = Past(evidence, Alert(Level.HOSTILE, NOW + 100.0, acting))
+            for i in range(30):
+                query = Query(np.array([ROW], np.float32), "c", "m", f"d{i}", now=NOW)
+                history = History((Match(overlap=4, number=i),), caller=past)
+                seen = engine.foresee(query, history, engine.sketch(query))
+                assert (seen.action, seen.progress, seen.update.empty) == (action, progress, True)
 
     def test_control_at_once_it_is(self) -> None:
         assert {told.index(Action.DENY) for told in self.runs(1)} == {0}

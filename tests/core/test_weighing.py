@@ -1,5 +1,7 @@
 """Findings to responses and degrees, by a policy alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,12 @@ def test_responses(found: list[Finding], expected: set[Action]) -> None:
 
 def test_an_alert_fires_where_something_is_done_about_it() -> None:
     assert [alert(level).fired for level in Level] == [False, False, True, True]
+
+
+def test_what_is_asked_of_everybody_is_no_alarm() -> None:
+    everybody = Weighing(Model(name="m", profile=Path("p"), policy=Policy(on_clear=Action.CHALLENGE)))
+    assert not everybody.alert(Mode.ENFORCE, Level.WATCH, Level.CLEAR, 0.01).fired
+    assert everybody.alert(Mode.ENFORCE, Level.HOSTILE, Level.HOSTILE, 0.01).fired
 
 
 def test_degrees_are_of_rows_that_fired_and_of_alarming_callers() -> None:

@@ -240,9 +240,13 @@ async def test_alerts_are_kept_until_replaced(store):
     await tell(store, alert=Alert(Level.SUSPECT, 12.5))
     await tell(store, evidence={"one": (0.5,)})
     assert (await history(store)).caller.alert == Alert(Level.SUSPECT, 12.5)
-    await tell(store, alert=Alert(Level.HOSTILE, 12.5, Level.WATCH, 7))
-    assert (await history(store)).caller.alert == Alert(Level.HOSTILE, 12.5, Level.WATCH, 7)
-    await tell(store, alert=Alert())
+    await tell(store, acting=Level.WATCH, held=7)
+    assert (await history(store)).caller.alert == Alert(Level.SUSPECT, 12.5, Level.WATCH, 7)
+    await tell(store, alert=Alert(Level.HOSTILE, 13.0))  # of a query that knew nothing of that
+    assert (await history(store)).caller.alert == Alert(Level.HOSTILE, 13.0, Level.WATCH, 7)
+    await tell(store, held=0)
+    assert (await history(store)).caller.alert == Alert(Level.HOSTILE, 13.0, Level.WATCH)
+    await tell(store, alert=Alert(), acting=Level.CLEAR)
     assert (await history(store)).caller.alert == Alert()
 
 
@@ -252,11 +256,11 @@ async def test_alerts_are_kept_until_replaced(store):
 )
 async def test_nobody_asks_ahead_for_another(store, alert):
     """What an outcast sends is a repeat for nobody."""
-    await tell(store, caller="burnt", alert=alert)
+    await tell(store, caller="burnt", alert=alert, acting=alert.acting, held=alert.held)
     assert await ask(store, row(1, 2), caller="burnt") == [(0, False)]
     assert await ask(store, row(1, 2), caller="fresh") == [(0, False)]
     assert await ask(store, row(1, 2), caller="other") == [(2, True)]  # the control: the fresh caller's was kept
-    await tell(store, caller="burnt", alert=Alert(Level.SUSPECT, 0.0, Level.SUSPECT))
+    await tell(store, caller="burnt", alert=Alert(Level.SUSPECT), acting=Level.SUSPECT, held=0)
     await ask(store, row(5, 6), caller="burnt")
     assert await ask(store, row(5, 6), caller="fresh") == [(2, True)]
 
