@@ -151,7 +151,9 @@ def to_probabilities(y: Array, meaning: Meaning) -> Array:
     if (total <= 0).any():
         raise ValueError("the model's answer has a row without probability")
     probs = odds / total
-    return np.asarray(np.where(y < best, np.minimum(probs, probs.max(axis=1, keepdims=True, initial=0.0) * _BELOW), probs))
+    return np.asarray(
+        np.where(y < best, np.minimum(probs, probs.max(axis=1, keepdims=True, initial=0.0) * _BELOW), probs)
+    )
 
 
 def as_probabilities(y: Array, meaning: Meaning, classes: int) -> Array:
