@@ -95,6 +95,10 @@ bench-monitors: $(VENV)/.dev ## query-pattern monitors: benign traffic, attacker
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
+.PHONY: bench-answers
+bench-answers: $(VENV)/.dev ## protected answers: labels, Square attack, membership: docs/results/answers.md
+	$(BIN)/python -m bench.answers $(BENCH_ARGS)
+
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

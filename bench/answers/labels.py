@@ -154,7 +154,8 @@ def _bulk(on: Subject, logits: Array, scale: Scale) -> dict[str, Any]:
 
 
 def _edge(on: Subject, logits: Array, scale: Scale) -> list[dict[str, Any]]:
-    few, found = slice(0, scale.edge), []
+    few = slice(0, scale.edge)
+    found: list[dict[str, Any]] = []
     for meaning in MEANINGS:
         for datatype in DTYPES:
             y = heard(said(logits[few], meaning, datatype), datatype)

@@ -27,7 +27,7 @@ from adversary.data import cifar10
 from adversary.gradients import one_thread
 from adversary.privacy import membership_label_only, shadows
 from adversary.scores import rate
-from bench.answers.served import BARE, Guarded, Subject, Victim, Way, overfitted, profile, way
+from bench.answers.served import BARE, Guarded, Subject, Victim, Way, overfitted, profile, said, way
 from bench.outputs import calibration_error, spread
 
 SEED = 0
@@ -70,7 +70,7 @@ def measured(scale: Scale | None = None) -> dict[str, Any]:
         told = [one.oracle.probabilities(own_x) for one in known]
         learned = Known(own_x, np.concatenate([np.asarray(one) for one in told]),
                         np.concatenate([one.inside for one in known]))  # fmt: skip
-        bare = Victim.of(on, BARE).told(on.x)
+        bare = said(on.model.logits(on.x), "probabilities")
         ways = {str(one): _of(on, one, bare, learned, scale) for one in scale.ways}
         labels = _by_labels(on, own_x, own_y, scale)
     return {
@@ -100,13 +100,11 @@ class Known:
         guarded = Guarded.of(profile(on, protection, "probabilities"), protection, _ELSE)
         answers = self.probs.astype(np.float32)
         x = np.concatenate([self.x] * (len(answers) // len(self.x)))
-        return np.concatenate(
-            [guarded.told(x[at : at + 500], answers[at : at + 500]) for at in range(0, len(answers), 500)]
-        )
+        return guarded.many(x, answers)
 
 
 def _of(on: Subject, protection: Way, bare: Array, known: Known, scale: Scale) -> dict[str, Any]:
-    told = Victim.of(on, protection).told(on.x)
+    told = Victim.of(on, protection).guarded.many(on.x, bare)
     half = len(told) // 2
     judge = shadows.judge(ordered(known.behind(on, protection)), known.inside, np.random.default_rng(SEED))
     scores = {

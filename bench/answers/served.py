@@ -183,6 +183,11 @@ class Guarded:
         conclusion = sound(self.engine.conclude(self.decision(x), Answer(y)))
         return y if conclusion.y is None else conclusion.y
 
+    def many(self, x: Array, y: Array) -> Array:
+        """The same, in parts."""
+        parts = [slice(at, at + PART) for at in range(0, len(x), PART)]
+        return np.concatenate([self.told(x[rows], y[rows]) for rows in parts])
+
 
 def sound(conclusion: Conclusion) -> Conclusion:
     """The same. Raises RuntimeError."""
@@ -212,7 +217,3 @@ class Victim:
         """(N, ...) -> (N, C) float32."""
         x = np.asarray(x, np.float32)
         return self.guarded.told(x, self.bare(x))
-
-    def told(self, x: Array) -> Array:
-        """The same of many, in parts."""
-        return np.concatenate([self(x[at : at + PART]) for at in range(0, len(x), PART)])

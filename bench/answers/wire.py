@@ -150,7 +150,7 @@ def stand(on: Subject, cells: Sequence[Cell], replicas: int = 2) -> Iterator[Sta
         upstream.start()
         stack.callback(upstream.stop, None)
         tree = _settings(on, cells, address, directory)
-        proxies = []
+        proxies: list[Callable[[bytes], bytes]] = []
         for i in range(replicas):
             served, _ = stack.enter_context(serving.served(tree, SECRET.decode(), directory / f"replica-{i}"))
             channel = stack.enter_context(grpc.insecure_channel(served, options=_UNBOUNDED))
