@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from adversary.attack import Array
-from bench.answers.served import DTYPES, PART, Guarded, Meaning, Subject, Way, profile, said, sound, subject, way
+from bench.answers.served import DTYPES, PART, SPACE, Guarded, Meaning, Subject, Way, profile, said, sound, subject, way
 from bench.answers.wire import FORMS, MEANINGS, Cell, Form, ask, read, stand, write
 from guard.proxy import case
 
@@ -51,11 +51,11 @@ _HALVINGS = 60
 class Scale:
     """How much. rows: of each data set, drawn; edge: of each of the three; wire: by data; repeats: of averaged rows."""
 
-    rows: int = 2000
-    edge: int = 100
-    wire: tuple[tuple[str, int], ...] = (("mnist", 20), ("cifar10", 20), ("photos", 3))
+    rows: int = 1000
+    edge: int = 50
+    wire: tuple[tuple[str, int], ...] = (("mnist", 20), ("cifar10", 20), ("photos", 1))
     repeats: int = 1000
-    averaged: int = 50
+    averaged: int = 20
     data: tuple[str, ...] = DATA
     ways: tuple[Way, ...] = KEEPING
 
@@ -142,12 +142,13 @@ def _bulk(on: Subject, logits: Array, scale: Scale) -> dict[str, Any]:
             bare.append(
                 {"meaning": meaning, "datatype": datatype, "tied": count(tied(y)), "moved_by_the_cast": count(moved)}
             )
+    unit = SPACE.to_unit(on.x)
     cells = [
         one
         for protection in (*scale.ways, *CHANGING)
         for meaning in MEANINGS
         for datatype in DTYPES
-        for one in _cells(on, protection, meaning, datatype, said(logits, meaning, datatype), on.x)
+        for one in _cells(on, protection, meaning, datatype, said(logits, meaning, datatype), on.x, unit)
     ]
     return {"rows": len(on.x), "classes": on.classes, "right": count(labels(logits) == on.y), "bare": bare,
             "cells": cells}  # fmt: skip
@@ -156,13 +157,14 @@ def _bulk(on: Subject, logits: Array, scale: Scale) -> dict[str, Any]:
 def _edge(on: Subject, logits: Array, scale: Scale) -> list[dict[str, Any]]:
     few = slice(0, scale.edge)
     found: list[dict[str, Any]] = []
+    x = np.concatenate([on.x[few]] * len(EDGES))
+    unit = SPACE.to_unit(x)
     for meaning in MEANINGS:
         for datatype in DTYPES:
             y = heard(said(logits[few], meaning, datatype), datatype)
             together = np.concatenate([edged(y, datatype, how) for how in EDGES])
-            x = np.concatenate([on.x[few]] * len(EDGES))
             for protection in scale.ways:
-                found += _cells(on, protection, meaning, datatype, together, x)
+                found += _cells(on, protection, meaning, datatype, together, x, unit)
     return found
 
 
@@ -190,15 +192,16 @@ def stepped(values: Array, datatype: str, steps: int) -> Array:
 
 
 def _cells(
-    on: Subject, protection: Way, meaning: Meaning, datatype: str, y: Array, x: Array
+    on: Subject, protection: Way, meaning: Meaning, datatype: str, y: Array, x: Array, unit: Array
 ) -> Iterator[dict[str, Any]]:
     guarded = Guarded.of(profile(on, protection, meaning, datatype), protection)
     forms = [form for form in FORMS if form.datatype == datatype]
     flags: dict[Form, list[Array]] = {form: [] for form in forms}
     for at in range(0, len(y), PART):
-        part, rows = y[at : at + PART], x[at : at + PART]
+        rows = slice(at, at + PART)
+        part = y[rows]
         bodies = [write(part, form) for form in forms]
-        y_told = concluded(guarded, rows, bodies[0])
+        y_told = concluded(guarded, x[rows], unit[rows], bodies[0])
         for form, body in zip(forms, bodies, strict=True):
             told = read(case.protect(body, y_told, guarded.profile))
             flags[form].append(_compared(read(body), told))
@@ -211,9 +214,9 @@ def _cells(
     sys.stderr.write(f"{on.name}: {protection}, {meaning}, {datatype}: {changed.sum()} of {len(y)} changed\n")
 
 
-def concluded(guarded: Guarded, x: Array, body: bytes) -> Array | None:
+def concluded(guarded: Guarded, x: Array, unit: Array, body: bytes) -> Array | None:
     """What the proxy makes of the upstream's message, by the functions that it calls; None: nothing is changed."""
-    plan = case.Plan(guarded.decision(x), b"")
+    plan = case.Plan(guarded.decision(x, unit), b"")
     return sound(case.conclude(guarded.engine, guarded.profile, plan, body, case.Extra())).y
 
 

@@ -33,7 +33,8 @@ PART = 500
 """Rows a call."""
 INPUT, OUTPUT = "image", "answer"
 DTYPES: Mapping[str, Any] = {"FP16": np.float16, "BF16": np.float32, "FP32": np.float32, "FP64": np.float64}
-_OWN_CROPS, _TEST_CROPS = (20, 5), (25, 6)  # of each photograph; the seed
+SPACE = Space("nchw", (0.0,), (1.0,), certain=True)
+_OWN_CROPS, _TEST_CROPS = (15, 5), (10, 6)  # of each photograph; the seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,7 @@ def profile(on: Subject, way: Way, meaning: Meaning, datatype: str = "FP32", nam
         (TensorSpec(OUTPUT, datatype, (-1, on.classes)),),
     )  # fmt: skip
     stages = learned(on, way) if way.name else {}
-    space = Space("nchw", (0.0,), (1.0,), certain=True)
-    return Profile(metadata, INPUT, "FP32", space, OUTPUT, meaning, on.classes, stages)
+    return Profile(metadata, INPUT, "FP32", SPACE, OUTPUT, meaning, on.classes, stages)
 
 
 def settings(name: str, way: Way) -> dict[str, Any]:
@@ -174,9 +174,9 @@ class Guarded:
         tree = {**settings(made.metadata.name, way), "embedded": {"file": "model.onnx"}}
         return cls(Engine(Settings.model_validate(tree), made, secret), made)
 
-    def decision(self, x: Array) -> Decision:
-        """On a query, before the model has answered."""
-        return self.engine.decide(Query(x, "a caller", self.profile.metadata.name, ""), None)
+    def decision(self, x: Array, unit: Array | None = None) -> Decision:
+        """On a query, before the model has answered. unit: x in unit form, where it is at hand."""
+        return self.engine.decide(Query(x, "a caller", self.profile.metadata.name, "", unit=unit), None)
 
     def told(self, x: Array, y: Array) -> Array:
         """(N, ...) and the model's (N, C) answers, in its own dtype -> what the caller is told."""

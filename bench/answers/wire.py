@@ -154,7 +154,8 @@ def stand(on: Subject, cells: Sequence[Cell], replicas: int = 2) -> Iterator[Sta
         for i in range(replicas):
             served, _ = stack.enter_context(serving.served(tree, SECRET.decode(), directory / f"replica-{i}"))
             channel = stack.enter_context(grpc.insecure_channel(served, options=_UNBOUNDED))
-            proxies.append(channel.unary_unary(INFER))
+            call: Any = channel.unary_unary(INFER)
+            proxies.append(call)
         yield Stand(cells, proxies, handler.answer)
 
 
