@@ -7,6 +7,7 @@ import numpy as np
 from guard.evidence import Evidence
 from guard.types import Alert, Component, Kept, Level, Sketch, Update
 from tests.stores.bucket_contract import *  # noqa: F403
+from tests.stores.token_contract import *  # noqa: F403
 
 WIDTH, EMBEDDED = 6, 4
 
@@ -238,6 +239,8 @@ async def test_alerts_are_kept_until_replaced(store):
     await tell(store, alert=Alert(Level.SUSPECT, 12.5))
     await tell(store, evidence={"one": (0.5,)})
     assert (await history(store)).caller.alert == Alert(Level.SUSPECT, 12.5)
+    await tell(store, alert=Alert(Level.HOSTILE, 12.5, Level.WATCH, 7))
+    assert (await history(store)).caller.alert == Alert(Level.HOSTILE, 12.5, Level.WATCH, 7)
     await tell(store, alert=Alert())
     assert (await history(store)).caller.alert == Alert()
 

@@ -19,7 +19,13 @@ QUERIES = 40
 
 def engine() -> Engine:
     profile = profile_of({("monitor", "fingerprint"): (Fingerprint(), np.linspace(0.0, 0.05, 2000))}, space=GREY)
-    settings = {"name": "m", "profile": "p", "mode": "enforce", "monitors": [{"stage": "fingerprint"}]}
+    settings = {
+        "name": "m",
+        "profile": "p",
+        "mode": "enforce",
+        "policy": {"lag_rows": 1},
+        "monitors": [{"stage": "fingerprint"}],
+    }
     return Engine(Model.model_validate(settings), profile, SECRET)
 
 
