@@ -45,9 +45,8 @@ class Row:
 
 ROWS = (
     Row(BARE, many=200), Row(AAA, many=200), Row(way("low_confidence_noise")), Row(NOISE), Row(AAA, "undone"),
-    Row(AAA, "both"), Row(AAA, "up"), Row(BARE, initial=PAPER), Row(AAA, initial=PAPER), Row(way("aaa", period=4.0)),
-    Row(SINE), Row(SINE, "both"), Row(way("rounding")), Row(way("top_k", k=1)), Row(way("temperature")),
-    Row(way("adaptive_misinformation")), Row(way("label_only")),
+    Row(AAA, "both"), Row(AAA, "up"), Row(BARE, initial=PAPER), Row(AAA, initial=PAPER), Row(way("rounding")),
+    Row(way("label_only")),
 )  # fmt: skip
 
 
