@@ -164,7 +164,7 @@ def _membership(part: Mapping[str, Any]) -> Iterator[str]:
     yield from _paragraph(f"""{part["members"]:,} members (right: {share(right["members"], interval=False)} %) against
         {part["others"]:,} test images (right: {share(right["others"], interval=False)} %). AUROC, 95 % bootstrap; 0.5
         is chance. `confidence`, `entropy`, `sorted` see the answer alone; `loss` and `modified entropy` know the true
-        label. Whether the answer is right gives what the last column but one says, with labels kept.""")
+        label, and so whether the answer is right, which by itself gives `right or wrong`.""")
     names = (*ANSWER, *WITH_LABEL, "right or wrong", "loss, right answers alone")
     rows = [
         (way, f"{one['changed']['hits']}", *(area(one["auroc"][name]) for name in names),
