@@ -211,6 +211,14 @@ class Alert:
     acting: Level = Level.CLEAR
     held: int = 0
 
+    @property
+    def outcast(self) -> bool:
+        """Whether stores remember none of his rows.
+
+        An exact repeat of a remembered row is no evidence: who has nothing more to lose would ask ahead for another.
+        """
+        return Level.HOSTILE in {self.level, self.acting} or self.held > 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Past:

@@ -79,12 +79,12 @@ class MemoryStore:
         self, scope: str, caller: str, cohorts: tuple[str, ...], sketches: Sketches, now: float, *,
         remember: bool = True,
     ) -> History:  # fmt: skip
-        """Look up, then keep. Without `remember`, rows of the request do not see each other and nothing ages anew."""
+        """Look up, then keep (nothing of an outcast). Without `remember`, rows do not see each other, nor age anew."""
         for part in (self._people, self._rows, self._clusters):
             part.expire(now)
         known = self._past((scope, False, caller), self._people.see((scope, False, caller), now))
         groups = {name: self._past((scope, True, name), self._people.see((scope, True, name), now)) for name in cohorts}
-        matches = self._match(scope, caller, sketches, now, remember=remember)
+        matches = self._match(scope, caller, sketches, now, remember=remember and not known.alert.outcast)
         components: dict[int, Component] = {}
         for match in matches:
             for neighbour in match.neighbours:

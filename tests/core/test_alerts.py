@@ -79,3 +79,17 @@ class TestActing:
     def test_rows_that_join_meanwhile_do_not_make_it_longer(self) -> None:
         alert, acting = act(Alert(held=3), Level.CLEAR, rows=5, joined=5, lag_rows=8, draws=(LATER, 0.0, LATER))
         assert (alert, acting) == (Alert(), Level.HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("alert", "outcast"),
+    [
+        (Alert(), False),
+        (Alert(Level.SUSPECT, 0.0, Level.SUSPECT), False),
+        (Alert(Level.HOSTILE), True),
+        (Alert(acting=Level.HOSTILE), True),
+        (Alert(held=1), True),
+    ],
+)
+def test_outcasts(alert: Alert, outcast: bool) -> None:
+    assert alert.outcast is outcast
