@@ -74,7 +74,7 @@ def test_a_step_is_one_of_the_datatype(datatype):
 @pytest.fixture(scope="module")
 def kept():
     ways = (way("rounding"), AAA)
-    scale = labels.Scale(rows=60, edge=40, wire=(("cifar10", 2),), repeats=60, averaged=5, data=("cifar10",), ways=ways)
+    scale = labels.Scale(rows=60, edge=20, wire=(("cifar10", 2),), repeats=40, averaged=5, data=("cifar10",), ways=ways)
     return labels.measured(scale)
 
 
@@ -153,7 +153,7 @@ def test_entropies_by_hand():
 @pytest.fixture(scope="module")
 def inferred():
     ways = BARE, way("membership_noise")
-    return membership.measured(membership.Scale(600, 1, 400, 10, 20, 2, 50, ways))
+    return membership.measured(membership.Scale(600, 1, 200, 5, 10, 2, 50, ways))
 
 
 def test_members_are_told_by_confidence_and_not_behind_noise(inferred):
