@@ -95,6 +95,10 @@ bench-monitors: $(VENV)/.dev ## query-pattern monitors: benign traffic, attacker
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
+.PHONY: bench-answers
+bench-answers: $(VENV)/.dev ## protected answers: labels, Square attack, membership: docs/results/answers.md
+	$(BIN)/python -m bench.answers $(BENCH_ARGS)
+
 .PHONY: bench-challenge
 bench-challenge: $(VENV)/.dev ## what proof of work costs honest callers and thieves: docs/results/challenge.md
 	$(BIN)/python -m bench.challenge --docs docs/results/challenge.md $(BENCH_ARGS)

@@ -30,6 +30,7 @@ FORMAT = 2
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _OWN_FILE = re.compile(r"[a-z_]{1,64}\.(npz|onnx)")
 _BF16 = 256.0
+_BELOW = 1.0 - 2.0**-50
 CALIBRATION, LEARNED = "calibration.npz", "learned.npz"
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
 Meaning = Literal["probabilities", "logits", "labels"]
@@ -135,17 +136,24 @@ def _show(values: tuple[float, ...]) -> str:
 
 
 def to_probabilities(y: Array, meaning: Meaning) -> Array:
-    """(N, C) outputs -> float64 rows that sum to 1. Raises ValueError for labels and for rows that are no answer."""
+    """(N, C) outputs -> float64 rows that sum to 1. Raises ValueError for labels and for rows that are no answer.
+
+    A class that is below the largest stays below it by some steps, so that no later rounding makes them equal.
+    """
     if meaning == "labels":
         raise ValueError("the model answers with labels only")
     y = np.asarray(y, dtype=np.float64)
     if y.ndim != 2 or not np.isfinite(y).all():  # noqa: PLR2004 - rows and classes
         raise ValueError("the model's answer is not a finite (N, C) array")
-    y = np.exp(y - y.max(axis=1, keepdims=True, initial=-np.inf)) if meaning == "logits" else np.clip(y, 0.0, None)
-    total = y.sum(axis=1, keepdims=True)
+    best = y.max(axis=1, keepdims=True, initial=-np.inf)
+    odds = np.exp(y - best) if meaning == "logits" else np.clip(y, 0.0, None)
+    total = odds.sum(axis=1, keepdims=True)
     if (total <= 0).any():
         raise ValueError("the model's answer has a row without probability")
-    return np.asarray(y / total)
+    probs = odds / total
+    return np.asarray(
+        np.where(y < best, np.minimum(probs, probs.max(axis=1, keepdims=True, initial=0.0) * _BELOW), probs)
+    )
 
 
 def as_probabilities(y: Array, meaning: Meaning, classes: int) -> Array:

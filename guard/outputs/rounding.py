@@ -52,4 +52,8 @@ def _apportion(p: NDArray[np.float64], units: int) -> NDArray[np.int64]:
         whole[waiting[fits][:left]] += 1
         left -= min(left, int(fits.sum()))
         waiting = waiting[~fits]
+    level = np.flatnonzero(whole == whole[top])  # on the grid as they came
+    if len(level) > 1:
+        whole[level[level != top][-1]] -= 1
+        whole[top] += 1
     return whole

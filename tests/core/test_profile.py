@@ -360,6 +360,23 @@ def test_labels_are_rows_of_0_and_1() -> None:
 # --- answers on their way back
 
 
+@pytest.mark.parametrize("meaning", ["logits", "probabilities"])
+def test_a_label_one_step_ahead_survives_normalising_twice(meaning: Any) -> None:
+    y = np.random.default_rng(0).dirichlet(np.ones(5), 500)
+    y[:, 3] = 1.1 * y.max(axis=1)
+    y[:, 1] = np.nextafter(y[:, 3], -np.inf)
+    odds = np.exp(y - y.max(axis=1, keepdims=True)) if meaning == "logits" else y
+    once = odds / odds.sum(axis=1, keepdims=True)
+    twice = once / once.sum(axis=1, keepdims=True)
+    assert (twice.argmax(axis=1) != 3).any()  # the control: plain arithmetic loses it
+    told = to_probabilities(y, meaning)
+    assert (told.argmax(axis=1) == 3).all()
+    assert ((told / told.sum(axis=1, keepdims=True)).argmax(axis=1) == 3).all()
+    np.testing.assert_allclose(told, once, rtol=1e-14)
+    level = to_probabilities(np.array([[1.0, 2.0, 2.0]]), meaning)
+    assert level[0, 1] == level[0, 2]  # equals stay equal
+
+
 def test_a_label_survives_rounding_to_bf16() -> None:
     probs = np.array([[0.4995, 0.5005], [0.25, 0.75]])
     made = from_probabilities(probs, "probabilities", np.zeros((2, 2), np.float32), "BF16")

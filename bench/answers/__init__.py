@@ -1,0 +1,1 @@
+"""What protected answers keep and what they give away: labels, Square attack, membership inference."""
