@@ -1,5 +1,7 @@
 """Thieves behind the ladder in small, on MNIST; beside the victim alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from bench.ladder.clones import Clone, averaged
 from bench.ladder.document import Scale
 from bench.ladder.honest import NOBODY, Honest
 from bench.ladder.making import Making
+from bench.monitors import ground as grounds
 from bench.monitors import guarded, kept
 from bench.monitors.ground import ground, softmax
 
@@ -23,14 +26,19 @@ def home(tmp_path_factory):
     """What is made here stays here; two monitors, fitted on few rows; a copy learns for a moment."""
     place = tmp_path_factory.mktemp("bench-ladder")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (kept, arms, guarded):
+        for module in (kept, arms, guarded, document):
             patch.setattr(module, "home", lambda: place)
+        whole = grounds.ground("mnist")
+        small = replace(whole, learn=whole.learn.part(slice(0, 600)), test=whole.test.part(slice(0, 2000)))
+        patch.setitem(grounds._GROUNDS, "mnist", lambda: small)
+        grounds.ground.cache_clear()
         few = guarded.Defence(monitors=("embedding_novelty", "fingerprint"), clean=800)
         patch.setattr(arms, "DEFAULT", few)
         patch.setattr(arms, "WARM", 20)
         patch.setattr(clones, "STEPS", 20)
         arms.engine.cache_clear()
         yield place
+    grounds.ground.cache_clear()
     arms.engine.cache_clear()
 
 
