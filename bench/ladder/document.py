@@ -30,8 +30,8 @@ _Z95 = 1.959963984540054
 class Scale:
     """How many rows are sent.
 
-    main, own: of photographs and of the victim's kind, by who takes answers at their word.
-    side:      of either, by everybody else. small: of other sets. made: by attacks that make their queries.
+    main, own: of photographs and of the victim's kind. side: of photographs, by who waits or spreads over accounts.
+    small:     of other sets. made: by attacks that make their queries.
     accounts:  over how many the spread thieves spread. seeds: of the main ones.
     honest:    kinds of benign traffic; blocks: of natural traffic; most: rows of a block, 0: all.
     photos:    the set that stands for the photographs.
@@ -42,7 +42,7 @@ class Scale:
     own: int = 10_000
     side: int = 4000
     small: int = 3000
-    made: tuple[tuple[str, int], ...] = (("data-free", 3500), ("jbda", 1000))
+    made: tuple[tuple[str, int], ...] = (("data-free", 3500),)
     accounts: tuple[int, ...] = (10, 100)
     seeds: int = 1
     honest: tuple[str, ...] = HONEST
@@ -106,38 +106,50 @@ def _kept(clone: Clone | Making) -> bool:
 def runs(scale: Scale) -> list[Run]:
     """All, what matters most first."""
     found = [run for seed in range(scale.seeds) for run in _main(scale, seed)]
-    found += _photos(scale)
-    for which in ("foreign", "noise"):
-        found += [_run(scale, which, arm, scale.small, "scores", patient=patient) for arm, patient in _PACES]
-    found += [Run(Making(scale.data, attack, arm, n, patient=patient)) for attack, n in scale.made
-              for arm, patient in _PACES]  # fmt: skip
+    found += [*_hurried(scale), *_patient(scale), *_small(scale, "noise")]
+    found += [_run(scale, scale.photos, arm, scale.main, "averages") for arm in (BARE, RECOMMENDED)]
+    for attack, n in scale.made:
+        found += [Run(Making(scale.data, attack, arm, n)) for arm in _ARMS]
+    found += [*_spread(scale), *_small(scale, "foreign")]
     found += [_run(scale, "own", arm, scale.side, "labels") for arm in (BARE, RECOMMENDED)]
-    found += [_run(scale, "own", arm, scale.side, "averages", patient=patient) for arm, patient in _PACES]
-    return found
+    found += [_run(scale, "own", arm, scale.side, "averages") for arm in _ARMS]
+    return [*found, _run(scale, scale.photos, DEFAULT, scale.main, "averages")]
 
 
-_PACES = ((BARE, False), (DEFAULT, False), (RECOMMENDED, False), (RECOMMENDED, True))
+_ARMS = (BARE, DEFAULT, RECOMMENDED)
 
 
 def _main(scale: Scale, seed: int) -> Iterator[Run]:
-    for arm in (BARE, DEFAULT, RECOMMENDED):
+    for arm in _ARMS:
         yield _run(scale, scale.photos, arm, scale.main, "scores", seed=seed)
         yield _run(scale, "own", arm, scale.own, "scores", seed=seed)
-    yield _run(scale, scale.photos, RECOMMENDED, scale.main, "scores", seed=seed, patient=True)
 
 
-def _photos(scale: Scale) -> Iterator[Run]:
-    """With fewer rows: attackers who make something of answers, one who is told labels, and spread ones."""
-    yield _run(scale, scale.photos, BARE, scale.side, "scores")
-    for way in WAYS[1:]:
-        for arm, patient in _PACES:
-            if way != "recovers" or arm == RECOMMENDED:
-                yield _run(scale, scale.photos, arm, scale.side, way, patient=patient)
-    for way in ("scores", "recovers"):
-        yield _run(scale, scale.photos, KEEPING, scale.side, way, patient=True)
+def _hurried(scale: Scale) -> Iterator[Run]:
+    """Who makes something else of the same answers."""
+    yield _run(scale, scale.photos, RECOMMENDED, scale.main, "recovers")
+    for arm in _ARMS:
+        yield _run(scale, scale.photos, arm, scale.main, "labels")
+
+
+def _patient(scale: Scale) -> Iterator[Run]:
+    """Who waits: he has every answer in the end, so that what degraded ones teach is seen."""
+    for way in ("scores", "recovers", "labels"):
+        if way != "recovers":
+            yield _run(scale, scale.photos, BARE, scale.side, way)
+        yield _run(scale, scale.photos, RECOMMENDED, scale.side, way, patient=True)
+    yield _run(scale, scale.photos, KEEPING, scale.side, "scores", patient=True)
+
+
+def _spread(scale: Scale) -> Iterator[Run]:
     for accounts in scale.accounts:
         for arm in (DEFAULT, RECOMMENDED):
             yield _run(scale, scale.photos, arm, scale.side, "scores", accounts=accounts)
+
+
+def _small(scale: Scale, which: str) -> Iterator[Run]:
+    for arm in _ARMS:
+        yield _run(scale, which, arm, scale.small, "scores")
 
 
 def _run(
