@@ -1,9 +1,12 @@
 """Thieves behind the ladder in small, on MNIST; beside the victim alone."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from bench.ladder import __main__ as command
 from bench.ladder import arms, bars, clones, document, recovery, sets, table
@@ -245,3 +248,12 @@ def test_a_loss_that_is_too_small_is_a_miss():
     assert [bar.held for bar in found] == [False, False, True]
     assert found[0].what == "photos, scores, mislead, patient, 10 accounts, seed 1: agreement lost"
     assert found[0].measured == "12.0 (11.0 to 13.0), of 42.0 %"
+
+
+def test_the_recommended_ladder_is_the_one_in_the_manual():
+    page = (Path(__file__).parents[2] / "docs" / "respond.md").read_text(encoding="utf-8")
+    trees = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    (model,) = (one for tree in trees for one in tree["models"] if one["name"] == "cifar10")
+    wanted = arms.ARMS[document.RECOMMENDED]
+    assert (model["outputs"], model["policy"]) == (wanted["outputs"], wanted["policy"])
+    assert tuple(stage["stage"] for stage in model["monitors"]) == guarded.DEFAULT.named
