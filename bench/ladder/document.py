@@ -30,7 +30,8 @@ _Z95 = 1.959963984540054
 class Scale:
     """How many rows are sent.
 
-    main, own: of photographs and of the victim's kind. side: of photographs, by who waits or spreads over accounts.
+    main, own: of photographs and of the victim's kind. side: of either, by who waits, averages
+               or spreads over accounts.
     small:     of other sets. made: by attacks that make their queries.
     accounts:  over how many the spread thieves spread. seeds: of the main ones.
     honest:    kinds of benign traffic; blocks: of natural traffic; most: rows of a block, 0: all.
@@ -41,9 +42,9 @@ class Scale:
     main: int = 20_000
     own: int = 10_000
     side: int = 4000
-    small: int = 3000
-    made: tuple[tuple[str, int], ...] = (("data-free", 3500),)
-    accounts: tuple[int, ...] = (10, 100)
+    small: int = 2000
+    made: tuple[tuple[str, int], ...] = (("data-free", 1400),)
+    accounts: tuple[int, ...] = (100, 10)
     seeds: int = 1
     honest: tuple[str, ...] = HONEST
     blocks: int = 1
@@ -106,14 +107,14 @@ def _kept(clone: Clone | Making) -> bool:
 def runs(scale: Scale) -> list[Run]:
     """All, what matters most first."""
     found = [run for seed in range(scale.seeds) for run in _main(scale, seed)]
-    found += [*_hurried(scale), *_patient(scale), *_small(scale, "noise")]
-    found += [_run(scale, scale.photos, arm, scale.main, "averages") for arm in (BARE, RECOMMENDED)]
+    found += [*_hurried(scale), *_patient(scale, "scores"), *_averaging(scale, scale.photos), *_small(scale, "noise")]
+    found += _spread(scale)
     for attack, n in scale.made:
         found += [Run(Making(scale.data, attack, arm, n)) for arm in _ARMS]
-    found += [*_spread(scale), *_small(scale, "foreign")]
+    found += [*_patient(scale, "recovers"), _run(scale, scale.photos, KEEPING, scale.side, "scores", patient=True)]
+    found += [*_patient(scale, "labels"), *_small(scale, "foreign")]
     found += [_run(scale, "own", arm, scale.side, "labels") for arm in (BARE, RECOMMENDED)]
-    found += [_run(scale, "own", arm, scale.side, "averages") for arm in _ARMS]
-    return [*found, _run(scale, scale.photos, DEFAULT, scale.main, "averages")]
+    return [*found, *_averaging(scale, "own")]
 
 
 _ARMS = (BARE, DEFAULT, RECOMMENDED)
@@ -132,13 +133,16 @@ def _hurried(scale: Scale) -> Iterator[Run]:
         yield _run(scale, scale.photos, arm, scale.main, "labels")
 
 
-def _patient(scale: Scale) -> Iterator[Run]:
+def _patient(scale: Scale, way: Way) -> Iterator[Run]:
     """Who waits: he has every answer in the end, so that what degraded ones teach is seen."""
-    for way in ("scores", "recovers", "labels"):
-        if way != "recovers":
-            yield _run(scale, scale.photos, BARE, scale.side, way)
-        yield _run(scale, scale.photos, RECOMMENDED, scale.side, way, patient=True)
-    yield _run(scale, scale.photos, KEEPING, scale.side, "scores", patient=True)
+    if way != "recovers":
+        yield _run(scale, scale.photos, BARE, scale.side, way)
+    yield _run(scale, scale.photos, RECOMMENDED, scale.side, way, patient=True)
+
+
+def _averaging(scale: Scale, which: str) -> Iterator[Run]:
+    for arm in (BARE, RECOMMENDED, DEFAULT):
+        yield _run(scale, which, arm, scale.side, "averages")
 
 
 def _spread(scale: Scale) -> Iterator[Run]:
