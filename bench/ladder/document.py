@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,9 @@ class Run:
 
     def agrees(self) -> Array:
         """(N,) of the copy."""
-        return self.clone.made()["agrees"] if isinstance(self.clone, Making) else self.clone.agrees()
+        if not _made(self.clone):
+            self.clone.do()
+        return _kept(self.clone)
 
     def got(self) -> Mapping[str, Array]:
         """outcome and level of each row."""
@@ -85,7 +88,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether its figures are there, and those that they are held against."""
-        return all(_kept(one.clone) for one in (self, self.bare()))
+        return _made(self.clone) and _made(self.bare().clone)
 
     def bare(self) -> "Run":
         """The same without a defence: without one there is nothing to recover."""
@@ -97,11 +100,24 @@ class Run:
         return Run(Clone(Asking(asking.data, asking.queried, BARE, asking.n, asking.seed, repeats=asking.repeats), way))
 
 
-def _kept(clone: Clone | Making) -> bool:
+@lru_cache(maxsize=256)
+def _kept(clone: Clone | Making) -> Array:
+    """How a copy agrees, of the shelf; its queries are drawn anew for that. Raises LookupError where it is not made."""
     shelf = Shelf(home())
-    if isinstance(clone, Making):
-        return shelf.get(clone.name) is not None
-    return shelf.get(clone.asking.name) is not None and shelf.get(clone.lesson().name) is not None
+    if isinstance(clone, Clone) and shelf.get(clone.asking.name) is None:
+        raise LookupError(clone.label)
+    there = shelf.get(clone.name if isinstance(clone, Making) else clone.lesson().name)
+    if there is None:
+        raise LookupError(clone.label)
+    return there[0]["agrees"]
+
+
+def _made(clone: Clone | Making) -> bool:
+    try:
+        _kept(clone)
+    except LookupError:
+        return False
+    return True
 
 
 def runs(scale: Scale) -> list[Run]:
