@@ -15,8 +15,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 # Each of these is covered branch by branch by its own tests alone.
-CORE := engine assembly equipping types settings config calibration profile registry evidence alerts watching linking nearness \
-	sketching
+CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
+	linking nearness sketching puzzles
 CORE_TESTS := tests/core tests/wire
 
 say = @printf '\n== %s\n' "$(1)"
@@ -98,6 +98,10 @@ bench-ladder: $(VENV)/.dev ## copies made behind the whole ladder of responses: 
 .PHONY: bench-scale
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
+
+.PHONY: bench-challenge
+bench-challenge: $(VENV)/.dev ## what proof of work costs honest callers and thieves: docs/results/challenge.md
+	$(BIN)/python -m bench.challenge --docs docs/results/challenge.md $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)

@@ -16,7 +16,7 @@ def settings(file: Path, profile: Path | None, audit: Path) -> dict[str, Any]:
             "false_positive_rate": FALSE_POSITIVE_RATE,
             "detectors": [{"stage": "feature_squeezing"}],
             "monitors": [{"stage": "fingerprint"}],
-            "policy": {"on_input": "deny", "on_hostile": "deny"},
+            "policy": {"on_input": "deny", "on_hostile": "deny", "lag_rows": 1},
         }
     return {
         "listen": {"address": "127.0.0.1:0"},

@@ -128,6 +128,11 @@ def measures(stage: Stage) -> bool:
     return hasattr(stage.impl, "level")
 
 
+def estimates(stage: Stage) -> bool:
+    """Whether what it measures is how well a copy of the model would agree with it, 0 to 1."""
+    return measures(stage) and getattr(stage.impl, "measures", "") == "agreement"
+
+
 def _allowed(stage: Stage, monitors: Sequence[Stage], settings: Model) -> float:
     """A monitor's share of the false alarms that are allowed."""
     if credits_component(stage):

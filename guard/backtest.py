@@ -27,12 +27,11 @@ import numpy as np
 
 from guard import alerts, config
 from guard.assembly import Cheap, Stage, assemble, credits_component, measures
-from guard.audit import draw_of
 from guard.cli_callers import safe, table
 from guard.events import Event
 from guard.evidence import Evidence
 from guard.profile import load_profile
-from guard.recorded import Tally, read
+from guard.recorded import Completeness, Tally, read
 from guard.settings import ConfigError, Model, Settings
 from guard.techniques import ALERT, COHORT
 from guard.traces import Credit
@@ -40,8 +39,6 @@ from guard.types import Action, Alert, Finding, Level, Mode, OnError, ViewDetect
 
 MONTH_S = 30 * 86_400.0
 _ENGINES_OWN = (ALERT, "validation", "inspection")
-_ENOUGH = 20
-_NEARLY_ALL = 0.95
 
 
 def backtest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,8 +120,8 @@ class Replay:
         entries = settings.history.max_entries
         self._models = {model.name: _Model(model, entries) for model in settings.models}
         self._actions: Counter[tuple[str, str]] = Counter()
-        self._decisions = self._plain = self._unlisted = self._late = 0
-        self._draw, self._latest = 0.0, -math.inf
+        self._decisions = self._unlisted = self._late = 0
+        self._log, self._latest = Completeness(), -math.inf
 
     def take(self, event: Event) -> None:
         """One decision."""
@@ -133,9 +130,7 @@ class Replay:
             self._unlisted += 1
             return
         self._decisions += 1
-        if event.plain and not event.rose:
-            self._plain += 1
-            self._draw = max(self._draw, draw_of(event.decision_id))
+        self._log.take(event)
         self._late += event.time_unix < self._latest
         self._latest = max(self._latest, event.time_unix)
         action = self._weigh(model, event)
@@ -150,9 +145,8 @@ class Replay:
 
     def _weigh(self, model: _Model, event: Event) -> Action:
         """What would be done, for everybody."""
-        actions = [Action.ALLOW]
         p_values = _detectors(model, event)
-        policy = model.settings.policy
+        actions = [Action.ALLOW, *model.settings.of_everybody]
         for finding in event.findings:
             stage = model.detectors.get(finding.stage) if finding.kind == "detector" else None
             if finding.kind == "detector" and finding.stage not in _ENGINES_OWN:
@@ -162,7 +156,7 @@ class Replay:
                 now = stage is not None and any(p <= stage.threshold for p in p_values.get(finding.stage, ()))
                 count.now += now
                 if now and stage is not None and stage.enforces:
-                    actions += policy.of_input
+                    actions += model.settings.of_input
             actions += _failed(model, finding)
         actions += _callers(model, event)
         return severest(actions)
@@ -175,19 +169,9 @@ class Replay:
             "decisions": self._decisions,
             "not_in_settings": self._unlisted,
             "out_of_order": self._late,
-            "log": self._completeness(),
+            "log": self._log.document(),
             "actions": [{"then": t, "now": n, "decisions": k} for (t, n), k in sorted(self._actions.items())],
             "models": [_model_document(name, model, limit) for name, model in self._models.items()],
-        }
-
-    def _completeness(self) -> dict[str, Any]:
-        """Which share of allowed queries is recorded: ids are drawn evenly, so the largest draw shows it."""
-        share = self._draw * (self._plain + 1) / self._plain if self._plain else 0.0
-        known = self._plain >= _ENOUGH
-        return {
-            "allowed": self._plain,
-            "share": min(1.0, share) if known else None,
-            "complete": share >= _NEARLY_ALL if known else None,
         }
 
 
@@ -238,11 +222,10 @@ def _callers(model: _Model, event: Event) -> list[Action]:
             count.then += finding.fired
     if not event.traces and not event.credits:
         return []
-    policy = model.settings.policy
     level = _alert(model, event)
-    actions = list(policy.of(level)) if model.mode is Mode.ENFORCE else []
+    actions = list(model.settings.of(level)) if model.mode is Mode.ENFORCE else []
     if _clusters(model, event) and any(stage.enforces for stage in model.clusters.values()):
-        actions += policy.of(Level.HOSTILE)
+        actions += model.settings.of(Level.HOSTILE)
     model.joined = min(model.max_entries, model.joined + sum(t.joined for t in event.traces))
     return actions
 

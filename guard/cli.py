@@ -142,6 +142,11 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
                 ("forgive", "guard.cli_callers", "let a caller begin anew"),
                 ("export", "guard.exporting", "write an audit log in another form"),
                 ("backtest", "guard.backtest", "replay an audit log through other settings"),
+                (
+                    "simulate",
+                    "guard.cli_simulate",
+                    "replay an audit log through a policy: who would have received what",
+                ),
             )
         ),
         (

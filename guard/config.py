@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from guard import registry
-from guard.settings import STAGE_LISTS, ConfigError, Settings, build_stage, first_error
+from guard.settings import STAGE_LISTS, ConfigError, Model, Settings, build_stage, first_error
 from guard.types import Kind
 
 ENV_PREFIX = "GUARD_"
@@ -79,10 +79,33 @@ def validate(tree: Mapping[str, Any]) -> Settings:
     except pydantic.ValidationError as error:
         raise first_error(error) from None
     for i, model in enumerate(settings.models):
-        for attribute, kind in STAGE_LISTS:
-            for j, stage in enumerate(getattr(model, attribute)):
-                build_stage(kind, stage.stage, stage.options, f"models.{i}.{attribute}.{j}")
+        _check_stages(model, f"models.{i}.")
     return settings
+
+
+def model_of(tree: Mapping[str, Any]) -> Model:
+    """One entry of `models` by itself, every stage's options included. Raises ConfigError."""
+    registry.load()
+    try:
+        model = Model.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise first_error(error) from None
+    _check_stages(model, "")
+    return model
+
+
+def _check_stages(model: Model, prefix: str) -> None:
+    for attribute, kind in STAGE_LISTS:
+        for j, stage in enumerate(getattr(model, attribute)):
+            build_stage(kind, stage.stage, stage.options, f"{prefix}{attribute}.{j}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A file's tree as it stands. Raises ConfigError."""
+    try:
+        return _parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("", f"cannot read {path}: {error}") from None
 
 
 def load(
@@ -93,11 +116,7 @@ def load(
     Relative paths in the file are relative to the working directory, as everywhere on a command line.
     """
     registry.load()
-    try:
-        tree = _parse(path.read_text(encoding="utf-8")) if path is not None else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("", f"cannot read {path}: {error}") from None
-    tree = {**(base or {}), **tree}
+    tree = {**(base or {}), **({} if path is None else read(path))}
     _override(tree, os.environ if environ is None else environ)
     return validate(tree)
 

@@ -28,7 +28,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.assembly import Loaded, Stage, assemble, capped, credits_component
+from guard.assembly import Loaded, Stage, assemble, capped, estimates
 from guard.profile import (
     Meaning,
     Profile,
@@ -40,7 +40,6 @@ from guard.profile import (
 )
 from guard.settings import Model
 from guard.sketching import Sketcher
-from guard.techniques import ALERT
 from guard.types import (
     Action,
     Answer,
@@ -56,22 +55,22 @@ from guard.types import (
     Kind,
     Level,
     Mode,
-    OnError,
     Query,
     Sketches,
+    Update,
     ViewDetector,
     VotingPurifier,
     When,
     severest,
 )
 from guard.watching import Watching
+from guard.weighing import Weighing, acted_on
 
 
 class StageError(RuntimeError):
     """A stage did not keep its contract. Stays inside: it becomes a finding."""
 
 
-MOST_DEGRADED = 3
 _REFERENCE = "reference"  # the input as it came, asked about where another is forwarded
 
 
@@ -91,8 +90,10 @@ class Engine:
         loaded = Loaded(profile)
         self.stages, self._cheap = assemble(settings, profile, self._secret, loaded)
         monitors = self._of("monitor")
-        self._watching = Watching(monitors, settings, sketcher_of(loaded, self._secret, self.stages), self._score)
-        self._clusters = frozenset(stage.name for stage in monitors if credits_component(stage))
+        sketcher = sketcher_of(loaded, self._secret, self.stages)
+        self._watching = Watching(monitors, settings, sketcher, self._score, self._secret)
+        on_error = {(stage.kind, stage.name): stage.on_error for stage in self.stages}
+        self._weighing = Weighing(settings, on_error)
         self._detectors = tuple(s for s in self._of("detector") if s.sees_input_alone)
         self._view_detectors = tuple(s for s in self._of("detector") if isinstance(s.impl, ViewDetector))
         self._answer_detectors = tuple(
@@ -101,6 +102,7 @@ class Engine:
         self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
+        self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
         self._check()
 
@@ -170,6 +172,23 @@ class Engine:
 
     def decide(self, query: Query, history: History | None, sketches: Sketches | None = None) -> Decision:
         """Everything that can be said before the model has answered."""
+        decision = self._first(query, history, sketches, self._detectors)
+        if decision.action is Action.DENY:
+            return decision
+        return self._plan_views(self._purify(decision))
+
+    def foresee(self, query: Query, history: History | None, sketches: Sketches) -> Decision:
+        """What will be decided, as far as it matters to whether the query is challenged.
+
+        For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
+        """
+        looking = self._detectors if Action.CHALLENGE in self.settings.of_input else ()
+        return replace(self._first(query, history, sketches, looking), seen=(), update=Update())
+
+    def _first(
+        self, query: Query, history: History | None, sketches: Sketches | None, detectors: tuple[Stage, ...]
+    ) -> Decision:
+        """What monitors and these detectors say, and what follows; not yet what is sent."""
         query = self.admit(query)
         unit = _unit(query)
         sketches = self.sketch(query) if sketches is None else sketches
@@ -178,16 +197,20 @@ class Engine:
         findings = list(judged.findings)
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))
-        findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in self._detectors]
+        findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in detectors]
         told = Decision(
             query, Action.ALLOW, Action.ALLOW, enforced,
             seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
             components={} if history is None else history.components,
+            progress=self._progress(judged.findings, judged.level),
         )  # fmt: skip
-        decision = self._weigh(told, tuple(findings))
-        if decision.action is Action.DENY:
-            return decision
-        return self._plan_views(self._purify(decision))
+        return self._weigh(told, tuple(findings))
+
+    def _progress(self, findings: tuple[Finding, ...], level: Level) -> float:
+        """How far a caller has come on the way to a copy: by an estimate, and by his level, whichever is more."""
+        begin = self.settings.challenge.grows_from
+        estimated = [max(f.scores) for f in findings if f.stage in self._estimates and f.scores]
+        return min(1.0, max((level / Level.HOSTILE, *((one - begin) / (1.0 - begin) for one in estimated))))
 
     def enforces_for(self, caller: str, now: float) -> bool:
         """Whether enforcement is real for him, at that time."""
@@ -213,38 +236,19 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
-        responses = self._responses(acting) - decision.settled
-        degrees = _degrees(acting, rows, self._clusters)
+        everybody = self.settings.of_everybody
+        responses = self._weighing.responses(acting) | (everybody if decision.enforced else frozenset())
+        responses -= decision.settled
+        degrees = self._weighing.degrees(acting, rows)
         return replace(
             decision,
             findings=findings,
             action=severest(responses),
             responses=responses,
-            would_be=severest(self._responses(findings)),
+            would_be=severest(self._weighing.responses(findings) | everybody),
             suspicious=degrees > 0,
             degrees=degrees,
         )
-
-    def _responses(self, findings: "list[Finding] | tuple[Finding, ...]") -> frozenset[Action]:
-        actions = {Action.ALLOW}
-        for finding in findings:
-            if finding.error is not None and self._on_error(finding) is OnError.DENY:
-                actions.add(Action.DENY)
-            if finding.fired:
-                actions |= self._meant(finding)
-        return frozenset(actions)
-
-    def _meant(self, finding: Finding) -> frozenset[Action]:
-        """What the policy says of a finding that fired. A monitor of the caller speaks through his level alone."""
-        policy = self.settings.policy
-        if finding.kind != "monitor":
-            return policy.of_input
-        if finding.stage == ALERT:
-            return policy.of(Level(int(finding.scores[0])))
-        return policy.of(Level.HOSTILE) if finding.stage in self._clusters else frozenset()
-
-    def _on_error(self, finding: Finding) -> OnError:
-        return next(s.on_error for s in self.stages if (s.kind, s.name) == (finding.kind, finding.stage))
 
     # --- purifiers and views
 
@@ -363,13 +367,13 @@ class Engine:
         """(N,) rows whose answer may yet turn out to be a vote: all, where detectors have still to speak."""
         voted = self._voted(decision)
         later = any(s.enforces for s in (*self._view_detectors, *self._answer_detectors))
-        asked = decision.enforced and Action.PURIFY in self.settings.policy.of_input
+        asked = decision.enforced and Action.PURIFY in self.settings.of_input
         if later and asked and any(s.enforces for s in self._voters):
             return np.ones_like(voted)
         return voted
 
     def _plan_standby(self, decision: Decision) -> Decision:
-        if Action.PURIFY not in self.settings.policy.of_input or decision.suspicious.all():
+        if Action.PURIFY not in self.settings.of_input or decision.suspicious.all():
             return decision
         purified, failed = self._run_purifiers(_unit(decision.query), np.ones_like(decision.suspicious))
         if failed:
@@ -499,11 +503,7 @@ class Engine:
             return None, ()
         rows = decision.suspicious
         degrees = decision.degrees * (Action.DEGRADE in decision.responses)
-        stages = [
-            (s, degrees >= s.degree if s.when is When.SUSPICIOUS else np.ones_like(rows))
-            for s in self._outputs
-            if s.enforces
-        ]
+        stages = [(s, acted_on(s.when, s.degree, degrees)) for s in self._outputs if s.enforces]
         stages = [(stage, chosen) for stage, chosen in stages if chosen.any()]
         if y is None or probs is None or len(probs) != len(rows):
             return None, tuple(stage.finding(error="no answer to protect") for stage, _ in stages)
@@ -536,19 +536,6 @@ def _unit(query: Query) -> Floats:
 def _name(error: Exception) -> str:
     """A stage's failure in words that hold nothing of the client's data."""
     return str(error) if isinstance(error, StageError) else type(error).__name__
-
-
-def _degrees(findings: "list[Finding]", rows: int, clusters: "frozenset[str]") -> NDArray[np.int64]:
-    """(N,) of flagged rows: of a caller who is alarming all, to the degree of his level; 3 for those that fired."""
-    degrees = np.zeros(rows, np.int64)
-    for finding in findings:
-        if finding.stage == ALERT:
-            np.maximum(degrees, int(finding.scores[0]) if finding.fired else 0, out=degrees)
-        elif finding.kind == "monitor" and finding.stage not in clusters:
-            continue
-        elif finding.p_values:
-            degrees[np.asarray(finding.p_values) <= finding.threshold] = MOST_DEGRADED
-    return degrees
 
 
 def _spread(finding: Finding, rows: Bools, looked: Bools) -> Finding:

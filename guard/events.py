@@ -81,8 +81,9 @@ class Event:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing was done, and nothing would be."""
-        return self.action is Action.ALLOW and self.would_be is Action.ALLOW
+        """Whether nothing was done, and nothing would be but what is asked of everybody."""
+        asked = self.would_be is Action.CHALLENGE and self.reason is None
+        return self.action is Action.ALLOW and (asked or self.would_be is Action.ALLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,8 @@ def event_of(
 
 def former_level(decision: Decision) -> Level:
     """The caller's level before this query, as his alert had it; the present one where that did not change."""
-    return decision.level if decision.update.alert is None else decision.past.alert.level
+    alert, before = decision.update.alert, decision.past.alert
+    return decision.level if alert is None or alert.level is before.level else before.level
 
 
 def _most_suspicious(findings: Iterable[Finding], rows: int) -> tuple[int, ...]:

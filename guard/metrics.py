@@ -91,7 +91,13 @@ class Metrics:
             "outcome",
         )
         self.unrationed = counter(
-            "guard_unrationed_calls_total", "Calls whose caller's budget could not be looked up.", "model"
+            "guard_unrationed_calls_total", "Calls whose caller's budget or proof could not be looked up.", "model"
+        )
+        self.challenges = counter(
+            "guard_challenges_total",
+            "Calls that were to bring proof of work: solved, or why not.",
+            "model",
+            "outcome",
         )
         self.identities = counter(
             "guard_identities_total", "Callers by the source that knew them, and credentials that failed.", "source"

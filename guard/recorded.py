@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from guard.audit import draw_of
 from guard.events import DECISION, EXEMPT, FORGIVEN, Event, Exempted, Forgiven, Reason, Record
 from guard.traces import Cluster, Credit, Trace
 from guard.types import KINDS, Action, Finding, Flagged, Kind, Level, Mode
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
+_ENOUGH = 20
+_NEARLY_ALL = 0.95
 
 
 @dataclass(slots=True)
@@ -27,6 +30,30 @@ class Tally:
     events: int = 0
     unreadable: int = 0
     others: int = 0
+
+
+@dataclass(slots=True)
+class Completeness:
+    """Which share of allowed queries a log has: ids are drawn evenly, so the largest draw shows it."""
+
+    allowed: int = 0
+    draw: float = 0.0
+
+    def take(self, event: Event) -> None:
+        """One decision."""
+        if event.plain and not event.rose:
+            self.allowed += 1
+            self.draw = max(self.draw, draw_of(event.decision_id))
+
+    def document(self) -> dict[str, Any]:
+        """share, complete: None where there are too few to tell."""
+        share = self.draw * (self.allowed + 1) / self.allowed if self.allowed else 0.0
+        known = self.allowed >= _ENOUGH
+        return {
+            "allowed": self.allowed,
+            "share": min(1.0, share) if known else None,
+            "complete": share >= _NEARLY_ALL if known else None,
+        }
 
 
 def parse(line: str | bytes) -> Record | None:

@@ -165,16 +165,24 @@ Response = Action | tuple[Action, ...]
 class Policy(_Settings):
     """What is done where something fired in a stage that enforces: one action, or a list of them."""
 
-    on_input: Response = Action.DENY
-    """A detector fired on this input."""
+    on_input: Response | None = None
+    """A detector fired on this input. Unset: `purify` where a purifier waits for that, else `degrade` where an
+    output protection does, else `deny`: a refusal tells an attacker which input it was, and the others hardly do."""
+    on_clear: Literal[Action.ALLOW, Action.CHALLENGE] = Action.ALLOW
+    """What is asked of everybody, whatever is known of him, beside what the keys below say. Extraction with the model's
+    own kind of inputs cannot be told from use by looks; what answers cost can grow with how many were had."""
     on_watch: Response = Action.ALLOW
     """The caller's evidence is a third of the way (in logarithms) to an alarm."""
-    on_suspect: Response = Action.ALLOW
-    """It is two thirds of the way."""
+    on_suspect: Response | None = None
+    """It is two thirds of the way. Unset: `degrade` where an output protection of degree 1 or 2 can, else `allow`."""
     on_hostile: Response = Action.DENY
     """It has come all the way; or this query joins a cluster of queries whose evidence has."""
     calm_s: float = Field(3600.0, gt=0, le=30 * 86_400)
     """How long after the last query that spoke against him a hostile caller stays so; then his evidence begins anew."""
+    lag_rows: int = Field(8, ge=1, le=1000)
+    """What is done about a caller follows his level at rows drawn at random, so many apart in the mean; and a row that
+    joins an alarming cluster is held against its caller for up to twice as many rows. 1: at once, which lets callers
+    read off which query it was."""
     delay_s: float = Field(1.0, gt=0, le=60)
     """`delay` holds an answer back for half of this up to all of it, and never for more than half of what is left until
     its deadline."""
@@ -184,15 +192,6 @@ class Policy(_Settings):
     """So many rows at once, after a rest. A query with more is never answered."""
     exempt: tuple[Exemption, ...] = Field((), max_length=100)
     """Callers for whom nothing is enforced, for a time."""
-
-    @property
-    def of_input(self) -> frozenset[Action]:
-        """What is done about an input that a detector flagged."""
-        return _several(self.on_input)
-
-    def of(self, level: Level) -> frozenset[Action]:
-        """What is done about queries of a caller on this level."""
-        return _several((Action.ALLOW, self.on_watch, self.on_suspect, self.on_hostile)[level])
 
     def exempts(self, caller: str, now: float) -> bool:
         """Whether he is exempt now, in seconds since 1970."""
@@ -223,6 +222,38 @@ class Budget(_Settings):
     def unlimited(self) -> bool:
         """Whether nothing is limited."""
         return self.mode is Mode.OFF or (self.rows_per_s is self.rows_per_day is self.bits_per_day is None)
+
+
+class Challenge(_Settings):
+    """The puzzles of `challenge`: work that a caller's computer does before he is answered, in SHA-256 hashes.
+
+    A row costs `hashes_per_row * growth ** progress`. Progress goes from 0 to 1: on the way from `grows_from` to 1, of
+    what the monitor `extraction_budget` estimates, where it enforces; else, and where that is more, by the caller's
+    level: 0, 1/3 on watch, 2/3 suspect, 1 hostile.
+    """
+
+    hashes_per_row: float = Field(4000.0, ge=16, le=2**32)
+    """Expected work for one row at no progress: 4,000 are about 2 ms of one core in the Python client."""
+    growth: float = Field(1000.0, ge=1, le=1e6)
+    """At the end a row costs so many times as much as at the beginning."""
+    grows_from: float = Field(0.5, ge=0, lt=1)
+    """Up to this estimate a row costs what it costs at first: what callers come to who only use the model."""
+    max_hashes_per_row: float = Field(4_000_000.0, ge=16, le=2**40)
+    """Never more than this."""
+    ttl_s: float = Field(120.0, ge=1, le=3600)
+    """How long a puzzle is good. Its solution is good once."""
+    stream_rows: int = Field(32, ge=1, le=65_536)
+    """For how many rows the puzzle is that a stream is ended with: metadata travel once a stream."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Challenge":
+        if self.max_hashes_per_row < self.hashes_per_row:
+            raise ValueError("max_hashes_per_row must be at least hashes_per_row")
+        return self
+
+    def hashes(self, progress: float) -> float:
+        """Expected work for one row of a caller who has come so far."""
+        return float(min(self.max_hashes_per_row, self.hashes_per_row * self.growth ** max(0.0, min(1.0, progress))))
 
 
 class Validation(_Settings):
@@ -287,16 +318,50 @@ class Model(_Settings):
     """Applied in this order."""
     policy: Policy = Policy()
     budget: Budget = Budget()
+    challenge: Challenge = Challenge()
+
+    @property
+    def of_input(self) -> frozenset[Action]:
+        """What is done about an input that a detector flagged: without a word of the policy, the mildest that helps."""
+        if self.policy.on_input is not None:
+            return _several(self.policy.on_input)
+        if any(one.mode is Mode.ENFORCE and one.when is When.SUSPICIOUS for one in self.purifiers):
+            return frozenset({Action.PURIFY})
+        return frozenset({Action.DEGRADE if self._can_degrade(Level.HOSTILE) else Action.DENY})
+
+    def of(self, level: Level) -> frozenset[Action]:
+        """What is done about queries of a caller on this level."""
+        if level is Level.SUSPECT and self.policy.on_suspect is None:
+            return frozenset({Action.DEGRADE if self._can_degrade(level) else Action.ALLOW})
+        policy = self.policy
+        return _several((policy.on_clear, policy.on_watch, policy.on_suspect, policy.on_hostile)[level] or Action.ALLOW)
+
+    @property
+    def of_everybody(self) -> frozenset[Action]:
+        """What is done about each query."""
+        return self.of(Level.CLEAR)
+
+    @property
+    def challenges(self) -> bool:
+        """Whether it ever asks for proof of work."""
+        return any(Action.CHALLENGE in do for do in (self.of_input, *map(self.of, Level)))
+
+    def _can_degrade(self, level: Level) -> bool:
+        """Whether an output protection acts on suspicious answers to a caller on this level, and only on these."""
+        return any(
+            output.mode is Mode.ENFORCE and output.when is When.SUSPICIOUS and output.degree <= level
+            for output in self.outputs
+        )
 
     def _degraded_by_nothing(self) -> str | None:
         """The key of a policy that degrades, where no output protection acts to that degree."""
         if not self.outputs or any(output.when is When.ALWAYS for output in self.outputs):
             return None
-        least, policy = min(output.degree for output in self.outputs), self.policy
+        least = min(output.degree for output in self.outputs)
         of_levels = {"on_watch": Level.WATCH, "on_suspect": Level.SUSPECT, "on_hostile": Level.HOSTILE}
-        degrees = {key: (policy.of(level), int(level)) for key, level in of_levels.items() if self.monitors}
+        degrees = {key: (self.of(level), int(level)) for key, level in of_levels.items() if self.monitors}
         if self.detectors:
-            degrees["on_input"] = (policy.of_input, int(Level.HOSTILE))
+            degrees["on_input"] = (self.of_input, int(Level.HOSTILE))
         return next((key for key, (do, degree) in degrees.items() if Action.DEGRADE in do and degree < least), None)
 
     @model_validator(mode="after")
@@ -316,11 +381,11 @@ class Model(_Settings):
     @model_validator(mode="after")
     def _able(self) -> "Model":
         """The policy asks for nothing that nobody does."""
-        policy, asked = self.policy, set[Action]()
+        asked = set[Action]()
         if self.detectors:
-            asked |= policy.of_input
+            asked |= self.of_input
         if self.monitors:
-            asked = asked.union(*map(policy.of, Level))
+            asked = asked.union(*map(self.of, Level))
         if Action.PURIFY in asked and not self.purifiers:
             raise ValueError("policy says purify, but there is no purifier")
         if Action.DEGRADE in asked and not self.outputs:
@@ -328,6 +393,8 @@ class Model(_Settings):
         idle = self._degraded_by_nothing()
         if idle is not None:
             raise ValueError(f"policy.{idle} says degrade, but every output protection has a higher degree")
+        if Action.CHALLENGE in self.of_everybody and self.profile is None:
+            raise ValueError("policy.on_clear says challenge, which needs a profile")
         if self.budget.bits_per_day is not None and self.profile is None:
             raise ValueError("budget.bits_per_day needs a profile, which says what answers mean")
         return self

@@ -53,11 +53,12 @@ class Action(StrEnum):
     DEGRADE = "degrade"
     DELAY = "delay"
     THROTTLE = "throttle"
+    CHALLENGE = "challenge"
     DENY = "deny"
 
     @property
     def severity(self) -> int:
-        """0 for allow up to 5 for deny."""
+        """0 for allow up to 6 for deny."""
         return list(Action).index(self)
 
 
@@ -199,10 +200,24 @@ def _no_recent() -> Recent:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A caller's level, and until when (in the store's seconds) it holds at least."""
+    """A caller's level, and until when (in the store's seconds) it holds at least.
+
+    acting: the level that the policy acts upon: it follows the other at rows drawn at random.
+    held:   so many further rows are treated as a hostile caller's, since one joined an alarming cluster.
+    """
 
     level: Level = Level.CLEAR
     until: float = 0.0
+    acting: Level = Level.CLEAR
+    held: int = 0
+
+    @property
+    def outcast(self) -> bool:
+        """Whether stores remember none of his rows.
+
+        An exact repeat of a remembered row is no evidence: who has nothing more to lose would ask ahead for another.
+        """
+        return Level.HOSTILE in {self.level, self.acting} or self.held > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -410,6 +425,7 @@ class Decision:
     components: the clusters of the rows' neighbours, by number, as they were before.
     update:    what to tell the store now.
     level:     the caller's, this query counted.
+    progress:  how far he has come on the way to a copy, this query counted, 0 to 1: what a challenge's work follows.
     """
 
     query: Query
@@ -434,6 +450,7 @@ class Decision:
     components: Mapping[int, Component] = field(default_factory=dict)
     update: Update = field(default_factory=Update)
     level: Level = Level.CLEAR
+    progress: float = 0.0
 
 
 def without(decision: Decision, response: Action) -> Decision:
@@ -523,6 +540,13 @@ class Store(Protocol):
         Infinite where the cost is above the burst. force: taken in any case (debt, at most one burst deep), for what is
         known only afterwards. No two of the buckets have one name. `forget` leaves them as they are: to forgive
         evidence is not to grant a budget anew. One that the store has evicted is full. One round trip.
+        """
+        ...
+
+    async def once(self, scope: str, caller: str, token: bytes, until: float, now: float) -> bool:
+        """Whether the token comes for the first time; it is remembered until then. One round trip.
+
+        One that the store has evicted before is new again.
         """
         ...
 

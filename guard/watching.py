@@ -13,6 +13,7 @@ camera makes of a scene is told apart by its motion (`guard.linking`); sensor no
 looks like an attack: leave cameras that stand still out, or send them without the monitors of near-repeats.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +29,8 @@ from guard.linking import links, moved
 from guard.nearness import Nearness
 from guard.settings import Model
 from guard.sketching import Sketcher
-from guard.techniques import ALERT, COHORT
+from guard.techniques import COHORT
 from guard.types import (
-    Action,
     AnswerMonitor,
     Array,
     Finding,
@@ -47,6 +47,7 @@ from guard.types import (
     Update,
     WindowMonitor,
 )
+from guard.weighing import Weighing
 
 MONTH_S = 30 * 86_400.0
 _LEAST = 1e-300
@@ -69,8 +70,10 @@ class Judged:
 class Watching:
     """A model's monitors. Keeps nothing."""
 
-    def __init__(self, stages: Sequence[Stage], settings: Model, sketcher: Sketcher, score: Score) -> None:
-        self._settings, self._sketcher, self._score = settings, sketcher, score
+    def __init__(
+        self, stages: Sequence[Stage], settings: Model, sketcher: Sketcher, score: Score, secret: bytes
+    ) -> None:
+        self._settings, self._sketcher, self._score, self._secret = settings, sketcher, score, secret
         self._stages = tuple(stages)
         self._rows = tuple(s for s in stages if isinstance(s.impl, Monitor) and not credits_component(s))
         self._clusters = tuple(s for s in stages if isinstance(s.impl, Monitor) and credits_component(s))
@@ -81,6 +84,7 @@ class Watching:
         }
         enforcing = tuple(s for s in stages if s.enforces)
         self._alarming = enforcing or self._stages
+        self._alarming_clusters = frozenset(stage.name for stage in self._alarming if credits_component(stage))
         self._mode = Mode.ENFORCE if enforcing else Mode.SHADOW
 
     @property
@@ -227,16 +231,31 @@ class Watching:
         calm_s = self._settings.policy.calm_s
         alert, anew = alerts.advance(past.alert, way, added=added, now=query.now, calm_s=calm_s)
         level = max(alert.level, floor)
+        joined = [finding for finding in judged.findings if finding.stage in self._alarming_clusters]
+        alert, acting = alerts.act(
+            alert,
+            level,
+            rows=len(judged.seen),
+            joined=sum(p <= finding.threshold for finding in joined for p in finding.p_values),
+            lag_rows=self._settings.policy.lag_rows,
+            draws=self._draws(query),
+        )
         update = replace(
             judged.update,
             alert=None if alert == past.alert else alert,
             restart=judged.update.restart or anew,
         )
-        if level is Level.CLEAR:
+        if max(level, acting) is Level.CLEAR:
             return replace(judged, update=update)
-        acts = bool(self._settings.policy.of(level) - {Action.ALLOW})
-        finding = Finding(ALERT, "monitor", self._mode, (float(level),), (max(_LEAST, least),), 1.0 if acts else 0.0)
+        finding = Weighing(self._settings).alert(self._mode, level, acting, max(_LEAST, least))
         return replace(judged, findings=(*judged.findings, finding), update=update, level=level)
+
+    def _draws(self, query: Query) -> tuple[float, float, float]:
+        """Three numbers in [0, 1) by a keyed hash: the same from every replica, nobody's to foretell."""
+        said = f"{query.caller}\n{query.decision_id}".encode()
+        digest = hashlib.blake2b(said, key=self._secret, digest_size=24, person=b"guard lag").digest()
+        first, second, third = (int.from_bytes(digest[at : at + 8], "big") / 2.0**64 for at in (0, 8, 16))
+        return first, second, third
 
     # --- after the answer
 

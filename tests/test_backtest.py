@@ -72,6 +72,14 @@ def test_a_detector_fires_at_the_budget_of_the_new_settings(backtest):
         assert document["actions"] == [{"then": "allow", "now": "deny" if fires else "allow", "decisions": 3}]
 
 
+def test_what_is_asked_of_everybody_is_told_of_each(backtest):
+    events = [step(0, findings=(DETECTOR,), decision_id=str(i)) for i in range(3)]
+    model = {"detectors": [{"stage": "test_mean", "mode": "enforce"}], "policy": {"on_clear": "challenge"}}
+    assert backtest(events, **model, false_positive_rate=0.01)["actions"] == [
+        {"then": "allow", "now": "challenge", "decisions": 3}
+    ]
+
+
 def test_evidence_is_added_up_again(backtest):
     harmless = attack(30, 0.7, "calm")
     document = backtest([*attack(), *harmless], **monitor())

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
 
 from guard import config
 from guard.types import Action, History, Match
@@ -100,7 +102,7 @@ def test_the_api_page(
     fitted: Path, digits_file: Path, predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (page,) = blocks(ROOT / "docs" / "api.md", "python")
-    (watching,) = blocks(ROOT / "docs" / "respond.md", "python")
+    _, watching = blocks(ROOT / "docs" / "respond.md", "python")
     address, token = f"127.0.0.1:{free_port()}", tmp_path / "token"
     token.write_text("the admin token")
     stages = {key: value for key, value in guard.EVERY_STAGE.items() if key in {"detectors", "monitors"}}
@@ -111,6 +113,21 @@ def test_the_api_page(
         exec(code, {"x": images(1), "ask": predict, "token": "the admin token"})
         assert capsys.readouterr().out == "mnist shadow True ['feature_squeezing', 'fingerprint']\nallow []\n"
         compile(watching, "respond.md", "exec")
+
+
+def test_the_client_that_is_challenged(fitted: Path, digits_file: Path, predict, tmp_path: Path) -> None:
+    """respond.md's example is answered, and a client that knows of nothing is not."""
+    example, _ = blocks(ROOT / "docs" / "respond.md", "python")
+    model = {"name": "mnist", "embedded": {"file": str(digits_file)}, "profile": str(fitted / "profile")}
+    model |= {"mode": "enforce", "policy": {"on_clear": "challenge"}}
+    x = InferInput("image", [1, *images(1).shape[1:]], "FP32")
+    x.set_data_from_numpy(images(1))
+    with guard.start(tmp_path, {"models": [model]}) as served:
+        space = {"x": x}
+        exec(example.replace("127.0.0.1:9000", served.address), space)
+        np.testing.assert_allclose(space["y"], predict(images(1)), rtol=1e-5)
+        with pytest.raises(InferenceServerException, match="proof of work"):
+            InferenceServerClient(served.address).infer("mnist", [x])
 
 
 def test_the_made_up_stage(tmp_path: Path) -> None:

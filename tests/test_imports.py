@@ -15,7 +15,15 @@ STAGES = ("guard.detectors.*", "guard.purifiers.*", "guard.monitors.*", "guard.o
 STAGE_HOUSE = ("guard.types", "guard.registry", "guard.networks", *HELPERS)
 TAUGHT = ("guard.learning.extraction_curve",)  # what a stage learns with, imported where it does
 ARRAYS = ("numpy", "cv2", "pydantic.Field", "pydantic.TypeAdapter", "pydantic.ValidationError")
-CORE = ("guard.types", "guard.registry", "guard.calibration", "guard.profile", "guard.settings", "guard.engine")
+CORE = (
+    "guard.types",
+    "guard.registry",
+    "guard.calibration",
+    "guard.profile",
+    "guard.settings",
+    "guard.engine",
+    "guard.weighing",
+)
 WIRE_USERS = ("guard.proxy.*", "guard.client", "guard.wire", "guard.wire.*", "adversary.*")  # adversary: its own rules
 ORACLE = ("adversary.oracle", "adversary.messages")
 IO = ("grpc", "aiohttp", "prometheus_client", "time", "asyncio", "random", "secrets", "socket", "guard.proxy")

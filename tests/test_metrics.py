@@ -28,6 +28,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_rejected_calls": ("reason",),
     "guard_rationed_calls": ("model", "what", "outcome"),
     "guard_unrationed_calls": ("model",),
+    "guard_challenges": ("model", "outcome"),
     "guard_identities": ("source",),
     "guard_audit_events": ("outcome",),
     "guard_quarantined_rows": ("what", "outcome"),

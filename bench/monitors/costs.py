@@ -251,7 +251,7 @@ def subject(name: str) -> Subject:
     })  # fmt: skip
     full = Sketcher(SECRET, auxiliary)
     return Subject(
-        images, Sketcher(SECRET), full, stages, Watching(stages, settings, full, score), answers[:1],
+        images, Sketcher(SECRET), full, stages, Watching(stages, settings, full, score, SECRET), answers[:1],
         np.random.default_rng(SEED),
     )  # fmt: skip
 

@@ -169,6 +169,7 @@ class Guarded:
     store: MemoryStore = field(default_factory=lambda: MemoryStore(max_entries=_ENTRIES))
     clock: Clock = field(default_factory=Clock)
     blame: dict[str, int] = field(default_factory=dict)
+    queries: int = 0
 
     def answer(self, x: Array, caller: str) -> Told:
         """(N, ...) one query a row, in order."""
@@ -185,7 +186,8 @@ class Guarded:
     def query(self, x: Array, logits: Array, caller: str) -> tuple[Array | None, int]:
         """One query of any number of rows -> what the caller is told, None where refused; and his level."""
         now, scope = self.clock.tick(), self.engine.settings.name
-        query = self.engine.admit(Query(x, caller, scope, "", now=now))
+        self.queries += 1
+        query = self.engine.admit(Query(x, caller, scope, str(self.queries), now=now))
         sketches = self.engine.sketch(query)
         history = at_once(self.store.exchange(scope, caller, _COHORTS, sketches, now))
         decision = self.engine.decide(query, history, sketches)

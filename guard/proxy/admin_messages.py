@@ -21,6 +21,7 @@ ACTIONS: Mapping[Action, pb.Action] = {
     Action.DEGRADE: pb.ACTION_DEGRADE,
     Action.DELAY: pb.ACTION_DELAY,
     Action.THROTTLE: pb.ACTION_THROTTLE,
+    Action.CHALLENGE: pb.ACTION_CHALLENGE,
     Action.DENY: pb.ACTION_DENY,
 }
 MODES: Mapping[Mode, pb.Mode] = {

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from guard.proxy import methods, status
 from guard.proxy.admission import Overloaded
+from guard.proxy.challenges import purse_of
 from guard.proxy.headers import to_upstream
 from guard.proxy.health import Health
 from guard.proxy.local_stream import LocalStream, Outlet
@@ -136,7 +137,8 @@ class Gate:
         try:
             try:
                 cohorts = () if call.path in methods.URGENT else runtime.cohorts.of(call)
-                reply = await handle(Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts))
+                purse = purse_of(call.metadata, streams=call.path in methods.STREAMING)
+                reply = await handle(Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts, purse))
             except TimeoutError:
                 reply = status.late()
             return await answer(reply)

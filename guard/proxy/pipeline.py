@@ -1,7 +1,7 @@
 """The way of one inference request: read, inspect, forward, conclude, answer. `streams` uses the same steps.
 
-A refusal leaves before the upstream is asked, so it is faster than an answer: the time tells a caller that a query was
-refused, which its status says anyway; it says nothing of stage or score.
+A refusal takes as long as one of the latest answers did, whether the model was asked or not: its time says nothing of
+stage or score.
 
 Failures. A stage's own failure is the engine's to judge (`on_error`). Where the inspection as a whole fails or runs out
 of time, `on_inspection_timeout` decides, for models that enforce; others are forwarded uninspected, and counted.
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ import numpy as np
 from guard.audit import event_of
 from guard.proxy import case, methods, record, status
 from guard.proxy.budget import Budget
-from guard.proxy.case import Extra, How, Plan
+from guard.proxy.case import Extra, How, Looked, Plan
+from guard.proxy.challenges import Purse
 from guard.proxy.extra import Ask
 from guard.proxy.flags import flagged
 from guard.proxy.further import ENDED, Further, ask_further
@@ -60,6 +61,7 @@ class Ticket:
     """One request's surroundings. deadline: on the event loop's clock. metadata: what travels on.
 
     cohorts: the groups that the caller belongs to.
+    purse:   the proof of work that came with it.
     """
 
     caller: str
@@ -67,6 +69,7 @@ class Ticket:
     metadata: Metadata
     deadline: float
     cohorts: tuple[str, ...] = ()
+    purse: Purse = field(default_factory=Purse)
 
     @property
     def left_s(self) -> float:
@@ -76,7 +79,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A request that may be forwarded. plan: None where it is forwarded uninspected."""
+    """A request that may be forwarded. plan: None where it is forwarded uninspected.
+
+    paid: what was worked for each row, in hashes.
+    """
 
     ticket: Ticket
     inference: Inference
@@ -84,6 +90,14 @@ class Opened:
     model: GuardedModel | None
     budget: Budget
     plan: Plan | None = None
+    began: float = 0.0
+    """When it was read, on the event loop's clock."""
+    paid: float = 0.0
+
+    @property
+    def taken_s(self) -> float:
+        """Since it was read."""
+        return asyncio.get_running_loop().time() - self.began
 
     @property
     def label(self) -> str:
@@ -112,6 +126,7 @@ class Pipeline:
         self._limits = runtime.settings.limits
         self._metrics = runtime.metrics
         self.rations = runtime.rations
+        self.challenges = runtime.challenges
 
     async def infer(self, ticket: Ticket, body: bytes) -> Reply:
         """One unary request."""
@@ -125,7 +140,10 @@ class Pipeline:
             return _named(await self._as_asked(opened, held), ticket)
         reply = await self._carry(opened, self.call(opened, opened.forward, "original"))
         self.conclude_later(opened, reply)
+        if opened.model is not None and reply.code == Code.OK:
+            self.rations.answered(opened.model, opened.plan.decision, opened.taken_s)
         await self.hold(opened, opened.plan.decision)
+        reply = self._with_puzzle(opened, opened.plan.decision, reply)
         return _named(await self._as_asked(opened, reply), ticket)
 
     async def _as_asked(self, opened: Opened, reply: Reply) -> Reply:
@@ -192,21 +210,51 @@ class Pipeline:
             self._metrics.rejected.labels("unlisted_model").inc()
             return status.model_unknown()
         model = self.runtime.models.get(inference.model)
-        opened = Opened(ticket, inference, route, model, self.new_budget())
+        began = asyncio.get_running_loop().time()
+        opened = Opened(ticket, inference, route, model, self.new_budget(), began=began)
         if model is None:
             return self._uninspected(opened, "unlisted_model")
         if not model.is_current:
             away = await asyncio.wait_for(model.ensure_current(), max(0.0, ticket.left_s))
             if away is not None and model.profile is not None:  # it must be known to be the model that was fitted
                 return away
-        if model.mismatch or not model.fits(inference.version):
-            spent = await self.rations.budget(model, ticket.caller, opened.rows)
-            return await self._charged(self._not_fitted(opened, model)) if spent is None else spent
-        if model.metadata is not None and model.describes(inference.version):
+        fits = not model.mismatch and model.fits(inference.version)
+        if fits and model.metadata is not None and model.describes(inference.version):
             inspected = frozenset() if model.profile is None else frozenset({model.profile.input_name})
             messages.check_against(inference, model.metadata, required=inspected)  # others may be optional
         spent = await self.rations.budget(model, ticket.caller, opened.rows)
-        return await self._inspect(opened, model) if spent is None else spent
+        if spent is not None:
+            return spent
+        opened = await self._paid(opened, model)
+        if fits:
+            return await self._inspect(opened, model)
+        return await self._charged(self._unproved(self._not_fitted(opened, model), 1.0))
+
+    async def _paid(self, opened: Opened, model: GuardedModel) -> Opened:
+        """With what the proof is worth that came with it; it is spent now."""
+        if not self.challenges.may(model, opened.ticket.caller):
+            return opened
+        paid = await self.challenges.pay(model, opened.ticket.caller, opened.ticket.purse, opened.rows)
+        return replace(opened, paid=paid)
+
+    def _unproved(self, end: Opened | Reply, progress: float) -> Opened | Reply:
+        """What is forwarded uninspected; the refusal where everybody is to bring proof of work."""
+        if isinstance(end, Reply) or end.model is None or not self.challenges.may(end.model, end.ticket.caller):
+            return end
+        if Action.CHALLENGE not in end.model.settings.of_everybody:
+            return end
+        refusal = self._demand(end, end.model, progress)
+        return end if refusal is None else refusal
+
+    def _demand(self, opened: Opened, model: GuardedModel, progress: float) -> Reply | None:
+        ticket = opened.ticket
+        return self.challenges.demand(model, ticket.caller, ticket.purse, opened.rows, opened.paid, progress)
+
+    def _with_puzzle(self, opened: Opened, decision: Decision, reply: Reply) -> Reply:
+        """The answer to a query that was paid for, with a puzzle for the next one."""
+        if opened.model is None or reply.code != Code.OK:
+            return reply
+        return status.with_trailer(reply, self.challenges.ahead(opened.model, decision, opened.rows))
 
     def _not_fitted(self, opened: Opened, model: GuardedModel) -> Opened | Reply:
         if model.settings.on_profile_mismatch is OnError.DENY:
@@ -226,23 +274,25 @@ class Pipeline:
             return self._uninspected(opened, "no_profile")
         if model.profile.input_name not in opened.inference.tensors:
             self._check_hidden(opened.inference, inspected=False)
-            return self._uninspected(opened, "shared_memory")  # allowed in the settings, or it would not be here
+            end = self._uninspected(opened, "shared_memory")  # allowed in the settings, or it would not be here
+            return self._unproved(end, 1.0)
         try:
             made = await self._decide(opened, model)
         except (InvalidQuery, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
-            return await self._charged(self.stuck(opened, error))
+            return await self._charged(self._unproved(self.stuck(opened, error), 0.0))
         opened = replace(opened, plan=made)
-        if made.decision.action is Action.DENY:
-            self.record(opened, made, as_decided(made.decision))
-            return status.refused()
-        if Action.THROTTLE in made.decision.responses:
-            spent = await self.rations.throttle(model, opened.ticket.caller, opened.rows)
-            if spent is not None:
-                self.record(opened, made, as_decided(made.decision))
-                return spent
-            opened = replace(opened, plan=replace(made, decision=without(made.decision, Action.THROTTLE)))
+        conclusion, refusal = await self.settle(opened, model, as_decided(made.decision))
+        if refusal is not None:
+            if conclusion.action is Action.CHALLENGE:
+                self.spawn_credit(opened, unanswered(made.decision.seen))  # of a dearer query than was paid for
+                made = replace(made, sha256=case.sha256_of(opened.inference.received))
+            self.record(opened, made, conclusion)
+            if conclusion.action is Action.DENY:
+                await self.rations.pace(model, made.decision, opened.taken_s, opened.ticket.left_s)
+            return refusal
+        opened = replace(opened, plan=replace(made, decision=conclusion.decision))
         self._metrics.rows.labels(opened.label).inc(made.rows)
         return opened
 
@@ -253,21 +303,20 @@ class Pipeline:
         return end
 
     async def _decide(self, opened: Opened, model: GuardedModel) -> Plan:
-        engine, profile, ticket, store = model.engine, model.profile, opened.ticket, self.runtime.store
+        engine, profile, ticket = model.engine, model.profile, opened.ticket
         assert engine is not None  # noqa: S101 - seen by the caller
         assert profile is not None  # noqa: S101
         query = Query(np.zeros(0), ticket.caller, model.name, ticket.decision_id, now=time.time())
         looked = await opened.budget.run(
             case.look, opened.inference, profile, model.settings, self._limits, engine, query
         )
-        history: History | None = None
-        if looked.sketches:
-            try:
-                exchanged = store.exchange(model.name, ticket.caller, ticket.cohorts, looked.sketches, query.now)
-                history = await opened.budget.wait(exchanged)
-            except (OSError, RuntimeError) as error:  # the monitors' findings carry it
-                _log.warning("the store failed: %s", type(error).__name__)
-
+        if self.challenges.foresees(model, ticket.caller, opened.paid):
+            history = await self._exchange(opened, model, looked, remember=False)
+            foreseen = await opened.budget.run(engine.foresee, looked.query, history, looked.sketches)
+            short = self.challenges.is_short(model, opened.paid, foreseen.progress)
+            if foreseen.action is Action.CHALLENGE and short:
+                return Plan(foreseen, b"")
+        history = await self._exchange(opened, model, looked, remember=True)
         audit, how = self.runtime.settings.audit, self._how(model)
 
         def decide() -> Plan:
@@ -277,6 +326,22 @@ class Pipeline:
         made = await opened.budget.run(decide)
         await self._credit(opened, made.decision.update)
         return await self._flag(opened, made, made.decision.findings)
+
+    async def _exchange(
+        self, opened: Opened, model: GuardedModel, looked: Looked, *, remember: bool
+    ) -> History | None:  # fmt: skip
+        """What the store knows; None where it is not asked, or is away."""
+        if not looked.sketches:
+            return None
+        ticket, now = opened.ticket, looked.query.now
+        try:
+            exchanged = self.runtime.store.exchange(
+                model.name, ticket.caller, ticket.cohorts, looked.sketches, now, remember=remember
+            )
+            return await opened.budget.wait(exchanged)
+        except (OSError, RuntimeError) as error:  # the monitors' findings carry it
+            _log.warning("the store failed: %s", type(error).__name__)
+            return None
 
     async def _flag(self, opened: Opened, made: Plan, findings: tuple[Finding, ...]) -> Plan:
         """The plan with the rows that were flagged. Hashing is not inspecting: it spends nothing of the budget."""
@@ -454,9 +519,11 @@ class Pipeline:
         if refusal is not None:
             return refusal
         await self.rations.charge(model, opened.ticket.caller, opened.rows, conclusion.bits)
+        self.rations.answered(model, conclusion.decision, opened.taken_s)
         await self.hold(opened, conclusion.decision)
         chosen = standby if conclusion.use_standby and standby is not None else original
-        return Reply(body, initial=chosen.initial, trailing=chosen.trailing)
+        answer = Reply(body, initial=chosen.initial, trailing=chosen.trailing)
+        return self._with_puzzle(opened, conclusion.decision, answer)
 
     async def _unfinished(self, opened: Opened, made: Plan, original: Reply, error: Exception) -> Reply:
         """The conclusion failed as a whole, or took too long."""
@@ -464,7 +531,7 @@ class Pipeline:
         if isinstance(stuck, Reply):
             return stuck
         await self.hold(opened, made.decision)
-        return original
+        return self._with_puzzle(opened, made.decision, original)
 
     async def settle(
         self, opened: Opened, model: GuardedModel, conclusion: Conclusion
@@ -472,13 +539,17 @@ class Pipeline:
         """What a concluded decision comes to, and the refusal where it is one."""
         if conclusion.action is Action.DENY:
             return conclusion, status.refused()
+        if Action.CHALLENGE in conclusion.decision.responses:
+            refusal = self._demand(opened, model, conclusion.decision.progress)
+            if refusal is not None:
+                return conclusion, refusal
+            conclusion = _settled(conclusion, Action.CHALLENGE)
         if Action.THROTTLE not in conclusion.decision.responses:
             return conclusion, None
         spent = await self.rations.throttle(model, opened.ticket.caller, opened.rows)
         if spent is not None:
             return conclusion, spent
-        decision = without(conclusion.decision, Action.THROTTLE)
-        return replace(conclusion, decision=decision, action=decision.action), None
+        return _settled(conclusion, Action.THROTTLE), None
 
     # --- after the answer
 
@@ -558,6 +629,12 @@ class Pipeline:
         )
         record.record(self.runtime, opened.label, event)
         self.runtime.quarantine.record(event, made.flags)
+
+
+def _settled(conclusion: Conclusion, response: Action) -> Conclusion:
+    """The conclusion once it is settled that one of its responses need not be."""
+    decision = without(conclusion.decision, response)
+    return replace(conclusion, decision=decision, action=decision.action)
 
 
 def _named(reply: Reply, ticket: Ticket) -> Reply:

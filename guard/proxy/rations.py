@@ -3,27 +3,31 @@
 Budgets and throttles are token buckets in the store, so that all workers and replicas share them. Where the store is
 away and keeps nothing locally, nobody is refused for it: the calls are counted. A refusal is the same whatever ran out,
 and tells when to come back in whole steps, so that it says little of the rate.
+
+A query that is refused before the model was asked would be back too soon, which tells it from one that was refused for
+its answer. So it is held as long as one of the latest answers took.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from guard import rationing
 from guard.assembly import capped
 from guard.metrics import Metrics
 from guard.proxy import status
 from guard.proxy.models import GuardedModel
 from guard.proxy.seam import Reply
-from guard.settings import Budget
+from guard.settings import Policy
 from guard.types import Action, Bucket, Decision, Mode, Store
 
-_DAY_S = 86_400.0
 _STEP_S = 5
 _CALLERS = 4  # that room for delays is kept for, at least
+_PACES = 128
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,8 @@ class Rations:
     secret: bytes
     most_delayed: int
     delayed: Counter[str] = field(default_factory=Counter)
+    paces: dict[str, deque[float]] = field(default_factory=dict)
+    """By model, how many seconds the latest answers took."""
 
     async def budget(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Take what a call costs; the refusal where there is not enough left."""
@@ -43,7 +49,7 @@ class Rations:
         if budget.unlimited or mode is Mode.OFF:
             return None
         least = 0.0 if model.engine is None else model.engine.least_bits(rows)
-        wait_s = await self._take(model.name, caller, _buckets(budget, rows, least), force=False)
+        wait_s = await self._take(model.name, caller, rationing.of_budget(budget, rows, least), force=False)
         if wait_s <= 0.0:
             return None
         enforced = mode is Mode.ENFORCE and model.enforces_for(caller, time.time())
@@ -58,12 +64,11 @@ class Rations:
             return
         rest = (model.engine.most_bits(rows) if bits is None else bits) - model.engine.least_bits(rows)
         if rest > 0.0:
-            await self._take(model.name, caller, (_bits(budget.bits_per_day, rest),), force=True)
+            await self._take(model.name, caller, (rationing.of_bits(budget.bits_per_day, rest),), force=True)
 
     async def throttle(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Of a caller whom the policy throttles: the refusal, where he has had his part."""
-        policy = model.settings.policy
-        bucket = Bucket("throttle", policy.throttle_rows_per_s, policy.throttle_burst_rows, float(rows))
+        bucket = rationing.of_throttle(model.settings.policy, rows)
         wait_s = await self._take(model.name, caller, (bucket,), force=False)
         if wait_s <= 0.0:
             return None
@@ -74,23 +79,46 @@ class Rations:
         """Hold an answer back, where the policy says so. left_s: until its deadline."""
         if Action.DELAY not in decision.responses:
             return
+        await self._sleep(model, decision, self.delay_s(decision, model.settings.policy, left_s))
+
+    def delay_s(self, decision: Decision, policy: Policy, left_s: float) -> float:
+        """Between half of it and all of it, by a keyed draw; at most half of what is left."""
+        return max(0.0, min(rationing.delay_s(policy, self._drawn(decision, b"guard delay")), left_s / 2.0))
+
+    def answered(self, model: GuardedModel, decision: Decision, taken_s: float) -> None:
+        """So long an answer took, which nobody held back."""
+        if Action.DELAY not in decision.responses:
+            self.paces.setdefault(model.name, deque(maxlen=_PACES)).append(taken_s)
+
+    async def pace(self, model: GuardedModel, decision: Decision, taken_s: float, left_s: float) -> None:
+        """Hold a refusal for as long as an answer would have taken; taken_s: until now."""
+        wait_s = min(self.pace_s(model.name, decision) - taken_s, left_s / 2.0)
+        if wait_s > 0.0:
+            await self._sleep(model, decision, wait_s)
+
+    def pace_s(self, model: str, decision: Decision) -> float:
+        """What one of the latest answers took, by a keyed draw; 0 where there was none."""
+        known = self.paces.get(model)
+        return known[int(len(known) * self._drawn(decision, b"guard pace"))] if known else 0.0
+
+    def _drawn(self, decision: Decision, person: bytes) -> float:
+        """In [0, 1)."""
+        said = f"{decision.query.caller}\n{decision.query.decision_id}".encode()
+        digest = blake2b(said, key=self.secret[:64], digest_size=6, person=person).digest()
+        return int.from_bytes(digest, "big") / 2.0**48
+
+    async def _sleep(self, model: GuardedModel, decision: Decision, wait_s: float) -> None:
+        """Where there is room."""
         caller, own = decision.query.caller, max(1, self.most_delayed // _CALLERS)
         if self.delayed.total() >= self.most_delayed or self.delayed[caller] >= own:
             self._count(model, "delay", enforced=False)
             return
         self.delayed[caller] += 1
         try:
-            await asyncio.sleep(self.delay_s(decision, model.settings.policy.delay_s, left_s))
+            await asyncio.sleep(wait_s)
         finally:
             self.delayed[caller] -= 1
             self.delayed += Counter()  # callers without any go
-
-    def delay_s(self, decision: Decision, most_s: float, left_s: float) -> float:
-        """Between half of it and all of it, by a keyed draw; at most half of what is left."""
-        said = f"{decision.query.caller}\n{decision.query.decision_id}".encode()
-        digest = blake2b(said, key=self.secret[:64], digest_size=8, person=b"guard delay").digest()
-        drawn = int.from_bytes(digest, "big")
-        return max(0.0, min(most_s * (0.5 + drawn / 2.0**65), left_s / 2.0))
 
     async def _take(self, scope: str, caller: str, buckets: tuple[Bucket, ...], *, force: bool) -> float:
         try:
@@ -102,21 +130,6 @@ class Rations:
 
     def _count(self, model: GuardedModel, what: str, *, enforced: bool) -> None:
         self.metrics.rationed.labels(model.name, what, "refused" if enforced else "let through").inc()
-
-
-def _buckets(budget: Budget, rows: int, bits: float) -> tuple[Bucket, ...]:
-    found = []
-    if budget.rows_per_s is not None:
-        found.append(Bucket("rows_per_s", budget.rows_per_s, budget.burst_rows, float(rows)))
-    if budget.rows_per_day is not None:
-        found.append(Bucket("rows_per_day", budget.rows_per_day / _DAY_S, budget.rows_per_day, float(rows)))
-    if budget.bits_per_day is not None:
-        found.append(_bits(budget.bits_per_day, bits))
-    return tuple(found)
-
-
-def _bits(per_day: float, cost: float) -> Bucket:
-    return Bucket("bits_per_day", per_day / _DAY_S, per_day, cost)
 
 
 def _coarse(wait_s: float) -> int | None:

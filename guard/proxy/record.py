@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from guard.audit import Broadcast, Event, sampled
-from guard.events import Record, former_level
+from guard.events import Record, former_level, reason_of
 from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.settings import Audit
@@ -60,8 +60,8 @@ def record(runtime: Runtime, label: str, event: Event) -> None:
 
 def is_recorded(settings: Audit, decision: Decision) -> bool:
     """Whether an event may be written of the decision, as far as can be said before the answer."""
-    plain = decision.would_be is Action.ALLOW and decision.action is Action.ALLOW
-    plain = plain and decision.level <= former_level(decision)
+    plain = {decision.would_be, decision.action} <= {Action.ALLOW, Action.CHALLENGE}  # of all, where nothing is found
+    plain = plain and reason_of(decision.findings) is None and decision.level <= former_level(decision)
     return not plain or bool(decision.views) or sampled(decision.query.decision_id, settings.sample_allowed)
 
 

@@ -24,6 +24,7 @@ from guard.places import Place
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
 from guard.proxy.background import Background
+from guard.proxy.challenges import Challenges
 from guard.proxy.embedded import EmbeddedUpstream
 from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
@@ -144,10 +145,12 @@ class Runtime:
     calls: int = 0
     server_ready: dict[Route, bool] = field(default_factory=dict)
     rations: Rations = field(init=False)
+    challenges: Challenges = field(init=False)
 
     def __post_init__(self) -> None:
         most = self.settings.limits.max_delayed_calls
         self.rations = Rations(self.shared.store, self.shared.metrics, self.shared.secret, most)
+        self.challenges = Challenges(self.shared.store, self.shared.metrics, self.shared.secret)
 
     @property
     def metrics(self) -> Metrics:

@@ -1,16 +1,20 @@
 """gRPC status codes: the one file that names them, and makes the replies that are Guard's own.
 
 Every refusal looks the same to its caller, whatever stage or score is behind it. Details are google.rpc.ErrorInfo in
-the domain `guard`: REFUSED, BUDGET, INVALID, METHOD_DENIED, MODEL_UNKNOWN, UNAUTHENTICATED, OVERLOADED, UPSTREAM.
+the domain `guard`: REFUSED, BUDGET, PROOF_OF_WORK_REQUIRED, INVALID, METHOD_DENIED, MODEL_UNKNOWN, UNAUTHENTICATED,
+OVERLOADED, UPSTREAM.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import cache
+from types import MappingProxyType
 
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from guard.proxy.seam import Metadata, Reply
+from guard.puzzles import PARTS, Puzzle
 
 
 class Code(IntEnum):
@@ -37,6 +41,8 @@ class Code(IntEnum):
 
 DETAILS_KEY = "grpc-status-details-bin"
 DECISION_KEY = "guard-decision-id"
+PROOF_KEY = "guard-proof"
+PUZZLE_KEY = "guard-puzzle"
 DOMAIN = "guard"
 REFUSAL_TEXT = "the request was refused"
 
@@ -46,9 +52,9 @@ def name_of(code: int) -> str:
     return Code(code).name if code in Code._value2member_map_ else Code.UNKNOWN.name
 
 
-def _details(code: Code, text: str, reason: str, retry_s: int | None) -> bytes:
+def _details(code: Code, text: str, reason: str, retry_s: int | None, metadata: Mapping[str, str]) -> bytes:
     packed = [any_pb2.Any()]
-    packed[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    packed[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     if retry_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.seconds = retry_s
@@ -58,8 +64,10 @@ def _details(code: Code, text: str, reason: str, retry_s: int | None) -> bytes:
     return encoded
 
 
-def _reply(code: Code, text: str, reason: str, retry_s: int | None = None) -> Reply:
-    return Reply(code=code, details=text, trailing=((DETAILS_KEY, _details(code, text, reason, retry_s)),))
+def _reply(
+    code: Code, text: str, reason: str, retry_s: int | None = None, metadata: Mapping[str, str] = MappingProxyType({})
+) -> Reply:
+    return Reply(code=code, details=text, trailing=((DETAILS_KEY, _details(code, text, reason, retry_s, metadata)),))
 
 
 _constant = cache(_reply)
@@ -103,6 +111,25 @@ def unauthenticated() -> Reply:
 def spent(retry_s: int | None) -> Reply:
     """The caller has had what he may have for now; retry_s: when to come back, None where it is no use."""
     return _reply(Code.RESOURCE_EXHAUSTED, "the caller's budget is spent", "BUDGET", retry_s)
+
+
+def unproved(puzzle: Puzzle) -> Reply:
+    """The caller is to bring proof of work. FAILED_PRECONDITION: it is of no use to try again without.
+
+    The puzzle is in the details, and, for clients that would rather not read these, in a trailer of its own.
+    """
+    said = {
+        "puzzle": puzzle.text,
+        "algorithm": "sha256",
+        "parts": str(PARTS),
+        "rows": str(puzzle.rows),
+        "target": f"{puzzle.target:016x}",
+        "hashes": f"{puzzle.hashes:.0f}",
+        "ttl_s": str(puzzle.ttl_s),
+    }
+    text = "the call needs proof of work"
+    reply = _reply(Code.FAILED_PRECONDITION, text, "PROOF_OF_WORK_REQUIRED", metadata=said)
+    return with_trailer(reply, ((PUZZLE_KEY, puzzle.text),))
 
 
 def overloaded() -> Reply:

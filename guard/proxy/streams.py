@@ -6,6 +6,10 @@ enforce, the model is asked for the message and its views through unary ModelInf
 request), so that it does not matter how many answers a stream gives, and in which order. Where outputs are protected,
 each message travels under an id of Guard's, which servers echo; an answer without a known id is replaced by an error.
 
+A stream has one proof of work, which pays for its first rows. Once these are used up the stream ends: what was
+forwarded is answered, then its status carries a puzzle for `challenge.stream_rows` more. The message that was one too
+many, and those behind it, are to be sent again, on a stream that brings the solution.
+
 Limits. Messages of one stream go to one upstream. Decoupled models that do not answer unary ModelInfer have no views to
 compare: the view detectors' `on_error` decides. All messages share the trailer `guard-decision-id: ID`; the n-th
 message's own decision is `ID.n` in the audit log, counted from 1.
@@ -34,6 +38,8 @@ from guard.wire.messages import InvalidAnswer
 MAX_UNANSWERED = 1024
 """Messages whose answers are still recognised; a protected answer to an older one is replaced by an error."""
 
+_LAST = frozenset({Code.FAILED_PRECONDITION})
+"""What ends a stream once what was forwarded is answered: puzzles travel in a status, proofs with a new stream."""
 _ENDING = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 """What ends a stream in either dialect: it concerns all of its messages."""
 
@@ -95,6 +101,7 @@ class Conversation:
         self._forward: asyncio.Queue[bytes | None] = asyncio.Queue(1)
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._count = 0
+        self._last: Reply | None = None
 
     async def run(self, bodies: AsyncIterator[bytes]) -> Reply:
         """The whole stream."""
@@ -119,12 +126,15 @@ class Conversation:
                 continue
             if opened.code in _ENDING:
                 return opened
+            if opened.code in _LAST:
+                self._last = opened
+                break
             answer = self._error(opened, messages.request_id(body))
             if isinstance(answer, Reply):
                 return answer
             await self._outlet.send(answer)
         await self._forward.put(None)
-        return None if self._begun.is_set() else Reply()
+        return None if self._begun.is_set() else self._last or Reply()
 
     def _next_ticket(self) -> Ticket:
         self._count += 1
@@ -212,7 +222,8 @@ class Conversation:
                 if isinstance(protected, Reply):
                     return protected
                 await self._outlet.send(protected)
-        return await stream.status()
+        ended = await stream.status()
+        return ended if self._last is None or ended.code != Code.OK else self._last
 
     async def _protect(self, message: bytes) -> bytes | Reply:
         """One answer; a reply where it must not leave and there is no message to say so."""

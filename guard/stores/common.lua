@@ -4,9 +4,11 @@
 --   :r:PAGE     string  32 rows: number, seen, component (doubles), label (int32), owner (8), digest (8), position
 --   :d:PAGE     hash    digest -> number
 --   :c:NUMBER   string  a cluster: count, four log sums, rows (doubles), then its owners (8 each)
---   :p:KIND:WHO hash    a caller (0) or cohort (1): since, rows, level, until, e:MONITOR, j:MONITOR; width, embedded
+--   :p:KIND:WHO hash    a caller (0) or cohort (1): since, rows, level, until, acting, held, e:MONITOR,
+--                      j:MONITOR; width, embedded
 --   :q:WHO      string  his recent rows; those beyond the latest 256 are cut off now and then
 --   :b:WHO      hash    his token buckets: NAME -> how much is used, as of when (doubles)
+--   :t:WHO:TOKEN        that has come; a string that expires
 --   :s, :u, :l  zset, zset, hash: who was seen when; whose recent rows grew when, and how many there are
 local P = KEYS[1]
 local ROW_PAGE, HEAD, RECENT = 32, 44, 256

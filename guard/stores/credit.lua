@@ -1,13 +1,13 @@
--- ARGV: now, ttl, room, most callers, size of a row, owner, caller, restart, level or '', until, width, embedded, recent
--- rows; then lists, each its length and its items: cohorts; evidence (monitor, p-values); judged (monitor, rows,
--- p-value); clusters (number, p-values); joins (number, cluster); answered (number, label). P-values are doubles.
+-- ARGV: now, ttl, room, most callers, size of a row, owner, caller, restart, level or '', until, acting, held, width,
+-- embedded, recent rows; then lists, each its length and its items: cohorts; evidence (monitor, p-values); judged
+-- (monitor, rows, p-value); clusters (number, p-values); joins (number, cluster); answered (number, label). P-values are doubles.
 local FRACTIONS = { 1.0, 0.2, 0.04, 0.008 }
 local NOTHING = struct.pack('<ddddd', 0, -math.huge, -math.huge, -math.huge, -math.huge)
 local OWNERS = 64
 local most, size, owner, caller = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local restart, level, until_s = ARGV[8] == '1', ARGV[9], ARGV[10]
-local width, embedded, rings = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
-local cursor = 14
+local restart, level, until_s, acting, held = ARGV[8] == '1', ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local width, embedded, rings = tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]
+local cursor = 16
 
 local function list(items)
   local length, found = tonumber(ARGV[cursor]), {}
@@ -152,7 +152,7 @@ if #answered > 0 then
   for _, key in ipairs(keys) do call('HINCRBY', key, 'rows', #answered) end
   append(own)
 end
-if level ~= '' then call('HSET', own, 'level', level, 'until', until_s) end
+if level ~= '' then call('HSET', own, 'level', level, 'until', until_s, 'acting', acting, 'held', held) end
 expire_people()
 while call('ZCARD', P .. ':s') > most do
   forget_person(call('ZRANGE', P .. ':s', 0, 0)[1])

@@ -146,6 +146,13 @@ end
 expire_people()
 expire_rows()
 local people = { person('0', caller) }
+-- Alert.outcast of guard/types.py
+for i = 1, #people[1], 2 do
+  local field, value = people[1][i], people[1][i + 1]
+  if ((field == 'level' or field == 'acting') and value == '3') or (field == 'held' and value ~= '0') then
+    remember = false
+  end
+end
 for i = 1, cohorts do people[#people + 1] = person('1', ARGV[10 + i]) end
 local matches = {}
 for i = 11 + cohorts, #ARGV, 3 do matches[#matches + 1] = look(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end

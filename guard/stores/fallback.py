@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 class FallbackStore:
     """`shared` while it answers, else `own`.
 
-    own:     None: exchanges and takes raise OSError while the shared store is away; for monitors `on_error` decides.
+    own:     None: everything raises OSError while the shared store is away; for monitors `on_error` decides.
     apart:   the shared store is a cluster, and may be away for one model alone.
     on_away: is told whenever the shared store goes away, for the first model, and comes back, for the last.
     """
@@ -106,6 +106,13 @@ class FallbackStore:
     ) -> tuple[float, ...]:  # fmt: skip
         """Raises OSError where the shared store is away and there is none of this process's own."""
         return await self._ask(scope, now, lambda store: store.take(scope, caller, buckets, now, force=force))
+
+    async def once(self, scope: str, caller: str, token: bytes, until: float, now: float) -> bool:
+        """Raises OSError where the shared store is away and there is none of this process's own.
+
+        A token that came before the shared store went away is new here, once a process.
+        """
+        return await self._ask(scope, now, lambda store: store.once(scope, caller, token, until, now))
 
     async def close(self) -> None:
         """Close both."""

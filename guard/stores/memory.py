@@ -4,8 +4,9 @@ Implements `guard.types.Store`. A row is matched against earlier rows of any cal
 up in the same request among them (an attacker may batch). An exact repeat is a duplicate: it is not kept again, but its
 age starts anew. Past `max_entries` the rows first seen earliest go, and the clusters and the recent rows unheard of for
 longest; past `max_callers` the callers and cohorts unseen for longest, and likewise callers' token buckets, which are
-full when they are seen again; whatever is unseen for `ttl_s` is forgotten, but for buckets, which last until they are
-full. `on_evict` is told what goes: `entries`, `callers`, `components` or `buckets`.
+full when they are seen again, and as many tokens that are good once; whatever is unseen for `ttl_s` is forgotten, but
+for buckets, which last until they are full, and tokens, which say how long. `on_evict` is told what goes: `entries`,
+`callers`, `components`, `buckets` or `tokens`.
 
 Not persistent, and each process of several has its own. Not safe for threads: nothing is awaited inside, so that the
 calls of one event loop never interleave.
@@ -23,6 +24,7 @@ from guard.stores.overlap import OverlapTable, Words, nearest, pairs_within
 from guard.stores.people import Key, People, Person
 from guard.stores.rings import Rings
 from guard.stores.rows import Numbers, Rows, digest_key, owner_tag, scope_key
+from guard.stores.tokens import Tokens
 from guard.types import Bucket, Component, History, Match, Neighbour, Past, Sketch, Sketches, Update
 
 Pairs = tuple[NDArray[np.int64], Numbers]  # a row's place in the request, the number of an earlier row: one a hash
@@ -56,6 +58,7 @@ class MemoryStore:
         self._rings = Rings(max_entries)
         self._people = People(max_callers, ttl_s, self._lost)
         self._purses = Buckets(max_callers, on_evict)
+        self._tokens = Tokens(max_callers, on_evict)
 
     @property
     def entries(self) -> int:
@@ -76,12 +79,12 @@ class MemoryStore:
         self, scope: str, caller: str, cohorts: tuple[str, ...], sketches: Sketches, now: float, *,
         remember: bool = True,
     ) -> History:  # fmt: skip
-        """Look up, then keep. Without `remember`, rows of the request do not see each other and nothing ages anew."""
+        """Look up, then keep (nothing of an outcast). Without `remember`, rows do not see each other, nor age anew."""
         for part in (self._people, self._rows, self._clusters):
             part.expire(now)
         known = self._past((scope, False, caller), self._people.see((scope, False, caller), now))
         groups = {name: self._past((scope, True, name), self._people.see((scope, True, name), now)) for name in cohorts}
-        matches = self._match(scope, caller, sketches, now, remember=remember)
+        matches = self._match(scope, caller, sketches, now, remember=remember and not known.alert.outcast)
         components: dict[int, Component] = {}
         for match in matches:
             for neighbour in match.neighbours:
@@ -124,6 +127,10 @@ class MemoryStore:
     ) -> tuple[float, ...]:  # fmt: skip
         """Take what the query costs; else for each bucket the seconds until it could be had."""
         return self._purses.take((scope, caller), buckets, now, force=force)
+
+    async def once(self, scope: str, caller: str, token: bytes, until: float, now: float) -> bool:
+        """Whether the token comes for the first time."""
+        return self._tokens.once((scope, caller, token), until, now)
 
     async def close(self) -> None:
         """Nothing is held that would need it."""

@@ -72,12 +72,17 @@ def past_of(fields: dict[bytes, bytes], recent: Recent | None = None) -> Past:
     names = [(key[:2], key[2:].decode(), value) for key, value in fields.items()]
     return Past(
         evidence={name: evidence_of(value) for kind, name, value in names if kind == b"e:"},
-        alert=Alert(Level(int(fields.get(b"level", b"0"))), float(fields.get(b"until", b"0"))),
+        alert=_alert_of(fields),
         since=float(fields[b"since"]),
         rows=int(fields[b"rows"]),
         judged={name: int(value) for kind, name, value in names if kind == b"j:"},
         recent=Past().recent if recent is None else recent,
     )
+
+
+def _alert_of(fields: dict[bytes, bytes]) -> Alert:
+    level, acting, held = (int(fields.get(name, b"0")) for name in (b"level", b"acting", b"held"))
+    return Alert(Level(level), float(fields.get(b"until", b"0")), Level(acting), held)
 
 
 def record(width: int, embedded: int) -> "np.dtype[np.void]":
@@ -127,6 +132,8 @@ def pack_update(update: Update, cohorts: tuple[str, ...]) -> Words:
         int(update.restart),
         "" if alert is None else int(alert.level),
         0 if alert is None else repr(float(alert.until)),
+        0 if alert is None else int(alert.acting),
+        0 if alert is None else alert.held,
         *shape,
         pack_recent(answered) if answered else b"",
         *_listed([(name,) for name in cohorts]),

@@ -5,7 +5,8 @@ a few kilobytes (`common.lua` says how). Evidence is added inside the server, so
 All keys of a model begin with guard:1:{MODEL}, MODEL its keyed name: a script's keys must lie in one slot of a cluster,
 and a row is matched against rows of any caller, so a cluster spreads models, never one model. Every key expires; rows
 past `max_entries` and callers past `max_callers` go as in memory. A cluster of rows that has evidence is bounded by
-the time to live alone, and a caller's token buckets by the time until they are full, after which they are not needed.
+the time to live alone, a caller's token buckets by the time until they are full, after which they are not needed, and
+a token that is good once by its own time.
 Kept are keyed digests, hashes, projections, embeddings, answers, what is used of budgets and the callers' identities as
 the proxy knows them; never an input.
 
@@ -14,6 +15,7 @@ Where the server is away, or slower than `timeout_s`, StoreAway (an OSError) is 
 Cost: one round trip; at most 2 kB a row in the server once it is full (the index's pages come first).
 """
 
+import math
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ from guard.types import Bucket, Component, History, Match, Past, Recent, Sketche
 _VERSION = 1
 _HASHES = 32  # a row, as expected
 _ROWS_A_CALL = 64  # more would hold up other callers of the server
+_SLACK_S = 10.0  # that replicas' clocks may differ
 _RECENTS = 1024  # callers whose recent rows are kept here
 _COMMON = resources.files("guard.stores").joinpath("common.lua").read_bytes()
 _EXCHANGE = _COMMON + resources.files("guard.stores").joinpath("exchange.lua").read_bytes()
@@ -135,6 +138,12 @@ class ValkeyStore:
         words = [word for one in buckets for word in (one.name, *_exact(one.rate_per_s, one.burst, one.cost))]
         packed = await self._client.run(_TAKE, _prefix(scope), *self._head(now), int(force), caller, *words)
         return struct.unpack(f"<{len(buckets)}d", packed)
+
+    async def once(self, scope: str, caller: str, token: bytes, until: float, now: float) -> bool:
+        """Whether the token comes for the first time. Raises StoreAway."""
+        key, left_s = _prefix(scope) + b":t:" + caller.encode() + b":" + token, max(0.0, until - now) + _SLACK_S
+        said = await self._client.command("SET", key, b"1", "NX", "PX", math.ceil(1000.0 * left_s))
+        return said is not None
 
     async def close(self) -> None:
         """Close the connections."""

@@ -159,6 +159,19 @@ class BudgetMonitor:
 
 
 @dataclass(frozen=True)
+class AgreementMonitor:
+    """An estimate of how well a copy would agree: a hundredth a row."""
+
+    measures: ClassVar[str] = "agreement"
+
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        return np.full(len(rows), past.rows / 100.0)
+
+    def level(self, score: float) -> Level:
+        return Level.CLEAR
+
+
+@dataclass(frozen=True)
 class Uniform:
     """Answers nothing for suspicious rows."""
 
@@ -280,6 +293,7 @@ STAGES: dict[tuple[Kind, str], type[Any]] = {
     ("monitor", "test_unsure"): UnsureMonitor,
     ("monitor", "test_one_class"): OneClassMonitor,
     ("monitor", "test_budget"): BudgetMonitor,
+    ("monitor", "test_agreement"): AgreementMonitor,
     ("detector", "test_surprise"): Surprise,
     ("detector", "test_centred"): Centred,
     ("purifier", "test_ballot"): Ballot,
@@ -328,7 +342,7 @@ def profile_of(
 
 
 def model_of(**values: Any) -> Model:
-    """Settings of one enforcing model at a budget of 10 %, as a file would give them."""
+    """Settings of one enforcing model at a budget of 10 %, as a file would give them; levels act at once."""
     rates = {"false_positive_rate": 0.1, "false_alarms_per_caller_month": 0.01}
     tree = {"name": "m", "profile": "p", "mode": "enforce"} | rates
-    return Model.model_validate(tree | values)
+    return Model.model_validate(tree | values | {"policy": {"lag_rows": 1} | values.get("policy", {})})

@@ -10,8 +10,8 @@ import yaml
 
 import guard
 from guard import config
-from guard.settings import ConfigError, Settings, build_stage
-from guard.types import Bucket
+from guard.settings import Challenge, ConfigError, Model, Settings, build_stage
+from guard.types import Action, Bucket, Level
 
 BASE: dict[str, Any] = {"upstream": {"address": "127.0.0.1:8001"}}
 
@@ -83,6 +83,14 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
         (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "purify"}), "models.0", "no purifier"),
         (model(detectors=[{"stage": "test_mean"}], policy={"on_input": "degrade"}), "models.0", "no output protection"),
         (model(monitors=[{"stage": "test_overlap"}], policy={"on_hostile": "degrade"}), "models.0", "no output"),
+        (model(policy={"on_clear": "challenge"}, profile=None), "models.0", "needs a profile"),
+        (model(policy={"on_clear": "deny"}), "models.0.policy.on_clear", "allow"),
+        (
+            model(challenge={"hashes_per_row": 10_000, "max_hashes_per_row": 5000}),
+            "models.0.challenge",
+            "at least hashes_per_row",
+        ),
+        (model(challenge={"growth": 0.5}), "models.0.challenge.growth", "greater than or equal to 1"),
     ],
 )
 def test_errors_name_the_key(tmp_path: Path, tree: dict[str, Any], path: str, text: str) -> None:
@@ -278,6 +286,30 @@ def test_bits_need_a_profile_that_says_what_answers_mean() -> None:
 
 
 @pytest.mark.usefixtures("stages")
+def test_one_entry_of_models_is_read_by_the_same_rules() -> None:
+    one = config.model_of({"name": "m", "profile": "p", "outputs": [{"stage": "test_uniform", "degree": 2}]})
+    assert (one.outputs[0].degree, one.mode) == (2, "shadow")
+
+
+@pytest.mark.usefixtures("stages")
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"name": "m", "policy": {"on_input": "explode"}}, "policy.on_input"),
+        ({"name": "m", "profile": "p", "detectors": [{"stage": "nonesuch"}]}, "detectors.0.stage"),
+        (
+            {"name": "m", "profile": "p", "detectors": [{"stage": "test_mean", "options": {"colour": 1}}]},
+            "detectors.0.options.colour",
+        ),
+    ],
+)
+def test_its_errors_name_the_key_within_it(tree: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.model_of(tree)
+    assert caught.value.path.startswith(path)
+
+
+@pytest.mark.usefixtures("stages")
 @pytest.mark.parametrize(
     ("policy", "outputs", "complaint"),
     [
@@ -295,3 +327,25 @@ def test_what_is_to_be_degraded_can_be(policy: Any, outputs: Any, complaint: str
     else:
         with pytest.raises(ConfigError, match=f"policy.{complaint} says degrade"):
             config.validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("progress", "hashes"),
+    [(0.0, 1000.0), (-1.0, 1000.0), (0.5, 8000.0), (0.75, 22_627.417), (1.0, 40_000.0), (2.0, 40_000.0)],
+)
+def test_a_row_costs_more_with_progress_up_to_a_bound(progress: float, hashes: float) -> None:
+    challenge = Challenge(hashes_per_row=1000, growth=64, max_hashes_per_row=40_000)
+    assert challenge.hashes(progress) == pytest.approx(hashes)
+
+
+def policy_of(**values: Any) -> Model:
+    return Model.model_validate({"name": "m", "profile": "p", "policy": values})
+
+
+def test_who_is_challenged() -> None:
+    assert not policy_of().challenges
+    for key in ("on_input", "on_clear", "on_watch", "on_suspect", "on_hostile"):
+        assert policy_of(**{key: "challenge"}).challenges
+    assert policy_of(on_watch=["degrade", "challenge"]).challenges
+    assert policy_of(on_clear="challenge").of_everybody == {Action.CHALLENGE}
+    assert policy_of(on_clear="challenge").of(Level.WATCH) == {Action.ALLOW}

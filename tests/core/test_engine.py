@@ -1,6 +1,7 @@
 """The engine with arrays alone: what fires, what is done about it, and what a failing stage can and cannot do."""
 
 import itertools
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from guard.types import (
     without,
 )
 from tests.core.helpers import (
+    AgreementMonitor,
     BrokenDetector,
     BrokenViews,
     BudgetMonitor,
@@ -296,7 +298,7 @@ def test_evidence_adds_up_over_queries_until_the_caller_is_hostile() -> None:
     monitor, alert = decision.findings
     assert (monitor.kind, monitor.stage, monitor.fired) == ("monitor", "test_overlap", True)
     assert monitor.p_values[0] == pytest.approx(known.p_value)
-    assert (alert.stage, alert.scores, alert.fired) == ("alert", (3.0,), True)
+    assert (alert.stage, alert.scores, alert.fired) == ("alert", (3.0, 3.0), True)
     assert decision.suspicious.all()
 
 
@@ -311,6 +313,31 @@ def test_what_a_level_means_is_the_policys_to_say(level: Level, action: str) -> 
     assert decision.action is decision.would_be is Action(action)
     assert decision.suspicious.tolist() == [action != "allow"] * 2
     assert (decision.x is not None) == (action == "purify")
+
+
+@pytest.mark.parametrize(
+    ("values", "action"),
+    [
+        ({}, "deny"),
+        ({"purifiers": HALVE}, "purify"),
+        ({"purifiers": HALVE, "outputs": UNIFORM}, "purify"),
+        ({"purifiers": [{"stage": "test_halve", "when": "always"}]}, "deny"),
+        ({"purifiers": [{"stage": "test_halve", "mode": "shadow"}]}, "deny"),
+        ({"outputs": [{"stage": "test_uniform", "degree": 3}]}, "degrade"),
+        ({"outputs": [{"stage": "test_uniform", "when": "always"}]}, "deny"),
+        ({"outputs": [{"stage": "test_uniform", "mode": "shadow"}]}, "deny"),
+        ({"purifiers": HALVE, "policy": {"on_input": "deny"}}, "deny"),
+    ],
+)
+def test_by_default_a_flagged_input_meets_with_the_mildest_that_helps(values: Any, action: str) -> None:
+    assert decide(engine_of(detectors=MEAN, **values), BAD).action is Action(action)
+
+
+@pytest.mark.parametrize(("degree", "action"), [(1, "degrade"), (2, "degrade"), (3, "allow")])
+def test_by_default_a_suspect_caller_gets_less_where_something_can(degree: int, action: str) -> None:
+    engine = engine_of(monitors=OVERLAP, outputs=[{"stage": "test_uniform", "degree": degree}])
+    history = History((Match(),), caller=of_level(Level.SUSPECT))
+    assert decide(engine, GOOD, history=history).action is Action(action)
 
 
 def test_by_default_only_hostile_callers_are_acted_upon() -> None:
@@ -634,6 +661,67 @@ def test_for_an_exempt_caller_nothing_is_enforced_until_his_day(caller: str, now
     decision = engine.decide(replace(query_of(BAD, caller=caller), now=now), History((Match(),)))
     assert (decision.action, decision.would_be) == (action, Action.DENY)
     assert decision.enforced is engine.enforces_for(caller, now) is (action is Action.DENY)
+
+
+# --- challenges
+
+
+def test_everybody_is_challenged_where_the_policy_says_so() -> None:
+    engine = engine_of(detectors=MEAN, policy={"on_clear": "challenge", "on_input": "deny"})
+    decision = decide(engine, GOOD)
+    assert (decision.action, decision.would_be) == (Action.CHALLENGE, Action.CHALLENGE)
+    paid = without(decision, Action.CHALLENGE)
+    assert paid.action is Action.ALLOW
+    assert conclude(engine, paid).action is Action.ALLOW  # nothing is asked for twice
+    assert decide(engine, BAD).action is Action.DENY
+    assert decide(engine_of(detectors=MEAN), GOOD).would_be is Action.ALLOW
+
+
+def test_in_shadow_and_for_the_exempt_nobody_is_challenged() -> None:
+    for values in ({"mode": "shadow"}, {"canary": 0.0}):
+        decision = decide(engine_of(detectors=MEAN, policy={"on_clear": "challenge"}, **values), GOOD)
+        assert (decision.action, decision.would_be) == (Action.ALLOW, Action.CHALLENGE)
+    engine = engine_of(policy={"on_clear": "challenge", "exempt": [EXEMPT]})
+    assert engine.decide(replace(query_of(GOOD), now=1_790_000_000.0), None).action is Action.ALLOW
+
+
+def test_foreseen_is_what_asks_for_proof_and_nothing_to_keep() -> None:
+    engine = engine_of(detectors=MEAN, monitors=OVERLAP, policy={"on_clear": "challenge"})
+    foreseen = engine.foresee(query_of(BAD), History((Match(),)), engine.sketch(query_of(BAD)))
+    assert foreseen.action is Action.CHALLENGE
+    assert (foreseen.seen, foreseen.update.empty) == ((), True)
+    assert [f.stage for f in foreseen.findings] == ["test_overlap"]  # detectors change nothing about it
+    flagged = engine_of(detectors=MEAN, policy={"on_input": "challenge"})
+    assert flagged.foresee(query_of(BAD), None, ()).action is Action.CHALLENGE
+    assert flagged.foresee(query_of(GOOD), None, ()).action is Action.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "rows", "progress"),
+    [
+        ("enforce", Level.CLEAR, 0, 0.0),
+        ("enforce", Level.CLEAR, 20, 0.0),
+        ("enforce", Level.CLEAR, 40, 0.25),
+        ("enforce", Level.CLEAR, 400, 1.0),
+        ("enforce", Level.SUSPECT, 40, 2 / 3),
+        ("shadow", Level.CLEAR, 40, 0.0),  # what is in shadow does nothing, makes no price either
+    ],
+)
+def test_progress_is_the_estimate_or_the_level(mode: str, level: Level, rows: int, progress: float) -> None:
+    profile = profile_of(
+        {
+            ("monitor", "test_overlap"): (OverlapMonitor(), np.zeros(999)),
+            ("monitor", "test_agreement"): (AgreementMonitor(), np.zeros(999)),
+        }
+    )
+    monitors = [*OVERLAP, {"stage": "test_agreement", "mode": mode}]
+    engine = engine_of(profile, monitors=monitors, challenge={"grows_from": 0.2})
+    alarm = -math.log(next(stage.threshold for stage in engine.stages if stage.name == "test_overlap"))
+    evidence = {"test_overlap": Evidence(1, (0.8 * alarm,) * 4)} if level is Level.SUSPECT else {}
+    past = Past(evidence, Alert(level), rows=rows)
+    decision = decide(engine, GOOD, history=History((Match(),), caller=past))
+    assert decision.level is level
+    assert decision.progress == pytest.approx(progress)
 
 
 class TestBits:

@@ -171,7 +171,7 @@ class TestVotes:
         fired = conclude(engine, decision, np.stack([Y[0], Y[0]]), Y[::-1], Y[::-1])
         assert fired.action is Action.PURIFY
         np.testing.assert_allclose(fired.y, [Y[0], Y[0]], rtol=1e-6)
-        denied = engine_of(detectors=VIEWS, purifiers=[{"stage": "test_ballot"}])
+        denied = engine_of(detectors=VIEWS, purifiers=[{"stage": "test_ballot"}], policy={"on_input": "deny"})
         assert "purifier/test_ballot" not in decide(denied, GOOD).view_counts
 
     def test_shadow_and_the_canary_get_no_votes(self) -> None:

@@ -238,16 +238,32 @@ class TestClusters:
         assert decision.action is Action.ALLOW
         assert decision.level is Level.CLEAR
 
-    def test_a_hostile_cluster_is_denied_for_the_row_that_joins_it_alone(self) -> None:
+    def test_a_hostile_cluster_tells_against_the_query_that_joins_it_and_not_of_its_caller(self) -> None:
         engine = engine_of("cluster", policy={"on_hostile": "degrade"}, outputs=[{"stage": "test_uniform"}])
         matches = (Match(number=20), self.near(engine, OTHER, 21))
         decision = decide(engine, ROW, OTHER, matches=matches, components={7: self.HOSTILE}, joined=19)
         assert decision.action is Action.DEGRADE
-        assert decision.suspicious.tolist() == [False, True]
+        assert decision.suspicious.tolist() == [True, True]
         assert decision.level is Level.CLEAR  # of the caller nothing is said
         assert found(decision, "test_cluster").p_values[0] == 1.0
         denied = decide(engine_of("cluster"), OTHER, matches=matches[1:], components={7: self.HOSTILE}, joined=19)
         assert denied.action is Action.DENY
+
+    def test_what_follows_is_drawn_and_lasts_whatever_is_sent(self) -> None:
+        engine = engine_of("cluster", policy={"lag_rows": 8})
+        past, denied = Past(), {True: 0, False: 0}
+        for i in range(400):
+            joins = i % 2 == 0
+            matches = (self.near(engine, OTHER, 21) if joins else Match(number=20),)
+            query = Query(np.array([OTHER], np.float32), "peer:1", "m", f"d{i}", now=NOW)
+            decision = engine.decide(
+                query, History(matches, caller=past, components={7: self.HOSTILE} if joins else {}, joined=19)
+            )
+            assert decision.level is Level.CLEAR
+            denied[joins] += decision.action is Action.DENY
+            past = replace(past, alert=decision.update.alert or past.alert)
+        assert 140 < denied[True] < 200  # of 200
+        assert 110 < denied[False] < denied[True]  # nothing speaks against these
 
     def test_in_shadow_it_is_told(self) -> None:
         engine = engine_of("cluster", mode="shadow")
@@ -327,6 +343,34 @@ class TestCohorts:
         cohorts = {"global": Past({"test_cluster": against(1e-12), "test_budget": against(1e-12)}, rows=10**6)}
         decision = decide(engine_of("cluster", "budget"), ROW, cohorts=cohorts)
         assert not [f for f in decision.findings if f.stage.startswith("cohort")]
+
+
+class TestCoarseTimes:
+    """When a caller is denied is drawn: no query's own verdict can be read off."""
+
+    def runs(self, lag_rows: int) -> list[list[Action]]:
+        """Thirty callers' first answers once one query has made them hostile; nothing that follows is suspicious."""
+        engine, runs = engine_of("overlap", policy={"lag_rows": lag_rows}), []
+        for caller in range(30):
+            past, told = Past({"test_overlap": against(1e-9)}), []
+            for i in range(60):
+                query = Query(np.array([ROW], np.float32), f"c{caller}", "m", f"d{i}", now=NOW)
+                decision = engine.decide(query, History((Match(overlap=4 if i == 0 else 0, number=i),), caller=past))
+                past = replace(past, alert=decision.update.alert or past.alert)
+                told.append(decision.action)
+            runs.append(told)
+        return runs
+
+    def test_the_query_that_counts_is_not_told_from_those_after_it(self) -> None:
+        firsts = [told.index(Action.DENY) for told in self.runs(8)]
+        assert 4 < np.mean(firsts) < 12
+        assert len(set(firsts)) > 8
+        assert max(firsts) < 59
+        for told, first in zip(self.runs(8), firsts, strict=True):
+            assert set(told[first:]) == {Action.DENY}
+
+    def test_control_at_once_it_is(self) -> None:
+        assert {told.index(Action.DENY) for told in self.runs(1)} == {0}
 
 
 class TestAlerts:

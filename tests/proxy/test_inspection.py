@@ -54,13 +54,20 @@ def model(tmp_path: Path) -> Any:
         **values: Any,
     ) -> dict:
         path = profile(tmp_path / "profile", metadata, space, **(mean or {}))
+        values["policy"] = {"lag_rows": 1} | values.get("policy", {})  # levels act at once
         merged: dict[str, Any] = {"name": "m", "profile": path, "mode": "enforce", **values}
         for stage in stages:
             for key, value in stage.items():
-                merged[key] = [*merged.get(key, ()), *value] if isinstance(value, list) else value
+                merged[key] = _merged(merged.get(key), value)
         return {"models": [merged], "audit": {"file": str(tmp_path / "audit.jsonl")}}
 
     return make
+
+
+def _merged(known: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return [*(known or ()), *value]
+    return {**(known or {}), **value} if isinstance(value, dict) else value
 
 
 def events(tmp_path: Path) -> list[dict]:
@@ -130,9 +137,9 @@ async def test_shadow_is_the_identity_and_does_not_wait(model: Any, tmp_path: Pa
         reply = await guarded.unary(request(SQUEEZED))
         assert reply.body == await server.plain(request(SQUEEZED), None)
         held.set()
-        await eventually(lambda: guarded.count("guard_decisions_total", model="m", action="allow", would_be="deny"))
+        await eventually(lambda: guarded.count("guard_decisions_total", model="m", action="allow", would_be="degrade"))
     (event,) = events(tmp_path)
-    assert (event["action"], event["would_be"], event["enforced"]) == ("allow", "deny", False)
+    assert (event["action"], event["would_be"], event["enforced"]) == ("allow", "degrade", False)
     assert event["decision_id"] == reply.trailing["guard-decision-id"]
 
 

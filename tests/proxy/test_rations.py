@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from guard.metrics import Metrics
 from guard.proxy.rations import Rations
+from guard.settings import Policy
 from guard.stores.memory import MemoryStore
 from guard.types import Action, Batching, Bucket, Decision, Query
 from tests.proxy.test_inspection import MEAN, UNIFORM, VIEWS, events, model
@@ -192,6 +194,55 @@ async def test_messages_of_a_stream_are_held_back_too(model: Any) -> None:
         assert time.monotonic() - started >= 0.3
 
 
+# --- refusals take as long as answers
+
+
+def decision_of(name: str, *responses: Action) -> Decision:
+    query = Query(np.zeros(1), "c", "m", name)
+    return Decision(query, Action.ALLOW, Action.ALLOW, enforced=True, responses=frozenset(responses))
+
+
+async def refused_s(guarded: Any, body: bytes) -> float:
+    started = time.monotonic()
+    assert (await guarded.unary(body)).code is grpc.StatusCode.PERMISSION_DENIED
+    return time.monotonic() - started
+
+
+async def test_a_refusal_before_the_model_was_asked_takes_as_long_as_answers_do(model: Any) -> None:
+    async with world(**model(MEAN)) as (server, guarded):
+        assert await refused_s(guarded, request(FLAGGED)) < 0.3  # nothing is known yet: the control
+
+        async def slow(body: bytes, context: Any) -> bytes:
+            await asyncio.sleep(0.5)
+            return bytes(await server.plain(body, context))
+
+        server.infer = slow
+        assert (await guarded.unary(request())).code is grpc.StatusCode.OK
+        assert await refused_s(guarded, request(FLAGGED)) >= 0.4
+        assert len(server.calls()) == 1  # the model was not asked for it
+
+
+async def test_it_keeps_to_half_of_the_time_that_is_left(model: Any) -> None:
+    async with world(**model(MEAN)) as (_, guarded):
+        guarded.app.runtime.rations.paces["m"] = deque([30.0])
+        started = time.monotonic()
+        assert (await guarded.unary(request(FLAGGED), timeout=1)).code is grpc.StatusCode.PERMISSION_DENIED
+        assert 0.3 < time.monotonic() - started < 0.9
+
+
+def test_how_long_is_drawn_from_the_latest_answers() -> None:
+    rations, guarded = Rations(MemoryStore(), Metrics(), b"k" * 32, 8), SimpleNamespace(name="m")
+    quick, late = decision_of("a"), decision_of("b", Action.DELAY)
+    assert rations.pace_s("m", quick) == 0.0
+    for taken_s in range(200):
+        rations.answered(guarded, quick, float(taken_s))  # type: ignore[arg-type]
+        rations.answered(guarded, late, 1e9)  # type: ignore[arg-type]
+    drawn = {rations.pace_s("m", decision_of(f"d{i}")) for i in range(300)}
+    assert min(drawn) >= 200 - 128
+    assert len(drawn) > 60
+    assert max(drawn) < 200  # an answer that was held back says nothing of how long they take
+
+
 # --- exemptions
 
 
@@ -303,11 +354,12 @@ async def test_a_store_that_is_away_refuses_nobody() -> None:
 def test_delays_are_drawn_by_a_key() -> None:
     decision = Decision(Query(np.zeros(1), "c", "m", "d1"), Action.DELAY, Action.DELAY, enforced=True)
     mine, other = (Rations(MemoryStore(), Metrics(), key, 1) for key in (b"mine", b"other"))
-    drawn = [mine.delay_s(decision, 2.0, 100.0), other.delay_s(decision, 2.0, 100.0)]
-    assert drawn[0] == mine.delay_s(decision, 2.0, 100.0) != drawn[1]
+    policy = Policy(delay_s=2.0)
+    drawn = [mine.delay_s(decision, policy, 100.0), other.delay_s(decision, policy, 100.0)]
+    assert drawn[0] == mine.delay_s(decision, policy, 100.0) != drawn[1]
     assert all(1.0 <= one <= 2.0 for one in drawn)
-    assert mine.delay_s(decision, 2.0, 1.0) == 0.5
-    assert mine.delay_s(decision, 2.0, -1.0) == 0.0
+    assert mine.delay_s(decision, policy, 1.0) == 0.5
+    assert mine.delay_s(decision, policy, -1.0) == 0.0
 
 
 async def test_a_bucket_is_a_callers_own_and_a_models() -> None:

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import numpy as np
@@ -17,7 +17,7 @@ from guard.metrics import Metrics
 from guard.profile import Profile, Space, StageFit, save_profile, stage_key, stage_options
 from guard.proxy.app import App
 from guard.settings import Settings
-from guard.types import Array, Bools, ModelMetadata, Past, Seen, TensorSpec
+from guard.types import Array, Bools, Level, ModelMetadata, Past, Seen, TensorSpec
 from guard.wire import messages
 from guard.wire import open_inference_pb2 as pb
 
@@ -86,12 +86,26 @@ class Repeats:
         return np.array([row.match.overlap for row in rows], dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """An estimate of how well a copy would agree: a tenth a row; on watch from 0.35."""
+
+    measures: ClassVar[str] = "agreement"
+
+    def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+        return (past.rows + np.cumsum([not row.match.duplicate for row in rows])) / 10.0
+
+    def level(self, agreement: float) -> Level:
+        return Level.WATCH if agreement > 0.35 else Level.CLEAR
+
+
 STAGES: dict[tuple[Any, str], type] = {
     ("detector", "test_mean"): Mean,
     ("detector", "test_views"): Views,
     ("purifier", "test_zero"): Zero,
     ("output", "test_uniform"): Uniform,
     ("monitor", "test_repeats"): Repeats,
+    ("monitor", "test_agreement"): Agreement,
 }
 
 
@@ -104,6 +118,7 @@ def profile(path: Path, metadata: ModelMetadata = METADATA, space: Space = VECTO
         stage_key("detector", "test_mean"): (Mean(**mean), np.linspace(0, 0.5, 1000)),
         stage_key("detector", "test_views"): (Views(), np.linspace(0, 1, 1000)),
         stage_key("monitor", "test_repeats"): (Repeats(), np.zeros(100_000)),
+        stage_key("monitor", "test_agreement"): (Agreement(), np.zeros(10)),
     }
     made = Profile(
         metadata=metadata,

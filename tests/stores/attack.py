@@ -21,4 +21,4 @@ def model(file: Path, profile: Path, *monitors: str, on_error: str = "allow", na
     """Settings of the digit classifier that enforce these monitors."""
     stages = [{"stage": stage, "on_error": on_error} for stage in monitors]
     served = {"embedded": {"file": str(file)}, "profile": str(profile)}
-    return {"name": name, **served, "mode": "enforce", "monitors": stages}
+    return {"name": name, **served, "mode": "enforce", "monitors": stages, "policy": {"lag_rows": 1}}

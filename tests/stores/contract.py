@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import pytest
 
 from guard.evidence import Evidence
 from guard.types import Alert, Component, Kept, Level, Sketch, Update
 from tests.stores.bucket_contract import *  # noqa: F403
+from tests.stores.token_contract import *  # noqa: F403
 
 WIDTH, EMBEDDED = 6, 4
 
@@ -238,8 +240,25 @@ async def test_alerts_are_kept_until_replaced(store):
     await tell(store, alert=Alert(Level.SUSPECT, 12.5))
     await tell(store, evidence={"one": (0.5,)})
     assert (await history(store)).caller.alert == Alert(Level.SUSPECT, 12.5)
+    await tell(store, alert=Alert(Level.HOSTILE, 12.5, Level.WATCH, 7))
+    assert (await history(store)).caller.alert == Alert(Level.HOSTILE, 12.5, Level.WATCH, 7)
     await tell(store, alert=Alert())
     assert (await history(store)).caller.alert == Alert()
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [Alert(Level.HOSTILE, 9.0), Alert(Level.CLEAR, 0.0, Level.HOSTILE), Alert(Level.WATCH, 0.0, Level.WATCH, 1)],
+)
+async def test_nobody_asks_ahead_for_another(store, alert):
+    """What an outcast sends is a repeat for nobody."""
+    await tell(store, caller="burnt", alert=alert)
+    assert await ask(store, row(1, 2), caller="burnt") == [(0, False)]
+    assert await ask(store, row(1, 2), caller="fresh") == [(0, False)]
+    assert await ask(store, row(1, 2), caller="other") == [(2, True)]  # the control: the fresh caller's was kept
+    await tell(store, caller="burnt", alert=Alert(Level.SUSPECT, 0.0, Level.SUSPECT))
+    await ask(store, row(5, 6), caller="burnt")
+    assert await ask(store, row(5, 6), caller="fresh") == [(2, True)]
 
 
 async def test_recent_rows_come_oldest_first(store):

@@ -12,6 +12,8 @@ from tests.stores.bucket_contract import *  # noqa: F403
 from tests.stores.bucket_contract import rows, take
 from tests.stores.contract import row
 from tests.stores.test_valkey import server
+from tests.stores.token_contract import *  # noqa: F403
+from tests.stores.token_contract import once
 
 
 class Away(MemoryStore):
@@ -37,6 +39,10 @@ class Away(MemoryStore):
         self._answer()
         return await super().take(*args, **words)
 
+    async def once(self, *args):
+        self._answer()
+        return await super().once(*args)
+
     def _answer(self):
         self.asked += 1
         if self.away:
@@ -50,7 +56,7 @@ def told():
 
 @pytest.fixture(params=["there", "away"])
 def store(request):
-    """For the contract of buckets, which holds with the shared store, and without."""
+    """For the contracts of buckets and tokens, which hold with the shared store, and without."""
     shared = Away()
     shared.away = request.param == "away"
     return FallbackStore(shared, MemoryStore(first=OWN))
@@ -195,3 +201,12 @@ async def test_a_real_server_that_dies_and_comes_back(tmp_path, told):
         assert await seen(store, 3.1 + RETRY_S)
         assert told == [True, False]
         await store.close()
+
+
+async def test_without_a_store_of_its_own_tokens_have_nowhere_to_be():
+    shared = Away()
+    store = FallbackStore(shared, None)
+    assert await once(store)
+    shared.away = True
+    with pytest.raises(OSError):
+        await once(store, b"u" * 16)

@@ -12,6 +12,7 @@ from guard.stores.overlap import WAYS
 from guard.types import Kept, Sketch, Update
 from tests.stores.contract import *  # noqa: F403
 from tests.stores.contract import ask, count, history, kept, row, tell
+from tests.stores.token_contract import T0, once
 
 
 @pytest.fixture
@@ -232,3 +233,14 @@ async def test_a_stored_row_takes_at_most_a_kilobyte():
     tracemalloc.stop()
     assert store.entries == store._rings.rows == rows
     assert used / rows <= 1024
+
+
+async def test_tokens_are_bounded_and_go_when_their_time_has_come():
+    evicted = Evicted()
+    store = MemoryStore(max_callers=3, on_evict=evicted)
+    assert [await once(store, bytes([i]) * 16) for i in range(4)] == [True] * 4
+    assert (evicted, len(store._tokens)) == (["tokens"], 3)
+    assert await once(store, bytes([0]) * 16)  # evicted: new again
+    assert not await once(store, bytes([3]) * 16)
+    assert await once(store, b"x" * 16, now=T0 + 61, until=T0 + 121)
+    assert len(store._tokens) == 1

@@ -8,7 +8,7 @@ from guard.monitors.fingerprint import Fingerprint
 from guard.profile import Space
 from guard.settings import Model
 from guard.stores.memory import MemoryStore
-from guard.types import Action, Answer, Query
+from guard.types import Action, Alert, Answer, Query
 from tests.core.helpers import profile_of
 from tests.stores.test_valkey import empty, make, port  # noqa: F401 - fixtures
 
@@ -19,7 +19,13 @@ QUERIES = 40
 
 def engine() -> Engine:
     profile = profile_of({("monitor", "fingerprint"): (Fingerprint(), np.linspace(0.0, 0.05, 2000))}, space=GREY)
-    settings = {"name": "m", "profile": "p", "mode": "enforce", "monitors": [{"stage": "fingerprint"}]}
+    settings = {
+        "name": "m",
+        "profile": "p",
+        "mode": "enforce",
+        "policy": {"lag_rows": 1},
+        "monitors": [{"stage": "fingerprint"}],
+    }
     return Engine(Model.model_validate(settings), profile, SECRET)
 
 
@@ -46,6 +52,29 @@ async def first_refusals(stores) -> list[int]:
         conclusion = worker.conclude(decision, Answer(np.array([[0.9, 0.1, 0.0]])))
         await store.credit("m", "mallory", ("global",), conclusion.update, float(i))
     return first
+
+
+async def answered_behind_a_burner(store) -> int:
+    """How many steps another account has answered, each of which a burner account has asked just before."""
+    worker, answered = engine(), 0
+    for i, x in enumerate(attack()):
+        for caller in ("burner", "mallory"):
+            query = worker.admit(Query(x, caller, "m", f"{i} {caller}", now=float(i)))
+            sketches = worker.sketch(query)
+            history = await store.exchange("m", caller, ("global",), sketches, float(i))
+            decision = worker.decide(query, history, sketches)
+            await store.credit("m", caller, ("global",), decision.update, float(i))
+            if decision.action is not Action.DENY:
+                conclusion = worker.conclude(decision, Answer(np.array([[0.9, 0.1, 0.0]])))
+                await store.credit("m", caller, ("global",), conclusion.update, float(i))
+                answered += caller == "mallory"
+    return answered
+
+
+async def test_an_account_that_asks_ahead_hides_nobody(monkeypatch):
+    assert await answered_behind_a_burner(MemoryStore()) < QUERIES / 2
+    monkeypatch.setattr(Alert, "outcast", False)  # the control: what it asked is a repeat for the other
+    assert await answered_behind_a_burner(MemoryStore()) == QUERIES
 
 
 @pytest.fixture

@@ -27,11 +27,12 @@ TOKEN = "the admin token"
 def guarded(digits_file: Path, digits_profile: Path):
     """-> a context in which Guard serves the digits, with the fingerprint monitor and a store at this port."""
 
-    def serve(port: int, *, on_away: str = "local", on_error: str = "allow", timeout_s: float = TIMEOUT_S):
+    def serve(port: int, *, on_away: str = "local", on_error: str = "allow", timeout_s: float = TIMEOUT_S, **policy):
         store = {"addresses": [f"127.0.0.1:{port}"], "timeout_s": timeout_s, "on_away": on_away}
+        served = model(digits_file, digits_profile, "fingerprint", on_error=on_error)
         tree = {
             "listen": {"address": "127.0.0.1:0"},
-            "models": [model(digits_file, digits_profile, "fingerprint", on_error=on_error)],
+            "models": [{**served, "policy": {**served["policy"], **policy}}],
             "history": {"store": "valkey", "valkey": store},
             "admin": {"http": None, "grpc": "127.0.0.1:0"},
             "audit": {"file": "/dev/null"},
@@ -111,7 +112,7 @@ async def test_monitors_fail_while_it_is_away(guarded, tmp_path, on_error, meanw
 
 async def test_a_server_that_falls_silent_holds_nobody_up(guarded, tmp_path):
     with valkey.start(tmp_path) as port:
-        async with relayed(port) as relay, guarded(relay.port) as guard:
+        async with relayed(port) as relay, guarded(relay.port, on_hostile="allow") as guard:  # refusals take their time
             assert await send(guard, 0) == "OK"
             relay.silent = True
             at_once = await asyncio.gather(*(timed(guard, i) for i in range(8)))

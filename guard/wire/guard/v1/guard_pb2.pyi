@@ -19,6 +19,7 @@ class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTION_DENY: _ClassVar[Action]
     ACTION_DELAY: _ClassVar[Action]
     ACTION_THROTTLE: _ClassVar[Action]
+    ACTION_CHALLENGE: _ClassVar[Action]
 
 class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ ACTION_DEGRADE: Action
 ACTION_DENY: Action
 ACTION_DELAY: Action
 ACTION_THROTTLE: Action
+ACTION_CHALLENGE: Action
 MODE_UNSPECIFIED: Mode
 MODE_OFF: Mode
 MODE_SHADOW: Mode

@@ -1,0 +1,1 @@
+"""What proof of work costs: honest callers their time, thieves their processors'."""
