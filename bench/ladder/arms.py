@@ -142,6 +142,7 @@ class Laddered:
     patient: bool = False
     step_s: float = STEP_S
     sent: int = 0
+    queries: int = 0
     parts: list[Got] = field(default_factory=list)
 
     def answer(self, x: Array, caller: str) -> Told:
@@ -171,7 +172,8 @@ class Laddered:
     def row(self, x: Array, logits: Array, caller: str) -> tuple[Array | None, int, int]:
         """One row -> what is told, what became of it, and the caller's level."""
         now, scope = self.clock.tick(self.step_s), self.engine.settings.name
-        query = self.engine.admit(Query(x, caller, scope, "", now=now))
+        self.queries += 1
+        query = self.engine.admit(Query(x, caller, scope, str(self.queries), now=now))
         sketches = self.engine.sketch(query)
         history = at_once(self.store.exchange(scope, caller, _COHORTS, sketches, now))
         decision = self.engine.decide(query, history, sketches)
