@@ -91,6 +91,10 @@ bench-detection: $(VENV)/.demo ## every detector and purifier against every atta
 bench-monitors: $(VENV)/.dev ## query-pattern monitors: benign traffic, attackers, thieves: docs/results/monitors.md
 	$(BIN)/python -m bench.monitors $(BENCH_ARGS)
 
+.PHONY: bench-ladder
+bench-ladder: $(VENV)/.dev ## copies made behind the whole ladder of responses: docs/results/ladder.md
+	$(BIN)/python -m bench.ladder $(BENCH_ARGS)
+
 .PHONY: bench-scale
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
