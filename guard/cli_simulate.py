@@ -196,7 +196,7 @@ def _model_notes(model: Replay) -> list[str]:
     )
     notes = (
         (settings.mode is not Mode.ENFORCE, f"`mode: {settings.mode.value}`: nothing is done; try `enforce`"),
-        (_leaves_open(model), "unset, `on_input` and `on_suspect` follow from purifiers and outputs, and none is listed"),
+        (_leaves_open(model), "unset, `on_input` and `on_suspect` follow from purifiers and outputs: none is listed"),
         (True, "what was acted upon is as recorded: another `lag_rows` is not replayed"),
         (settings.canary < 1.0, f"the canary of {settings.canary:g} counts as everybody"),
         (settings.budget.bits_per_day is not None, "`bits_per_day` is not replayed: a trace has no answers"),
