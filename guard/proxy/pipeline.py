@@ -141,7 +141,7 @@ class Pipeline:
         reply = await self._carry(opened, self.call(opened, opened.forward, "original"))
         self.conclude_later(opened, reply)
         if opened.model is not None and reply.code == Code.OK:
-            self.rations.answered(opened.model, opened.plan.decision, opened.taken_s)
+            self.rations.answered(opened.model, opened.plan.decision, opened.rows, opened.taken_s)
         await self.hold(opened, opened.plan.decision)
         reply = self._with_puzzle(opened, opened.plan.decision, reply)
         return _named(await self._as_asked(opened, reply), ticket)
@@ -290,7 +290,7 @@ class Pipeline:
                 made = replace(made, sha256=case.sha256_of(opened.inference.received))
             self.record(opened, made, conclusion)
             if conclusion.action is Action.DENY:
-                await self.rations.pace(model, made.decision, opened.taken_s, opened.ticket.left_s)
+                await self.rations.pace(model, made.decision, opened.rows, opened.taken_s, opened.ticket.left_s)
             return refusal
         opened = replace(opened, plan=replace(made, decision=conclusion.decision))
         self._metrics.rows.labels(opened.label).inc(made.rows)
@@ -519,7 +519,7 @@ class Pipeline:
         if refusal is not None:
             return refusal
         await self.rations.charge(model, opened.ticket.caller, opened.rows, conclusion.bits)
-        self.rations.answered(model, conclusion.decision, opened.taken_s)
+        self.rations.answered(model, conclusion.decision, opened.rows, opened.taken_s)
         await self.hold(opened, conclusion.decision)
         chosen = standby if conclusion.use_standby and standby is not None else original
         answer = Reply(body, initial=chosen.initial, trailing=chosen.trailing)

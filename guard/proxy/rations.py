@@ -41,8 +41,8 @@ class Rations:
     most_delayed: int
     delayed: Counter[str] = field(default_factory=Counter)
     paced: Counter[str] = field(default_factory=Counter)
-    paces: dict[str, deque[float]] = field(default_factory=dict)
-    """By model, how many seconds the latest answers took."""
+    paces: dict[tuple[str, int], deque[float]] = field(default_factory=dict)
+    """By model and size (rows, to the next power of two), how many seconds the latest answers took."""
 
     async def budget(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Take what a call costs; the refusal where there is not enough left."""
@@ -86,20 +86,22 @@ class Rations:
         """Between half of it and all of it, by a keyed draw; at most half of what is left."""
         return max(0.0, min(rationing.delay_s(policy, self._drawn(decision, b"guard delay")), left_s / 2.0))
 
-    def answered(self, model: GuardedModel, decision: Decision, taken_s: float) -> None:
-        """So long an answer took, which nobody held back."""
+    def answered(self, model: GuardedModel, decision: Decision, rows: int, taken_s: float) -> None:
+        """So long an answer to so many rows took, which nobody held back."""
         if Action.DELAY not in decision.responses:
-            self.paces.setdefault(model.name, deque(maxlen=_PACES)).append(taken_s)
+            self.paces.setdefault((model.name, _size(rows)), deque(maxlen=_PACES)).append(taken_s)
 
-    async def pace(self, model: GuardedModel, decision: Decision, taken_s: float, left_s: float) -> None:
+    async def pace(
+        self, model: GuardedModel, decision: Decision, rows: int, taken_s: float, left_s: float
+    ) -> None:  # fmt: skip
         """Hold a refusal for as long as an answer would have taken; taken_s: until now."""
-        wait_s = min(self.pace_s(model.name, decision) - taken_s, left_s / 2.0)
+        wait_s = min(self.pace_s(model.name, decision, rows) - taken_s, left_s / 2.0)
         if wait_s > 0.0:
             await self._sleep(model, decision, wait_s, self.paced, "pace")
 
-    def pace_s(self, model: str, decision: Decision) -> float:
-        """What one of the latest answers took, by a keyed draw; 0 where there was none."""
-        known = self.paces.get(model)
+    def pace_s(self, model: str, decision: Decision, rows: int) -> float:
+        """What one of the latest answers of this size took, by a keyed draw; 0 where there was none."""
+        known = self.paces.get((model, _size(rows)))
         return known[int(len(known) * self._drawn(decision, b"guard pace"))] if known else 0.0
 
     def _drawn(self, decision: Decision, person: bytes) -> float:
@@ -138,3 +140,7 @@ class Rations:
 def _coarse(wait_s: float) -> int | None:
     """In whole steps; None for never."""
     return None if math.isinf(wait_s) else _STEP_S * max(1, math.ceil(wait_s / _STEP_S))
+
+
+def _size(rows: int) -> int:
+    return max(0, rows - 1).bit_length()

@@ -13,8 +13,8 @@ from guard.learning import extraction_curve
 from guard.learning._training import Pace
 
 QUERIES = 240
-DENY = Spending("deny", (("hostile_at", 0.5),), alone=True)
-DEGRADE = Spending("degrade", (("suspect_at", 0.4),), (("on_suspect", "degrade"),), alone=True)
+DENY = Spending("deny", (("hostile_at", 0.5),), (("lag_rows", "1"),), alone=True)
+DEGRADE = Spending("degrade", (("suspect_at", 0.4),), (("on_suspect", "degrade"), ("lag_rows", "1")), alone=True)
 
 
 class Echo:

@@ -224,23 +224,25 @@ async def test_a_refusal_before_the_model_was_asked_takes_as_long_as_answers_do(
 
 async def test_it_keeps_to_half_of_the_time_that_is_left(model: Any) -> None:
     async with world(**model(MEAN)) as (_, guarded):
-        guarded.app.runtime.rations.paces["m"] = deque([30.0])
+        guarded.app.runtime.rations.paces["m", 0] = deque([30.0])
         started = time.monotonic()
         assert (await guarded.unary(request(FLAGGED), timeout=1)).code is grpc.StatusCode.PERMISSION_DENIED
         assert 0.3 < time.monotonic() - started < 0.9
 
 
-def test_how_long_is_drawn_from_the_latest_answers() -> None:
+def test_how_long_is_drawn_from_the_latest_answers_of_the_same_size() -> None:
     rations, guarded = Rations(MemoryStore(), Metrics(), b"k" * 32, 8), SimpleNamespace(name="m")
     quick, late = decision_of("a"), decision_of("b", Action.DELAY)
-    assert rations.pace_s("m", quick) == 0.0
+    assert rations.pace_s("m", quick, 1) == 0.0
     for taken_s in range(200):
-        rations.answered(guarded, quick, float(taken_s))  # type: ignore[arg-type]
-        rations.answered(guarded, late, 1e9)  # type: ignore[arg-type]
-    drawn = {rations.pace_s("m", decision_of(f"d{i}")) for i in range(300)}
+        rations.answered(guarded, quick, 1, float(taken_s))  # type: ignore[arg-type]
+        rations.answered(guarded, quick, 1000, 1e6)  # type: ignore[arg-type]
+        rations.answered(guarded, late, 1, 1e9)  # type: ignore[arg-type]
+    drawn = {rations.pace_s("m", decision_of(f"d{i}"), 1) for i in range(300)}
     assert min(drawn) >= 200 - 128
     assert len(drawn) > 60
-    assert max(drawn) < 200  # an answer that was held back says nothing of how long they take
+    assert max(drawn) < 200  # an answer that was held back, or was of many rows, says nothing of how long they take
+    assert rations.pace_s("m", quick, 600) == 1e6
 
 
 # --- exemptions
