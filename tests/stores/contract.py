@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 
 from guard.evidence import Evidence
 from guard.types import Alert, Component, Kept, Level, Sketch, Update
@@ -250,16 +249,15 @@ async def test_alerts_are_kept_until_replaced(store):
     assert (await history(store)).caller.alert == Alert()
 
 
-@pytest.mark.parametrize(
-    "alert",
-    [Alert(Level.HOSTILE, 9.0), Alert(Level.CLEAR, 0.0, Level.HOSTILE), Alert(Level.WATCH, 0.0, Level.WATCH, 1)],
-)
-async def test_nobody_asks_ahead_for_another(store, alert):
+async def test_nobody_asks_ahead_for_another(store):
     """What an outcast sends is a repeat for nobody."""
-    await tell(store, caller="burnt", alert=alert, acting=alert.acting, held=alert.held)
-    assert await ask(store, row(1, 2), caller="burnt") == [(0, False)]
-    assert await ask(store, row(1, 2), caller="fresh") == [(0, False)]
-    assert await ask(store, row(1, 2), caller="other") == [(2, True)]  # the control: the fresh caller's was kept
+    outcasts = (Alert(Level.HOSTILE, 9.0), Alert(acting=Level.HOSTILE), Alert(Level.WATCH, 0.0, Level.WATCH, 1))
+    for i, alert in enumerate(outcasts):
+        x = row(10 * i + 1, 10 * i + 2)
+        await tell(store, caller="burnt", alert=alert, acting=alert.acting, held=alert.held)
+        assert await ask(store, x, caller="burnt") == [(0, False)]
+        assert await ask(store, x, caller="fresh") == [(0, False)]
+        assert await ask(store, x, caller="other") == [(2, True)]  # the control: the fresh caller's was kept
     await tell(store, caller="burnt", alert=Alert(Level.SUSPECT), acting=Level.SUSPECT, held=0)
     await ask(store, row(5, 6), caller="burnt")
     assert await ask(store, row(5, 6), caller="fresh") == [(2, True)]
