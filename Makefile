@@ -30,7 +30,8 @@ demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a
 	@$(BIN)/python -m demo $(DEMO_ARGS)
 
 .PHONY: test
-test: lint contract servers test-core test-rest ## everything that must pass (real Triton and Chromium included, MLServer not)
+test: servers ## everything that must pass (real Triton and Chromium included, MLServer not)
+	@$(MAKE) --no-print-directory -j2 lint contract test-core test-rest
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
