@@ -6,14 +6,13 @@ put; a thread writes. What does not fit in the queue is dropped, counted.
 """
 
 import contextlib
-import hashlib
 import logging
 import queue
 import threading
 import time
 
 from guard.broadcast import Broadcast, Subscription, TooManyReaders
-from guard.events import Event, Forgiven, Reason, Record, event_of, render
+from guard.events import Event, Forgiven, Reason, Record, draw_of, event_of, render
 from guard.metrics import Metrics
 from guard.settings import Audit as AuditSettings
 from guard.sinks import FileSink, Sink, StdoutSink
@@ -33,11 +32,6 @@ __all__ = [
 
 _BATCH = 256
 _log = logging.getLogger(__name__)
-
-
-def draw_of(decision_id: str) -> float:
-    """A decision's draw in [0, 1): even over decisions, and the same for the same one everywhere."""
-    return int.from_bytes(hashlib.blake2b(decision_id.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def sampled(decision_id: str, share: float) -> bool:

@@ -5,6 +5,7 @@ by JSON, what callers name is cut to a bound, and an error is the type's name wi
 """
 
 import datetime as dt
+import hashlib
 import heapq
 import json
 import math
@@ -148,6 +149,11 @@ def event_of(
         credits=credits_of(conclusion),
         flagged=tuple(one for one in flagged if one.row in kept) if kept else flagged,
     )
+
+
+def draw_of(decision_id: str) -> float:
+    """A decision's draw in [0, 1): even over decisions, and the same for the same one everywhere."""
+    return int.from_bytes(hashlib.blake2b(decision_id.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def former_level(decision: Decision) -> Level:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from guard.audit import draw_of
-from guard.events import DECISION, EXEMPT, FORGIVEN, Event, Exempted, Forgiven, Reason, Record
+from guard.events import DECISION, EXEMPT, FORGIVEN, Event, Exempted, Forgiven, Reason, Record, draw_of
 from guard.traces import Cluster, Credit, Trace
 from guard.types import KINDS, Action, Finding, Flagged, Kind, Level, Mode
 
