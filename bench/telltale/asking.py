@@ -30,14 +30,6 @@ CLUSTER = "a cluster"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """seen: (N, len(SEEN)); id: (N,) of the decisions."""
-
-    seen: Array
-    id: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Told:
     """seen: (N, len(SEEN)) of a client. flagged: by stage, (N,) whether it spoke against the query; `any` for all."""
 
@@ -49,21 +41,18 @@ def asked(settings: Mapping[str, Any], model: str, sending: Sending) -> Told:
     """Serve, ask one query after the other, and read the log."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         tree = {**settings, "audit": {"sample_allowed": 1.0}}
-        with _served(tree, Path(directory)) as (address, audit):
-            seen = _ask(address, model, sending)
+        with serving.served(tree, _SECRET, Path(directory)) as (address, audit):
+            seen, ids = _ask(address, model, sending)
         events = _events(audit)
-    rows = [events.get(name) for name in seen.id]
+    rows = [events.get(name) for name in ids]
     names = sorted({stage for event in rows if event is not None for stage in _against(event)})
     flagged = {name: np.array([event is not None and name in _against(event) for event in rows]) for name in names}
     flagged["any"] = np.array([event is not None and bool(_against(event)) for event in rows])
-    return Told(seen.seen, flagged)
+    return Told(seen, flagged)
 
 
-def _served(tree: Mapping[str, Any], directory: Path) -> Any:
-    return serving.served(tree, _SECRET, directory)
-
-
-def _ask(address: str, model: str, sending: Sending) -> Seen:
+def _ask(address: str, model: str, sending: Sending) -> tuple[Array, list[str]]:
+    """(N, len(SEEN)), and the decisions' ids."""
     rows, ids = [], []
     with grpc.insecure_channel(address) as channel:
         infer = channel.unary_unary(
@@ -78,7 +67,7 @@ def _ask(address: str, model: str, sending: Sending) -> Seen:
             row, name = _one(infer, message, str(account))
             rows.append(row)
             ids.append(name)
-    return Seen(np.array(rows, np.float64), tuple(ids))
+    return np.array(rows, np.float64), ids
 
 
 def _one(infer: Any, message: pb.ModelInferRequest, account: str) -> tuple[list[float], str]:
