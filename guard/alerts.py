@@ -48,7 +48,9 @@ def advance(alert: Alert, way: float, *, added: bool, now: float, calm_s: float)
     """The alert after a query, and whether the evidence begins anew. added: the query spoke against the caller."""
     if alert.level is not Level.HOSTILE:
         level = reading(way, alert.level)
-        return replace(alert, level=level, until=now + calm_s if level is Level.HOSTILE else 0.0), False
+        until = now + calm_s if level is Level.HOSTILE else 0.0
+        same = level is alert.level and until == alert.until
+        return alert if same else replace(alert, level=level, until=until), False
     if added:
         return replace(alert, until=max(alert.until, now + calm_s)), False
     if now < alert.until:
@@ -70,7 +72,10 @@ def act(
     held = alert.held
     if not held and draws[1] < _any(_BEGINS, joined):
         held = 1 + int(2 * lag_rows * draws[2])
-    return replace(alert, acting=acting, held=max(0, held - rows)), Level.HOSTILE if held else acting
+    left = max(0, held - rows)
+    if acting is not alert.acting or left != alert.held:
+        alert = replace(alert, acting=acting, held=left)
+    return alert, Level.HOSTILE if held else acting
 
 
 def _any(chance: float, times: int) -> float:

@@ -17,12 +17,15 @@ What a p-value adds up to over time is `guard.evidence`.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guard.types import Array
+
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +50,17 @@ class Calibration:
         n = self.scores.size
         as_extreme = n - np.searchsorted(self.scores, np.asarray(scores, dtype=np.float64), side="left")
         return np.asarray((1.0 + as_extreme) / (n + 1.0), dtype=np.float64)
+
+    def p_value(self, score: float) -> float:
+        """The same of one score."""
+        n = self.scores.size
+        return (1.0 + n - bisect_left(self.scores, score)) / (n + 1.0)
+
+    def plain(self, scores: Array) -> tuple[float, ...]:
+        """The same as plain numbers; a few scores take less than an array's overhead."""
+        if len(scores) <= _FEW:
+            return tuple([self.p_value(score) for score in scores.tolist()])
+        return tuple(self.p_values(scores).tolist())
 
     def own_p_values(self, scores: Array) -> NDArray[np.float64]:
         """The same for the calibration rows themselves: each counts itself, and nobody else is added."""

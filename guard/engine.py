@@ -242,8 +242,7 @@ class Engine:
             scores = _rows_of_finite(score(), rows)
         except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
             return stage.finding(error=_name(error))
-        p_values = stage.calibration.p_values(scores)
-        return stage.finding(scores=tuple(map(float, scores)), p_values=tuple(map(float, p_values)))
+        return stage.finding(scores=tuple(scores.tolist()), p_values=stage.calibration.plain(scores))
 
     # --- policy
 

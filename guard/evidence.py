@@ -19,6 +19,7 @@ a caller sees is alpha only on average over calibration sets); retries and video
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 FRACTIONS = (1.0, 0.2, 0.04, 0.008)
 _LEAST_P = 1e-300
@@ -44,26 +45,40 @@ class Evidence:
 
     def add(self, p_values: Iterable[float]) -> "Evidence":
         """One step a p-value."""
-        count, sums = self.count, list(self.log_sums)
-        for p in p_values:
-            count += 1
-            log_weight, log_e = -math.log(count * (count + 1.0)), log_e_value(p)
-            gain = math.expm1(log_e)  # a p-value is at least _LEAST_P, so this is finite
-            for i, fraction in enumerate(FRACTIONS):
-                high, low = (sums[i], log_weight) if sums[i] >= log_weight else (log_weight, sums[i])
-                bet = log_e if fraction == 1.0 else math.log1p(fraction * gain)
-                sums[i] = high + math.log1p(math.exp(low - high)) + bet
-        return Evidence(count, tuple(sums))
+        steps = tuple(p_values)
+        return Evidence(self.count + len(steps), _stepped(self.count, self.log_sums, steps)) if steps else self
 
     @property
     def log_value(self) -> float:
         """The logarithm of M_n: 0 at the start."""
-        rest = math.log(len(FRACTIONS) / (self.count + 1.0))
-        high = max(*self.log_sums, rest)
-        total = math.fsum(math.exp(value - high) for value in (*self.log_sums, rest))
-        return high + math.log(total / len(FRACTIONS))
+        return _log_value(self.count, self.log_sums)
 
     @property
     def p_value(self) -> float:
         """min(1, 1 / M_n): at most alpha, ever, with probability at most alpha."""
         return math.exp(-max(0.0, self.log_value))
+
+
+# One query's evidence is added to what is known, and read, by the monitors and by the store alike.
+
+
+@lru_cache(maxsize=1024)
+def _stepped(count: int, log_sums: tuple[float, ...], p_values: tuple[float, ...]) -> tuple[float, ...]:
+    sums = list(log_sums)
+    for p in p_values:
+        count += 1
+        log_weight, log_e = -math.log(count * (count + 1.0)), log_e_value(p)
+        gain = math.expm1(log_e)  # a p-value is at least _LEAST_P, so this is finite
+        for i, fraction in enumerate(FRACTIONS):
+            high, low = (sums[i], log_weight) if sums[i] >= log_weight else (log_weight, sums[i])
+            bet = log_e if fraction == 1.0 else math.log1p(fraction * gain)
+            sums[i] = high + math.log1p(math.exp(low - high)) + bet
+    return tuple(sums)
+
+
+@lru_cache(maxsize=1024)
+def _log_value(count: int, log_sums: tuple[float, ...]) -> float:
+    rest = math.log(len(FRACTIONS) / (count + 1.0))
+    high = max(*log_sums, rest)
+    total = math.fsum([math.exp(value - high) for value in (*log_sums, rest)])
+    return high + math.log(total / len(FRACTIONS))

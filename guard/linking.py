@@ -27,8 +27,8 @@ Clean rows whose nearest of 10,000 is closer than 0.1, 0.2, 0.3, 0.5: of CIFAR-1
 Cost:     0.05 ms for a row on its own, 0.01 ms for each of 64.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -46,6 +46,9 @@ _TINY = 1e-12
 _SHORTEST = 0.5  # a row without contrast has no length of its own to compare with
 
 
+_Near = tuple[Neighbour, Floats, float]
+
+
 def link(sketch: Sketch, match: Match) -> Link | None:
     """To the nearest of the match's neighbours; None where there is none."""
     return links((sketch,), (match,))[0].link
@@ -56,8 +59,16 @@ def links(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Floats |
 
     latest: (M, D) positions of the caller's own latest rows; None: nothing is said of what a row follows.
     """
-    seen = _linked(sketches, matches)
-    return seen if latest is None else _followed(seen, latest)
+    near = [_nearest(sketch, match) for sketch, match in zip(sketches, matches, strict=True)]
+    own = [None] * len(near) if latest is None else _own(sketches, matches, latest)
+    shares = _shares(sketches, near, own)
+    seen = list[Seen]()
+    for i, (sketch, match) in enumerate(zip(sketches, matches, strict=True)):
+        found = near[i]
+        linked = None if found is None else Link(found[0], found[2], shares[i][0])
+        follows = own[i] is not None and shares[i][1] <= EXPLAINED and not moved(linked)
+        seen.append(Seen(sketch, match, linked, follows))
+    return tuple(seen)
 
 
 def moved(link: Link | None) -> bool:
@@ -65,68 +76,96 @@ def moved(link: Link | None) -> bool:
     return link is not None and link.distance <= NEAR and link.unexplained <= EXPLAINED
 
 
-def _followed(seen: tuple[Seen, ...], latest: Floats) -> tuple[Seen, ...]:
-    """With what rows follow: of the caller's own last LATELY, those further up in the query among them, the nearest."""
-    own = [one for one in latest[-LATELY:] if one.shape == seen[0].sketch.position.shape] if seen else []
-    found = list[Seen]()
-    for row in seen:
-        sketch = row.sketch
-        follows = False
-        if own and not row.match.duplicate and not moved(row.link) and len(sketch.motions):
-            ways = np.array(own, dtype=np.float64) - sketch.position
-            squares = np.einsum("nd,nd->n", ways, ways)
-            best = int(squares.argmin())
-            length = max(float(np.linalg.norm(sketch.position)), _SHORTEST)
-            if squares[best] <= (NEAR * length) ** 2:
-                share = unexplained(sketch.motions[None], ways[best][None], np.array([sketch.grain]))[0]
-                follows = bool(share <= EXPLAINED)
-        found.append(replace(row, follows=follows) if follows else row)
-        own = [*own, sketch.position][-LATELY:]
-    return tuple(found)
-
-
-def _linked(sketches: Sequence[Sketch], matches: Sequence[Match]) -> tuple[Seen, ...]:
-    near = [_nearest(sketch, match) for sketch, match in zip(sketches, matches, strict=True)]
-    rows = [i for i, found in enumerate(near) if found is not None]
-    shares = dict[int, float]()
-    if rows:
-        ways = np.stack([found[1] for found in near if found is not None])
-        grains = np.array([sketches[i].grain for i in rows])
-        found_shares = unexplained(np.stack([sketches[i].motions for i in rows]), ways, grains)
-        shares = dict(zip(rows, map(float, found_shares), strict=True))
-    return tuple(
-        Seen(sketch, match, None if found is None else Link(found[0], found[2], shares[i]))
-        for i, (sketch, match, found) in enumerate(zip(sketches, matches, near, strict=True))
-    )
-
-
-def _nearest(sketch: Sketch, match: Match) -> tuple[Neighbour, Floats, float] | None:
-    """The neighbour, the way to it, and how far it is, relative to the row's own length (at least _SHORTEST)."""
-    others = [one for one in match.neighbours if one.position.shape == sketch.position.shape]
-    if match.duplicate or not others or not sketch.position.size:
+def _nearest(sketch: Sketch, match: Match) -> _Near | None:
+    """The neighbour, the way to it, and how far it is, relative to the row's own length."""
+    position = sketch.position
+    others = [one for one in match.neighbours if one.position.shape == position.shape]
+    if match.duplicate or not others or not position.size:
         return None
-    ways = np.array([one.position for one in others], dtype=np.float64) - sketch.position
+    way, best, square = _way(position, np.array([one.position for one in others]))
+    return others[best], way, math.sqrt(square) / _length(position)
+
+
+def _own(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Floats) -> list[Floats | None]:
+    """The way to the nearest of the caller's own last LATELY rows, those further up in the query among them.
+
+    None where none of them is near, and for rows that have no motions.
+    """
+    if not sketches:
+        return []
+    positions = [sketch.position for sketch in sketches]
+    before = latest[-LATELY:] if latest.shape[1:] == positions[0].shape else np.zeros((0, *positions[0].shape))
+    own = np.concatenate([before, positions[:-1]]) if len(positions) > 1 else before
+    ways = list[Floats | None]()
+    for i, (sketch, match) in enumerate(zip(sketches, matches, strict=True), start=len(before)):
+        some = own[max(0, i - LATELY) : i]
+        found = None
+        if len(some) and not match.duplicate and len(sketch.motions):
+            way, _, square = _way(sketch.position, some)
+            found = way if square <= (NEAR * _length(sketch.position)) ** 2 else None
+        ways.append(found)
+    return ways
+
+
+def _way(position: Floats, others: Floats) -> tuple[Floats, int, float]:
+    """To the nearest of them, which one that is, and the distance squared."""
+    ways = np.subtract(others, position, dtype=np.float64)
     squares = np.einsum("nd,nd->n", ways, ways)
     best = int(squares.argmin())
-    own = float(np.linalg.norm(sketch.position))
-    return others[best], ways[best], float(np.sqrt(squares[best])) / max(own, _SHORTEST)
+    return ways[best], best, float(squares[best])
 
 
-def unexplained(motions: Floats, ways: Floats, grains: Floats) -> Floats:
-    """(N, K, D), (N, D), (N,) -> (N,) in [0, 1]; 1 where there is no way, or where there are no motions."""
-    count, dimensions = motions.shape[1:]
-    squares = np.einsum("nd,nd->n", ways, ways)
+def _length(position: Floats) -> float:
+    """At least _SHORTEST."""
+    return max(math.sqrt(np.dot(position, position)), _SHORTEST)
+
+
+def _shares(
+    sketches: Sequence[Sketch],
+    near: Sequence[_Near | None],
+    own: Sequence[Floats | None],
+) -> dict[int, list[float]]:
+    """By row, what motion leaves unexplained of both ways; of one that is not there, all."""
+    rows = [i for i, found in enumerate(near) if found is not None or own[i] is not None]
+    if not rows:
+        return {}
+    ways = np.empty((len(rows), 2, sketches[rows[0]].position.size))
+    for (to_neighbour, to_own), i in zip(ways, rows, strict=True):
+        found, before = near[i], own[i]
+        to_neighbour[:] = 0.0 if found is None else found[1]
+        to_own[:] = 0.0 if before is None else before
+    motions = np.array([sketches[i].motions for i in rows], dtype=np.float64)
+    shares = unexplained(motions, ways, [sketches[i].grain for i in rows])
+    return dict(zip(rows, shares, strict=True))
+
+
+def unexplained(motions: Floats, ways: Floats, grains: Sequence[float]) -> list[list[float]]:
+    """(N, K, D), (N, W, D), (N,) -> (N, W) in [0, 1]; 1 where there is no way, or where there are no motions."""
+    count = motions.shape[1]
     if not count:
-        return np.ones(len(ways))
-    m = motions.astype(np.float64)
-    lengths = np.sqrt(np.einsum("nkd,nkd->nk", m, m))
-    moves = lengths > _TINY
-    m /= np.where(moves, lengths, 1.0)[:, :, None]
-    lower = np.linalg.cholesky(m @ m.transpose(0, 2, 1) + _RIDGE * np.eye(count))
+        return [[1.0] * ways.shape[1]] * len(ways)
+    m = motions.astype(np.float64, copy=False)
+    products = m @ m.transpose(0, 2, 1)
+    each = np.arange(count)
+    squares = products[:, each, each]
+    moves = squares > _TINY**2
+    products[:, each, each] = np.where(moves, squares * (1.0 + _RIDGE), 1.0)
     # one motion after the other, each as far as those before do not do it
-    parts = np.linalg.solve(lower, m @ ways[:, :, None])[:, :, 0] ** 2 / np.maximum(squares, _TINY**2)[:, None]
-    tone = parts[:, -TONES:].sum(axis=1)
-    rounding = grains / np.maximum(squares, _TINY)
-    left = np.clip(1.0 - parts.sum(axis=1) - rounding, 0.0, 1.0) / (1.0 - moves.sum(axis=1) / dimensions)
-    whole = np.maximum(left, 1.0 - tone + np.maximum(0.0, tone - FADING * left))
-    return np.where(squares > 0.0, np.minimum(1.0, left / np.maximum(whole, _TINY)), 1.0)
+    steps = np.linalg.solve(np.linalg.cholesky(products), m @ ways.transpose(0, 2, 1)).transpose(0, 2, 1)
+    parts, lengths = (steps * steps).tolist(), np.einsum("nwd,nwd->nw", ways, ways).tolist()
+    free = [1.0 - sum(of) / m.shape[2] for of in moves.tolist()]
+    return [
+        [_left(square, explained, free[i], grains[i]) for square, explained in zip(lengths[i], parts[i], strict=True)]
+        for i in range(len(ways))
+    ]
+
+
+def _left(square: float, explained: Sequence[float], free: float, grain: float) -> float:
+    """Of a way so long, and of what each motion explains, both squared."""
+    if square <= 0.0:
+        return 1.0
+    square = max(square, _TINY**2)
+    tone = sum(explained[-TONES:]) / square
+    left = min(1.0, max(0.0, 1.0 - sum(explained) / square - grain / max(square, _TINY))) / free
+    whole = max(left, 1.0 - tone + max(0.0, tone - FADING * left))
+    return min(1.0, left / max(whole, _TINY))

@@ -10,8 +10,6 @@ tail is exponential where rows fill some dimensions. A p-value is never below wh
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from guard.calibration import Calibration
 
 _TAIL_SHARE = 0.1  # of the rows that score at all
@@ -40,7 +38,7 @@ class Nearness:
         scores = calibration.scores
         near = scores[scores > 0.0]
         count = max(_FEWEST, int(_TAIL_SHARE * len(near)))
-        often = float(calibration.p_values(np.array([np.nextafter(0.0, 1.0)]))[0])
+        often = calibration.p_value(math.nextafter(0.0, 1.0))
         if len(near) <= count or not near[-1] > near[-count - 1]:
             return cls(calibration, among, often, math.inf, 0.0, 0.0)
         start = float(near[-count - 1])
@@ -49,7 +47,7 @@ class Nearness:
 
     def p_value(self, score: float, entries: int) -> float:
         """How often a clean row comes so near to one of so many."""
-        seen = float(self.calibration.p_values(np.array([score]))[0])
+        seen = self.calibration.p_value(score)
         if score <= 0.0:
             return seen
         q = seen if score <= self.start else self.share * math.exp(-self.rate * (score - self.start))

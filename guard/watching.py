@@ -53,6 +53,7 @@ from guard.weighing import Weighing
 MONTH_S = 30 * 86_400.0
 _LEAST = 1e-300
 _NEVER = (1.0, 1.0, 1.0)
+_NO_EVIDENCE = Evidence()
 
 Score = Callable[[Stage, int, Callable[[], Array]], Finding]
 """Runs one scoring stage; its p-values are the scores' own."""
@@ -86,6 +87,8 @@ class Watching:
         }
         enforcing = tuple(s for s in stages if s.enforces)
         self._alarming = enforcing or self._stages
+        self._tests = tuple(s for s in self._alarming if not credits_component(s) and not measures(s))
+        self._measuring = tuple(s for s in self._alarming if measures(s))
         self._alarming_clusters = frozenset(stage.name for stage in self._alarming if credits_component(stage))
         self._mode = Mode.ENFORCE if enforcing else Mode.SHADOW
 
@@ -118,8 +121,8 @@ class Watching:
         totals: dict[str, Evidence] = {}
         for stage in self._rows:
             finding = self._score(stage, len(seen), partial(stage.impl.judge, seen, past))
-            found.append(self._credit(stage, self._among(stage, finding, history), seen, past, evidence, totals))
-        judged = {}
+            found.append(self._credit(stage, finding, seen, past, evidence, totals, history))
+        judged: dict[str, tuple[int, float]] = {}
         for stage in self._windows:
             finding, due = self._window(stage, past, totals)
             found.append(finding)
@@ -127,16 +130,8 @@ class Watching:
         joins, components = self._join(seen, history, found)
         extra = {name: (*evidence.get(name, ()), p) for name, (_, p) in judged.items()}
         found += self._cohorts(history, evidence | extra)
-        update = Update(evidence=evidence, judged=judged, joins=joins, components=components, restart=fresh_month)
+        update = Update(evidence, judged, components, joins, restart=fresh_month)
         return self._alert(Judged(tuple(found), seen, past, update), totals, query, draws=draws)
-
-    def _among(self, stage: Stage, finding: Finding, history: History) -> Finding:
-        """The nearest of more rows than `guard fit` had is nearer: p-values for as many as the store holds."""
-        if not searches(stage.impl):
-            return finding
-        nearness = self._nearness[stage.name]
-        others = _others(history)
-        return replace(finding, p_values=tuple(nearness.p_value(score, others) for score in finding.scores))
 
     def _credit(
         self,
@@ -146,27 +141,33 @@ class Watching:
         past: Past,
         evidence: dict[str, tuple[float, ...]],
         totals: dict[str, Evidence],
+        history: History | None = None,
     ) -> Finding:
         """The finding on the caller, instead of that on the rows.
 
-        The p-values of fresh rows go into `evidence`, what they make of the caller's into `totals`.
+        The p-values of fresh rows go into `evidence`, what they make of the caller's into `totals`. Of a stage that
+        searches they are for as many rows as the store holds: the nearest of more than `guard fit` had is nearer.
         """
         if finding.error is not None:
             return finding
-        same = repeats if stage in self._answers else _is_duplicate
-        fresh = tuple(p for p, row in zip(finding.p_values, seen, strict=True) if not same(row))
         if measures(stage):  # it measures something, and is no test
-            return replace(finding, p_values=())
+            return stage.finding(scores=finding.scores)
+        p_values = finding.p_values
+        if history is not None and searches(stage.impl):
+            nearness, others = self._nearness[stage.name], _others(history)
+            p_values = tuple(nearness.p_value(score, others) for score in finding.scores)
+        same = repeats if stage in self._answers else _is_duplicate
+        fresh = tuple([p for p, row in zip(p_values, seen, strict=True) if not same(row)])
         evidence[stage.name] = fresh
-        total = totals[stage.name] = past.evidence.get(stage.name, Evidence()).add(fresh)
-        return replace(finding, p_values=(total.p_value,))
+        total = totals[stage.name] = past.evidence.get(stage.name, _NO_EVIDENCE).add(fresh)
+        return stage.finding(scores=finding.scores, p_values=(total.p_value,))
 
     def _window(
         self, stage: Stage, past: Past, totals: dict[str, Evidence]
     ) -> tuple[Finding, dict[str, tuple[int, float]]]:
         """What there is to say of the caller, and the window that is due."""
         size, done = stage.impl.window, past.judged.get(stage.name, 0)
-        known = past.evidence.get(stage.name, Evidence())
+        known = past.evidence.get(stage.name, _NO_EVIDENCE)
         if past.rows - done < size or len(past.recent) < size:
             return stage.finding(p_values=(known.p_value,)), {}
         finding = self._score(stage, 1, lambda: np.array([stage.impl.judge_window(past.recent.last(size))]))
@@ -206,11 +207,10 @@ class Watching:
         for name, past in history.cohorts.items():
             ways = {
                 stage.name: alerts.progress(
-                    past.evidence.get(stage.name, Evidence()).add(evidence.get(stage.name, ())).log_value,
+                    past.evidence.get(stage.name, _NO_EVIDENCE).add(evidence.get(stage.name, ())).log_value,
                     stage.threshold,
                 )
-                for stage in self._alarming
-                if not credits_component(stage) and not measures(stage)
+                for stage in self._tests
             }
             worst = max(ways, key=lambda key: ways[key], default=None)
             if worst is not None and ways[worst] >= 1.0:
@@ -219,44 +219,43 @@ class Watching:
 
     def _alert(self, judged: Judged, totals: Mapping[str, Evidence], query: Query, *, draws: bool) -> Judged:
         """With the caller's level, and the finding that tells of it."""
-        past, way, added, floor = judged.past, 0.0, False, Level.CLEAR
-        by_name = {finding.stage: finding for finding in judged.findings}
-        least = 1.0
-        for stage in self._alarming:
-            if credits_component(stage):
-                continue
-            if measures(stage):
-                floor = max(floor, _measured(stage, by_name.get(stage.name)))
-                continue
-            before = past.evidence.get(stage.name, Evidence())
+        past, most, way, added = judged.past, 0.0, 0.0, False
+        for stage in self._tests:
+            before = past.evidence.get(stage.name, _NO_EVIDENCE)
             after = totals.get(stage.name, before)
-            own = alerts.progress(after.log_value, stage.threshold)
-            way, least = max(way, own), min(least, after.p_value)
-            added |= after.log_value > before.log_value and own >= alerts.STEPS[Level.WATCH]
+            value = after.log_value
+            own = alerts.progress(value, stage.threshold)
+            most, way = max(most, value), max(way, own)
+            added |= own >= alerts.STEPS[Level.WATCH] and value > before.log_value
         calm_s = self._settings.policy.calm_s
         alert, anew = alerts.advance(past.alert, way, added=added, now=query.now, calm_s=calm_s)
-        level = max(alert.level, floor)
-        joined = [finding for finding in judged.findings if finding.stage in self._alarming_clusters]
+        level, clusters = alert.level, self._alarming_clusters
+        if self._measuring:
+            by_name = {finding.stage: finding for finding in judged.findings}
+            level = max(level, *(_measured(stage, by_name.get(stage.name)) for stage in self._measuring))
         alert, acting = alerts.act(
             alert,
             level,
             rows=len(judged.seen),
-            joined=sum(p <= finding.threshold for finding in joined for p in finding.p_values),
+            joined=sum(
+                p <= found.threshold for found in judged.findings if found.stage in clusters for p in found.p_values
+            ),
             lag_rows=self._settings.policy.lag_rows,
             draws=self._draws(query) if draws else _NEVER,
         )
-        known, new = past.alert, Alert(alert.level, alert.until)
-        update = replace(
-            judged.update,
-            alert=None if new == Alert(known.level, known.until) else new,
+        known, said = past.alert, judged.update
+        same = alert.level is known.level and alert.until == known.until
+        update = Update(
+            said.evidence, said.judged, said.components, said.joins,
+            alert=None if same else Alert(alert.level, alert.until),
             acting=None if alert.acting is known.acting else alert.acting,
             held=None if alert.held == known.held else alert.held,
-            restart=judged.update.restart or anew,
-        )
+            restart=said.restart or anew,
+        )  # fmt: skip
         if max(level, acting) is Level.CLEAR:
-            return replace(judged, update=update)
-        finding = Weighing(self._settings).alert(self._mode, level, acting, max(_LEAST, least))
-        return replace(judged, findings=(*judged.findings, finding), update=update, level=level)
+            return Judged(judged.findings, judged.seen, past, update)
+        finding = Weighing(self._settings).alert(self._mode, level, acting, max(_LEAST, math.exp(-most)))
+        return Judged((*judged.findings, finding), judged.seen, past, update, level)
 
     def _draws(self, query: Query) -> tuple[float, float, float]:
         """Three numbers in [0, 1) by a keyed hash: the same from every replica, nobody's to foretell."""

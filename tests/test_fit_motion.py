@@ -39,8 +39,10 @@ def test_motion_explains_most_of_them():
     before, after = sketcher(x), sketcher(next_frames(x, np.random.default_rng(0)))
     motions = np.stack([sketch.motions for sketch in after])
     ways = np.stack([one.position - other.position for one, other in zip(before, after, strict=True)])
-    left = unexplained(motions, ways.astype(np.float64), np.zeros(40))
-    noise = unexplained(motions, np.random.default_rng(2).normal(size=ways.shape), np.zeros(40))
+    left = np.array(unexplained(motions, ways[:, None].astype(np.float64), [0.0] * 40))[:, 0]
+    noise = np.array(unexplained(motions, np.random.default_rng(2).normal(size=(40, 1, ways.shape[1])), [0.0] * 40))[
+        :, 0
+    ]
     assert np.median(left) < 0.4 < np.median(noise)
 
 

@@ -271,8 +271,7 @@ def score(stage: Stage, rows: int, judge: Callable[[], Array]) -> Finding:
     scores = np.asarray(judge(), dtype=np.float64)
     if scores.shape != (rows,) or not np.isfinite(scores).all():
         raise ValueError(f"{stage.name} does not score {rows} rows")
-    p_values = stage.calibration.p_values(scores)
-    return stage.finding(scores=tuple(map(float, scores)), p_values=tuple(map(float, p_values)))
+    return stage.finding(scores=tuple(scores.tolist()), p_values=stage.calibration.plain(scores))
 
 
 # --- what is stored

@@ -69,7 +69,10 @@ def rebuilt(raw: bytes, build: Callable[[dict[str, Any]], Module]) -> Module:
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(raw).graph.initializer}
     wanted = model.state_dict()
     for name, tensor in wanted.items():
-        if name not in weights or weights[name].shape != tuple(tensor.shape):
+        # files of before tell a channel's mean without the axes of its plane
+        if name not in weights or weights[name].squeeze().shape != tensor.squeeze().shape:
             raise ValueError(f"this network does not follow its plan: {name} {tuple(tensor.shape)} is missing")
-    model.load_state_dict({name: torch.from_numpy(np.array(weights[name])) for name in wanted})
+    model.load_state_dict(
+        {name: torch.from_numpy(np.array(weights[name])).reshape(wanted[name].shape) for name in wanted}
+    )
     return model.eval()

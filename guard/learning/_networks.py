@@ -61,7 +61,7 @@ class Stages(nn.Module):
         for stride in self.stem:
             x = torch.relu(stride(x))
         for widen, refine in zip(self.widen, self.refine, strict=True):
-            x = refine(torch.relu(functional.max_pool2d(widen(x), 2)))
+            x = refine(functional.max_pool2d(torch.relu(widen(x)), 2))
         return x.amax((2, 3))
 
 
@@ -80,8 +80,9 @@ class Auxiliary(nn.Module):
         super().__init__()
         shape, widths = plan["shape"], plan["widths"]
         self.image = plan["kind"] == "images"
-        self.register_buffer("mean", torch.zeros(shape[-1]))
-        self.register_buffer("deviation", torch.ones(shape[-1]))
+        channels = (shape[-1], 1, 1) if self.image else (shape[-1],)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
         if self.image:
             self.body: nn.Module = Stages(shape[-1], plan["stem"], widths, fold=fold)
         else:
@@ -95,8 +96,9 @@ class Auxiliary(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(N, F), what the last layer is given."""
-        x = (x - self.mean) / self.deviation
-        return cast("Tensor", self.body(x.permute(0, 3, 1, 2) if self.image else x))
+        if self.image:
+            x = x.permute(0, 3, 1, 2)  # first: onnxruntime is slow where what is told of channels is innermost
+        return cast("Tensor", self.body((x - self.mean) / self.deviation))
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, classes)."""

@@ -181,8 +181,9 @@ def perturb(guide: Auxiliary, clean: Tensor, wanted: Tensor, eps: float, steps: 
 def _scale(model: Auxiliary, x: Array) -> None:
     """Each channel or feature to mean 0 and deviation 1; one that hardly varies is not blown up."""
     axes = tuple(range(x.ndim - 1))
-    model.mean.copy_(tensor(x.mean(axes, dtype=np.float64)))
-    model.deviation.copy_(tensor(np.maximum(x.std(axes, dtype=np.float64), 0.01)))
+    shape = model.mean.shape
+    model.mean.copy_(tensor(x.mean(axes, dtype=np.float64)).reshape(shape))
+    model.deviation.copy_(tensor(np.maximum(x.std(axes, dtype=np.float64), 0.01)).reshape(shape))
 
 
 def embed(model: Auxiliary, x: Array) -> None:

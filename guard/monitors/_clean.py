@@ -4,6 +4,7 @@ A *group* is a class that has enough clean rows to speak for itself; group 0 is 
 that have not. So a caller who asks about one kind of thing is compared with that kind of thing.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from guard.types import Array, Floats, Material
 FEWEST_OF_GROUP = 40
 MOST_GROUPS = 100
 _LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
-_RANKS = -np.log1p(-_LEVELS)
+_RANKS: list[float] = (-np.log1p(-_LEVELS)).tolist()
 _LEAST_STEP = 1e-6
 
 
@@ -40,8 +41,8 @@ class Groups:
         """(N,) labels -> (N,) groups."""
         if not len(self.known):
             return np.zeros(len(labels), np.int64)
-        place = np.minimum(np.searchsorted(self.known, labels), len(self.known) - 1)
-        return np.where(self.known[place] == labels, place + 1, 0).astype(np.int64)
+        place = np.minimum(self.known.searchsorted(labels), len(self.known) - 1)
+        return np.asarray((place + 1) * (self.known[place] == labels), dtype=np.int64)
 
     def members(self, labels: Array) -> NDArray[np.float64]:
         """(N,) labels -> (G, N) weights that average over each group's rows; each row sums to 1."""
@@ -84,9 +85,11 @@ def tail_curves(scores: Array, labels: Array, groups: Groups) -> NDArray[np.floa
 
 def ranked(scores: Array, group: NDArray[np.int64], curves: Array) -> NDArray[np.float64]:
     """(N,) scores -> (N,) about -ln of the share of their group's clean rows above; straight lines at both ends."""
-    found = np.empty(len(scores))
-    for i, (score, curve) in enumerate(zip(scores, curves[group], strict=True)):
-        last = int(np.clip(np.searchsorted(curve, score), 1, len(curve) - 1))
-        slope = (_RANKS[last] - _RANKS[last - 1]) / (curve[last] - curve[last - 1])
-        found[i] = _RANKS[last] + slope * (score - curve[last])
-    return found
+    found = [_rank(score, curve) for score, curve in zip(scores.tolist(), curves[group].tolist(), strict=True)]
+    return np.array(found, dtype=np.float64)
+
+
+def _rank(score: float, curve: list[float]) -> float:
+    last = min(max(bisect_left(curve, score), 1), len(curve) - 1)
+    slope = (_RANKS[last] - _RANKS[last - 1]) / (curve[last] - curve[last - 1])
+    return _RANKS[last] + slope * (score - curve[last])

@@ -66,9 +66,9 @@ class _Working:
         del past
         if not rows:
             return np.zeros(0)
-        embedded = np.stack([row.sketch.embedding for row in rows]).astype(np.float64)
+        embedded = np.array([row.sketch.embedding for row in rows], dtype=np.float64)
         group, found = self.groups.at(probs.argmax(axis=1)), np.empty(len(rows))
-        for one in np.unique(group):
+        for one in set(group.tolist()):
             own = group == one
             found[own] = _least(2.0 - 2.0 * embedded[own] @ self.parts[one].T, self.neighbours)
         return ranked(found, group, self.curves)
@@ -88,4 +88,5 @@ def _distances(
 
 def _least(squared: Array, k: int) -> Array:
     """(N, R) squared distances -> (N,) the mean of the k least."""
-    return np.asarray(np.sqrt(np.maximum(np.partition(squared, k - 1, axis=1)[:, :k], 0.0)).mean(axis=1))
+    least = np.partition(squared, k - 1, axis=1)[:, :k]
+    return np.asarray(np.sqrt(np.maximum(least, 0.0)).sum(axis=1) / k)

@@ -57,5 +57,5 @@ class _Working:
 
 def _against(probs: Array) -> Array:
     """(N, C) -> (N,) the logarithm of the odds against the likeliest class."""
-    best = np.clip(np.asarray(probs, dtype=np.float64).max(axis=1), _LEAST, 1.0 - _LEAST)
+    best = np.minimum(np.maximum(probs.max(axis=1).astype(np.float64), _LEAST), 1.0 - _LEAST)
     return np.asarray(np.log1p(-best) - np.log(best))

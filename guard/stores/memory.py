@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from guard.stores.buckets import Buckets
 from guard.stores.clusters import Clusters
-from guard.stores.overlap import OverlapTable, Words, nearest, pairs_within
+from guard.stores.overlap import OverlapTable, nearest, pairs_within
 from guard.stores.people import Key, People, Person
 from guard.stores.rings import Rings
 from guard.stores.rows import Numbers, Rows, digest_key, owner_tag, scope_key
@@ -31,7 +31,7 @@ Pairs = tuple[NDArray[np.int64], Numbers]  # a row's place in the request, the n
 
 MAX_ENTRIES = 2**30
 NEIGHBOURS = 8
-_ROWS_A_LOOK = 256
+_HASHES_A_LOOK = 1 << 13
 
 
 class MemoryStore:
@@ -175,18 +175,19 @@ class MemoryStore:
             return ()
         numbers, fresh = self._number(scope, rows, now, remember=remember)
         salt = np.uint64(int.from_bytes(scope_key(scope), "little"))
-        hashes = [row.hashes ^ salt for row in rows]
-        pairs = [self._earlier(hashes[at : at + _ROWS_A_LOOK], at) for at in range(0, len(rows), _ROWS_A_LOOK)]
-        kept = [i for i, new in enumerate(fresh) if new and remember]
-        if kept:
-            places = np.repeat(kept, [hashes[i].size for i in kept])
-            joined = np.concatenate([hashes[i] for i in kept])
-            if len(kept) > 1:
-                later, earlier = pairs_within(joined, places)
-                pairs.append((places[later], numbers[earlier]))
-            self._table.add(joined, numbers[places].astype(np.uint64).astype(np.uint32))
-            self._rows.describe(numbers[kept], owner_tag(scope, caller), np.stack([rows[i].position for i in kept]))
-        queries, found = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        hashes = np.concatenate([row.hashes for row in rows]) ^ salt
+        of = np.repeat(np.arange(len(rows)), [row.hashes.size for row in rows])
+        buckets, tags = self._table.places(hashes)
+        queries, found = self._earlier(of, buckets, tags)
+        new = [i for i, one in enumerate(fresh) if one and remember]
+        if new:
+            kept = np.asarray(fresh)[of]
+            if len(new) > 1:
+                later, earlier = pairs_within(hashes[kept], of[kept])
+                queries = np.concatenate([queries, of[kept][later]])
+                found = np.concatenate([found, numbers[earlier]])
+            self._table.add((buckets[kept], tags[kept]), numbers[of[kept]].astype(np.uint64).astype(np.uint32))
+            self._rows.describe(numbers[new], owner_tag(scope, caller), np.array([rows[i].position for i in new]))
         good = self._rows.living(scope, found, now) & np.asarray(fresh)[queries]
         neighbours = self._neighbours(queries[good], found[good], rows)
         return tuple(
@@ -210,11 +211,12 @@ class MemoryStore:
             numbers.append(-1 if number is None else number)
         return np.asarray(numbers, dtype=np.int64), fresh
 
-    def _earlier(self, hashes: list[Words], first: int) -> Pairs:
-        """Which rows of the table share a hash with these rows of the request, the first of which is `first`."""
-        queries = first + np.repeat(np.arange(len(hashes)), [row.size for row in hashes])
-        positions, found = self._table.candidates(np.concatenate(hashes))
-        return queries[positions], self._rows.full_numbers(found)
+    def _earlier(self, of: Numbers, buckets: Numbers, tags: NDArray[np.uint32]) -> Pairs:
+        """Which rows of the table share a hash, kept at these places, with the rows of the request it is `of`."""
+        looks = [slice(at, at + _HASHES_A_LOOK) for at in range(0, len(of), _HASHES_A_LOOK)]
+        pairs = [self._table.candidates((buckets[look], tags[look])) for look in looks]
+        queries = [of[look][positions] for look, (positions, _) in zip(looks, pairs, strict=True)]
+        return np.concatenate(queries), self._rows.full_numbers(np.concatenate([found for _, found in pairs]))
 
     def _neighbours(
         self, queries: NDArray[np.int64], found: Numbers, rows: Sequence[Sketch]

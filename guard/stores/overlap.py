@@ -19,6 +19,7 @@ _HALF = np.uint64(32)
 
 Words = NDArray[np.uint64]
 Numbers = NDArray[np.uint32]
+Places = tuple[NDArray[np.int64], Numbers]  # (M,) each: buckets, tags
 
 
 def buckets_for(rows: int, expected: int) -> int:
@@ -44,23 +45,31 @@ class OverlapTable:
         self._rows = np.zeros((buckets, WAYS), dtype=np.uint32)
         self._next = np.zeros(buckets, dtype=np.uint8)
 
-    def add(self, hashes: Words, rows: Numbers) -> None:
-        """(M,) hashes and the number of the row that each belongs to."""
-        buckets, tags = split(hashes, self._buckets)
-        order = np.argsort(buckets, kind="stable")
-        buckets, place = buckets[order], np.arange(order.size)
-        first = np.ones(order.size, dtype=np.bool_)
-        first[1:] = buckets[1:] != buckets[:-1]
-        rank = place - np.maximum.accumulate(np.where(first, place, 0))
-        ways = (self._next[buckets] + rank) % WAYS
-        self._tags[buckets, ways] = tags[order]  # where a way is named twice, the last one stays
-        self._rows[buckets, ways] = rows[order]
-        last = np.roll(first, -1)
-        self._next[buckets[last]] = (ways[last] + 1) % WAYS
+    def places(self, hashes: Words) -> Places:
+        """(M,) hashes -> where each is kept, or would be."""
+        return split(hashes, self._buckets)
 
-    def candidates(self, hashes: Words) -> tuple[NDArray[np.int64], Numbers]:
-        """(M,) hashes -> pairs: the position of a hash, the number of a row that has it."""
-        buckets, tags = split(hashes, self._buckets)
+    def add(self, places: Places, rows: Numbers) -> None:
+        """(M,) places of hashes, and the number of the row that each belongs to."""
+        buckets, tags = places
+        order = np.argsort(buckets, kind="stable")
+        ordered = buckets[order]
+        again = ordered[1:] == ordered[:-1]
+        if again.any():
+            place, first = np.arange(order.size), np.concatenate([[True], ~again])
+            rank, last = place - np.maximum.accumulate(np.where(first, place, 0)), np.roll(first, -1)
+            buckets, tags, rows = ordered, tags[order], rows[order]
+            ways = (self._next[buckets] + rank) % WAYS
+            self._next[buckets[last]] = (ways[last] + 1) % WAYS
+        else:  # as most often where one row is added
+            ways = self._next[buckets].astype(np.int64)
+            self._next[buckets] = (ways + 1) % WAYS
+        self._tags[buckets, ways] = tags  # where a way is named twice, the last one stays
+        self._rows[buckets, ways] = rows
+
+    def candidates(self, places: Places) -> tuple[NDArray[np.int64], Numbers]:
+        """(M,) places of hashes -> pairs: the position of a hash, the number of a row that has it."""
+        buckets, tags = places
         positions, ways = np.nonzero(self._tags[buckets] == tags[:, None])
         return positions, self._rows[buckets[positions], ways]
 
@@ -86,6 +95,10 @@ def nearest(
 
     Queries come upwards, the row that shares most first; of equals the latest.
     """
+    if len(queries) and (queries == queries[0]).all():  # one query, as most often
+        found, counts = np.unique(rows, return_counts=True)
+        order = np.lexsort((found, counts))[: -most - 1 : -1]
+        return queries[: len(order)], found[order], counts[order]
     order = np.lexsort((rows, queries))
     queries, rows = queries[order], rows[order]
     first = np.ones(len(rows), dtype=np.bool_)

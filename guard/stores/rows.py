@@ -129,8 +129,7 @@ class Rows:
 
     def full_numbers(self, short: NDArray[np.uint32]) -> Numbers:
         """Numbers modulo 2^32 -> numbers, -1 where none of the living has it."""
-        newest = np.asarray([self.next], dtype=np.uint64).astype(np.uint32)
-        age = (newest - short).astype(np.int64)
+        age = (np.uint32(self.next & 0xFFFFFFFF) - short).astype(np.int64)
         return np.where(age <= self._room, self.next - age, -1)
 
     def tell(self, numbers: Numbers, width: int) -> Iterator[tuple[int, Floats, int, int, bytes]]:

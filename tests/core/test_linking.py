@@ -135,8 +135,9 @@ def test_blending_with_an_unlike_row_is_not_mere_contrast():
     motions[0, 7] = own = rng.normal(size=48)
     other = rng.normal(size=48)
     other *= np.linalg.norm(own) / np.linalg.norm(other)
-    assert unexplained(motions, 0.1 * (other - own)[None], np.zeros(1))[0] > 0.6
-    assert unexplained(motions, -0.1 * own[None] + 0.01 * other, np.zeros(1))[0] < 0.1
+    ((blend, fade),) = unexplained(motions, np.stack([0.1 * (other - own), -0.1 * own + 0.01 * other])[None], [0.0])
+    assert blend > 0.6
+    assert fade < 0.1
 
 
 def test_a_frame_follows_the_callers_own_latest_though_no_hash_finds_it():

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from guard import sketching
-from guard.sketching import DIMENSIONS, FINGERPRINTS, Sketcher, fingerprint
+from guard.sketching import DIMENSIONS, Sketcher
+from guard.windows import FINGERPRINTS, fingerprint
 
 SECRET = b"sixteen bytes...and more"
 

@@ -15,30 +15,30 @@ def numbers(*values):
 
 
 def found(table, hashes):
-    positions, rows = table.candidates(hashes)
+    positions, rows = table.candidates(table.places(hashes))
     return sorted(zip(positions.tolist(), rows.tolist(), strict=True))
 
 
 def test_what_was_added_is_found_with_its_row():
     table = OverlapTable(100)
-    table.add(words(11, 12, 13, 12), numbers(1, 1, 1, 2))
+    table.add(table.places(words(11, 12, 13, 12)), numbers(1, 1, 1, 2))
     assert found(table, words(12, 99, 13)) == [(0, 1), (0, 2), (2, 1)]
 
 
 def test_a_common_hash_keeps_the_latest_rows_only():
     table = OverlapTable(100)
     for row in range(1, 31):
-        table.add(words(7), numbers(row))
+        table.add(table.places(words(7)), numbers(row))
     assert found(table, words(7)) == [(0, row) for row in range(31 - WAYS, 31)]
 
 
 def test_a_common_hash_in_one_batch_keeps_the_latest_rows_too():
     one_by_one, at_once = OverlapTable(100), OverlapTable(100)
     for row in range(1, 31):
-        one_by_one.add(words(7), numbers(row))
-    at_once.add(np.full(30, 7, dtype=np.uint64), np.arange(1, 31, dtype=np.uint32))
+        one_by_one.add(one_by_one.places(words(7)), numbers(row))
+    at_once.add(at_once.places(np.full(30, 7, dtype=np.uint64)), np.arange(1, 31, dtype=np.uint32))
     assert found(at_once, words(7)) == found(one_by_one, words(7))
-    at_once.add(words(7), numbers(31))
+    at_once.add(at_once.places(words(7)), numbers(31))
     assert found(at_once, words(7)) == [(0, row) for row in range(32 - WAYS, 32)]
 
 
@@ -49,9 +49,9 @@ def test_agrees_with_a_plain_index_while_there_is_room(batch):
     rows = rng.integers(1, 1000, 3000).astype(np.uint32)
     table = OverlapTable(1000)
     for start in range(0, 3000, batch):
-        table.add(hashes[start : start + batch], rows[start : start + batch])
+        table.add(table.places(hashes[start : start + batch]), rows[start : start + batch])
     wanted = Counter(zip(hashes.tolist(), rows.tolist(), strict=True))
-    positions, got = table.candidates(hashes[::2])
+    positions, got = table.candidates(table.places(hashes[::2]))
     assert Counter(zip(hashes[::2][positions].tolist(), got.tolist(), strict=True)) == wanted
 
 
@@ -61,8 +61,8 @@ def test_a_full_table_keeps_nearly_all():
     table = OverlapTable(1000, expected=50)
     hashes = rng.integers(0, 2**63, (10_000, 50), dtype=np.uint64)
     for row, own in enumerate(hashes):
-        table.add(own, np.full(50, row, dtype=np.uint32))
-    kept = sum(len(table.candidates(hashes[row])[0]) for row in range(9000, 10_000))
+        table.add(table.places(own), np.full(50, row, dtype=np.uint32))
+    kept = sum(len(table.candidates(table.places(hashes[row]))[0]) for row in range(9000, 10_000))
     assert kept / 50_000 > 0.94
 
 
@@ -71,13 +71,13 @@ def test_hashes_that_differ_in_high_or_low_bits_only_spread():
     for shift in (0, 20, 40):
         table = OverlapTable(200)
         hashes = np.arange(5000, dtype=np.uint64) << np.uint64(shift)
-        table.add(hashes, np.ones(5000, dtype=np.uint32))
-        assert len(table.candidates(hashes)[0]) > 4800
+        table.add(table.places(hashes), np.ones(5000, dtype=np.uint32))
+        assert len(table.candidates(table.places(hashes))[0]) > 4800
 
 
 def test_nothing_in_nothing_out():
     table = OverlapTable(1)
-    table.add(words(), numbers())
+    table.add(table.places(words()), numbers())
     assert found(table, words()) == []
     assert found(table, words(1, 2)) == []
 
