@@ -16,7 +16,7 @@ BENCH_ARGS ?=
 
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
-	linking nearness sketching puzzles
+	linking nearness sketching windows puzzles
 CORE_TESTS := tests/core tests/wire
 
 say = @printf '\n== %s\n' "$(1)"

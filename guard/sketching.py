@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from guard.types import Array, Floats, Network, Sketch
@@ -59,7 +60,7 @@ class Sketcher:
 
     def __init__(self, secret: bytes, auxiliary: Network | None = None) -> None:
         self._secret, self._auxiliary = secret, auxiliary
-        self._key = hashlib.blake2b(secret, person=b"guard digest").digest()
+        self._key = hashlib.blake2b(secret, digest_size=32, person=b"guard digest").digest()
 
     def __call__(self, unit: Floats) -> tuple[Sketch, ...]:
         """(N, H, W, C) or (N, D) float32 in [0, 1] -> N sketches. Raises ValueError for an unfit auxiliary."""
@@ -102,11 +103,10 @@ def _cleaned(unit: Floats) -> tuple[Floats, Floats]:
 
 
 def _digest(row: Array, key: bytes) -> bytes:
-    values = np.ascontiguousarray(row, dtype=np.float32).ravel()
-    found = hashlib.blake2b(key=key, digest_size=16)
+    values, found = np.ascontiguousarray(row, dtype=np.float32).ravel(), blake3(key=key)
     for at in range(0, values.size, _PART):
         found.update((values[at : at + _PART] + np.float32(0)).tobytes())  # -0.0 is 0.0
-    return found.digest()
+    return found.digest(length=16)
 
 
 def _grain(row: Floats) -> float:

@@ -56,6 +56,7 @@ SECRET = b"bench.monitors: costs keep nothing secret"
 _SCOPE, _COHORTS, _NOW = "model", ("global",), 1.0e9
 _NOISE = 2 / 255
 _CHUNK = 500
+_USUAL = 100_000  # rows that a store holds at most if nobody says otherwise; of fewer, what any store needs is a share
 _LEARN, _CLEAN = 256, 2_000
 
 
@@ -100,7 +101,7 @@ Times = dict[tuple[str, ...], list[float]]
 
 def measured(how: How) -> dict[str, Any]:
     """All of it, as plain data."""
-    in_memory = bytes_a_row(min(50_000, max(how.stored)))  # first: what is freed later would be used again
+    in_memory = bytes_a_row(min(_USUAL, max(how.stored)))  # first: what is freed later would be used again
     subjects = {name: subject(name) for name in how.sizes}
     stores = {stored: filled(stored) for stored in how.stored}
     times: Times = {}

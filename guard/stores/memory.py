@@ -32,6 +32,7 @@ Pairs = tuple[NDArray[np.int64], Numbers]  # a row's place in the request, the n
 MAX_ENTRIES = 2**30
 NEIGHBOURS = 8
 _HASHES_A_LOOK = 1 << 13
+_KEPT = (1 << 60) - 1  # of a digest: Python keeps a larger number in 16 bytes more
 
 
 class MemoryStore:
@@ -201,7 +202,7 @@ class MemoryStore:
         """Number the rows, those that are to be kept by one of their own, others -1; and whether each is new."""
         numbers, fresh = [], []
         for row in rows:
-            key = digest_key(scope, row.digest)
+            key = digest_key(scope, row.digest) & _KEPT
             number = self._rows.find(key, now)
             fresh.append(number is None)
             if number is not None and remember:

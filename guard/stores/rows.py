@@ -1,7 +1,7 @@
 """The rows that a store in this process remembers: what is known of each, in arrays by number modulo their bound.
 
-Numbers go upwards and are never given twice. A row is found by its digest (64 bits of it, keyed by its scope: two of a
-million rows are taken for one with probability 3e-8). Past the bound the rows first seen earliest go, and whoever was
+Numbers go upwards and are never given twice. A row is found by its digest (60 bits of it, keyed by its scope: two of a
+million rows are taken for one with probability 4e-7). Past the bound the rows first seen earliest go, and whoever was
 not seen for `ttl_s`.
 
 Cost: at positions of 48 numbers 240 bytes a row in arrays, touched as they are used, and about 150 in the dictionary.
