@@ -21,6 +21,7 @@ Cost:    about 0.01 ms a row at a window of 256; no upstream row, nothing kept.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Annotated
 
@@ -60,19 +61,23 @@ def least_distances(rows: Array, labels: Array) -> NDArray[np.float64]:
     """(N, D), (N,) in order of arrival -> a row's distance to its class's growing set, but for the first of a class."""
     between = _distances(rows)
     members: dict[int, list[int]] = {}
-    accepted: dict[int, list[float]] = {}
+    sums: dict[int, tuple[int, float, float]] = {}  # of what was accepted: how many, their mean, their variance's sum
     thresholds: dict[int, float] = {}
     found = []
     for i, label in enumerate(labels.tolist()):
         if label not in members:
-            members[label], accepted[label], thresholds[label] = [i], [], 0.0
+            members[label], sums[label], thresholds[label] = [i], (0, 0.0, 0.0), 0.0
             continue
         least = float(between[i, members[label]].min())
         found.append(least)
         if least > thresholds[label]:
             members[label].append(i)
-            accepted[label].append(least)
-            thresholds[label] = max(thresholds[label], float(np.mean(accepted[label]) - np.std(accepted[label])))
+            count, mean, spread = sums[label]
+            off, count = least - mean, count + 1
+            mean += off / count
+            spread += off * (least - mean)
+            sums[label] = count, mean, spread
+            thresholds[label] = max(thresholds[label], mean - math.sqrt(max(0.0, spread) / count))
     return np.asarray(found)
 
 
@@ -94,6 +99,7 @@ def standardised(w: float, n: int) -> float:
     return max(LEAST, (math.log(max(1.0 - w, _W_LEAST)) - mean) / deviation)
 
 
+@lru_cache(maxsize=512)
 def _weights(n: int) -> NDArray[np.float64]:
     """(n,) Royston's approximation of the weights, of length 1 and antisymmetric."""
     normal = NormalDist()
@@ -104,6 +110,7 @@ def _weights(n: int) -> NDArray[np.float64]:
     rest = (length - 2.0 * m[-1] ** 2 - 2.0 * m[-2] ** 2) / (1.0 - 2.0 * last**2 - 2.0 * second**2)
     a: NDArray[np.float64] = m / math.sqrt(rest)
     a[-1], a[-2], a[0], a[1] = last, second, -last, -second
+    a.flags.writeable = False
     return a
 
 
