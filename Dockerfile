@@ -10,7 +10,9 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ARG RUNTIME=cpu
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+# for the compiled kernels; the compiler stays behind in this stage
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY guard guard
 COPY adversary adversary
 RUN python -m venv /opt/guard \

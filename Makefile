@@ -14,9 +14,11 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
+BUILT_FROM := pyproject.toml setup.py guard/_kernels.c
+
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
-	linking nearness sketching windows puzzles
+	linking nearness sketching windows kernels puzzles
 CORE_TESTS := tests/core tests/wire
 
 say = @printf '\n== %s\n' "$(1)"
@@ -100,6 +102,10 @@ bench-ladder: $(VENV)/.dev ## copies made behind the whole ladder of responses: 
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
+.PHONY: bench-kernels
+bench-kernels: $(VENV)/.dev ## what each compiled kernel saves: docs/results/kernels.md
+	$(BIN)/python -m bench.kernels --docs docs/results/kernels.md $(BENCH_ARGS)
+
 .PHONY: bench-answers
 bench-answers: $(VENV)/.dev ## protected answers: labels, Square attack, membership: docs/results/answers.md
 	$(BIN)/python -m bench.answers $(BENCH_ARGS)
@@ -112,22 +118,23 @@ bench-challenge: $(VENV)/.dev ## what proof of work costs honest callers and thi
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+	rm -f guard/*.so
 
 $(VENV)/bin/python:
 	$(call say,a virtual environment of $(PYTHON) in $(VENV))
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: $(BUILT_FROM) | $(VENV)/bin/python
 	$(call say,installing Guard with onnxruntime and torch)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/.demo
+$(VENV)/.dev: $(BUILT_FROM) | $(VENV)/.demo
 	$(call say,installing the tools for development)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit,dev]'
 	@touch $@
 
-$(VENV)/.peers: pyproject.toml | $(VENV)/.demo
+$(VENV)/.peers: $(BUILT_FROM) | $(VENV)/.demo
 	$(call say,installing the libraries that our attacks are held against)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cpu,fit,peers]'
 	@touch $@

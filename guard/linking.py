@@ -31,7 +31,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from guard import kernels
 from guard.sketching import TONES
 from guard.types import Floats, Link, Match, Neighbour, Seen, Sketch
 
@@ -134,30 +136,41 @@ def _shares(
         found, before = near[i], own[i]
         to_neighbour[:] = 0.0 if found is None else found[1]
         to_own[:] = 0.0 if before is None else before
-    motions = np.array([sketches[i].motions for i in rows], dtype=np.float64)
+    motions = np.array([sketches[i].motions for i in rows], dtype=np.float32)
     shares = unexplained(motions, ways, [sketches[i].grain for i in rows])
     return dict(zip(rows, shares, strict=True))
 
 
 def unexplained(motions: Floats, ways: Floats, grains: Sequence[float]) -> list[list[float]]:
-    """(N, K, D), (N, W, D), (N,) -> (N, W) in [0, 1]; 1 where there is no way, or where there are no motions."""
-    count = motions.shape[1]
-    if not count:
+    """(N, K, D) float32, (N, W, D) float64, (N,) -> (N, W) in [0, 1]; 1 where there is no way, or no motion."""
+    if not motions.shape[1]:
         return [[1.0] * ways.shape[1]] * len(ways)
-    m = motions.astype(np.float64, copy=False)
-    products = m @ m.transpose(0, 2, 1)
-    each = np.arange(count)
+    parts, moving = (_plain if kernels.compiled is None else _compiled)(motions, ways)
+    lengths = np.einsum("nwd,nwd->nw", ways, ways).tolist()
+    free = [1.0 - count / motions.shape[2] for count in moving.tolist()]
+    return [
+        [_left(*told, free[i], grains[i]) for told in zip(lengths[i], of, strict=True)]
+        for i, of in enumerate(parts.tolist())
+    ]
+
+
+def _compiled(motions: Floats, ways: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """(N, W, K) what each motion explains of a way, squared, as far as those before do not; (N,) how many there are."""
+    (n, count, size), each = motions.shape, ways.shape[1]
+    parts, moving = np.empty((n, each, count)), np.empty(n, np.int64)
+    kernels.compiled.explained(motions, ways, count, each, size, _RIDGE, _TINY**2, parts, moving)
+    return parts, moving
+
+
+def _plain(motions: Floats, ways: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The same."""
+    m = motions.astype(np.float64)
+    products, each = m @ m.transpose(0, 2, 1), np.arange(m.shape[1])
     squares = products[:, each, each]
     moves = squares > _TINY**2
     products[:, each, each] = np.where(moves, squares * (1.0 + _RIDGE), 1.0)
-    # one motion after the other, each as far as those before do not do it
     steps = np.linalg.solve(np.linalg.cholesky(products), m @ ways.transpose(0, 2, 1)).transpose(0, 2, 1)
-    parts, lengths = (steps * steps).tolist(), np.einsum("nwd,nwd->nw", ways, ways).tolist()
-    free = [1.0 - sum(of) / m.shape[2] for of in moves.tolist()]
-    return [
-        [_left(square, explained, free[i], grains[i]) for square, explained in zip(lengths[i], parts[i], strict=True)]
-        for i in range(len(ways))
-    ]
+    return steps * steps, moves.sum(axis=1)
 
 
 def _left(square: float, explained: Sequence[float], free: float, grain: float) -> float:

@@ -22,6 +22,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from guard import kernels
 from guard.types import Array, Floats, Network, Sketch
 from guard.windows import BELOW, Words, fingerprint
 
@@ -198,9 +199,13 @@ def _framed(x: Floats) -> Floats:
 
 def _moved(x: Floats) -> Floats:
     """(N, H, W, C) -> (N, 10, H, W, C): shifts, zoom, turn, the shifts' second order, the image itself, clipping."""
-    p, (u, v) = _framed(x), _axes(*x.shape[1:])
-    left, right, above, below = p[:, 1:-1, :-2], p[:, 1:-1, 2:], p[:, :-2, 1:-1], p[:, 2:, 1:-1]
     out = np.empty((len(x), _MOTIONS, *x.shape[1:]), np.float32)
+    if kernels.compiled is not None:
+        kernels.compiled.moved(x, *_axes(*x.shape[1:3]), *x.shape[1:], _WHITE, _BLACK, out)
+        return out
+    p, across, down = _framed(x), *_axes(*x.shape[1:3])
+    u, v = across[:, None], down[:, None, None]
+    left, right, above, below = p[:, 1:-1, :-2], p[:, 1:-1, 2:], p[:, :-2, 1:-1], p[:, 2:, 1:-1]
     one, other = np.empty_like(x), np.empty_like(x)  # written to again and again: less for the cache to hold
     dx, dy = np.subtract(right, left, out=out[:, 0]), np.subtract(below, above, out=out[:, 1])
     np.add(np.multiply(u, dx, out=one), np.multiply(v, dy, out=other), out=out[:, 2])
@@ -217,12 +222,10 @@ def _moved(x: Floats) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _axes(height: int, width: int, channels: int) -> tuple[Floats, Floats]:
-    """(H, W, C) each: how far a value lies from the middle, across and down, over the side."""
-    shape = (height, width, channels)
-    u = ((np.arange(width, dtype=np.float32) - (width - 1) / 2) / width)[:, None]
-    v = ((np.arange(height, dtype=np.float32) - (height - 1) / 2) / height)[:, None, None]
-    return np.broadcast_to(u, shape).copy(), np.broadcast_to(v, shape).copy()
+def _axes(height: int, width: int) -> tuple[Floats, Floats]:
+    """(W,), (H,): how far a value lies from the middle, across and down, over the side."""
+    across, down = (np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in (width, height))
+    return across / np.float32(width), down / np.float32(height)
 
 
 def _signs(coarse: Floats, secret: bytes) -> Words:

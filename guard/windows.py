@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from guard import kernels
 from guard.types import Array
 
 Words = NDArray[np.uint64]
@@ -30,6 +31,7 @@ BELOW = np.uint64((1 << 62) - 1)
 """What a hash of this family may have; the other family has the bit above."""
 
 _STEP = 50  # Blacklight's, for natural images
+_EDGE = _STEP // 2
 _WINDOW, _WINDOW_LARGE, _LARGE = 20, 50, 64 * 64 * 3
 _SPARE = np.uint64(1)  # bits of a word that come to nothing: sums compare by the others
 _PART = 1 << 15  # windows
@@ -38,12 +40,28 @@ _PART = 1 << 15  # windows
 def fingerprint(row: Array, secret: bytes) -> Words:
     """Of one row in [0, 1], all windows' hashes the largest FINGERPRINTS, those of textured windows first; distinct."""
     levels = np.asarray(cv2.convertScaleAbs(row.reshape(1, -1), alpha=255.0), dtype=np.uint8).reshape(row.shape)
-    grid, values, edges = _grid(secret, levels.size), levels.ravel(), _edges(levels, _STEP // 2).ravel()
     width = max(1, min(_WINDOW_LARGE if levels.size > _LARGE else _WINDOW, levels.size // 2))
+    largest = _plain if kernels.compiled is None else _compiled
+    return np.unique(largest(levels, _grid(secret, levels.size), width) >> _SPARE & BELOW)
+
+
+def _compiled(levels: NDArray[np.uint8], grid: "_Grid", width: int) -> Words:
+    """The largest sums, of textured windows where there are enough."""
+    found = np.empty(FINGERPRINTS, np.uint64)
+    line, channels = (levels[0].size, levels[0, 0].size) if levels.ndim > 1 else (levels.size, 1)
+    filled = kernels.compiled.largest_windows(
+        levels, grid.salt, grid.weights, grid.symbols, line, channels, width, _EDGE, found
+    )
+    return found[:filled]
+
+
+def _plain(levels: NDArray[np.uint8], grid: "_Grid", width: int) -> Words:
+    """The same."""
+    values, edges = levels.ravel(), _edges(levels, _EDGE).ravel()
     best = _largest(values, grid, edges, width, textured=True)
     if len(best) < FINGERPRINTS:
         best = np.concatenate([best, _largest(values, grid, edges, width, textured=False)[-FINGERPRINTS + len(best) :]])
-    return np.unique(best >> _SPARE & BELOW)
+    return best
 
 
 def _largest(
@@ -53,7 +71,7 @@ def _largest(
     best = np.zeros(0, np.uint64)
     for at in range(0, values.size - width + 1, _PART):
         part = slice(at, at + _PART + width - 1)
-        words = np.take(grid.symbols, values[part] + grid.salt[part])
+        words = np.take(grid.symbols, np.add(values[part], grid.salt[part], dtype=np.int64))
         words *= grid.weights[part]
         sums = _window_sums(words, width)
         wanted = _any_of(edges[part], width) == textured
@@ -97,7 +115,7 @@ def _edges(levels: NDArray[np.uint8], least: int) -> NDArray[np.bool_]:
 class _Grid:
     """salt: (M,) below the step, a shift of each position's grid. weights: (M,) odd. symbols: a word a salted value."""
 
-    salt: NDArray[np.int64]
+    salt: NDArray[np.uint16]
     weights: Words
     symbols: Words
 
@@ -110,4 +128,4 @@ def _grid(secret: bytes, size: int) -> _Grid:
     words = np.frombuffer(stream, dtype="<u8", count=bins + size).astype(np.uint64)
     salt = np.frombuffer(stream, dtype="<u2", offset=(bins + size) * 8).astype(np.uint16) % np.uint16(_STEP)
     symbols = np.repeat(words[:bins] << _SPARE, _STEP)[: 255 + _STEP]
-    return _Grid(salt.astype(np.int64), words[bins:] | np.uint64(1), symbols)
+    return _Grid(salt, words[bins:] | np.uint64(1), symbols)

@@ -38,11 +38,17 @@ def test_the_wheel_holds_what_is_not_python(names: set[str]) -> None:
     victims = {path.relative_to(ROOT).as_posix() for path in (ROOT / "adversary" / "victims").glob("*.onnx")}
     assert victims <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert "guard/_kernels.abi3.so" in names
 
 
 def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"guard", "adversary", "guard_sidecar"}
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_one_wheel_serves_every_python_from_3_11(installed: wheel.Installed) -> None:
+    assert "-cp311-abi3-" in installed.wheel.name
+    assert run(installed, "-c", "from guard import kernels; print(kernels.compiled.__name__)") == "guard._kernels"
 
 
 def test_it_says_its_version(installed: wheel.Installed) -> None:

@@ -131,7 +131,7 @@ def test_a_flat_row_has_finite_distances_and_no_motions_to_explain():
 def test_blending_with_an_unlike_row_is_not_mere_contrast():
     """Half of the way to an image at right angles, and as long, is away from this one."""
     rng = np.random.default_rng(0)
-    motions = rng.normal(size=(1, 10, 48))
+    motions = rng.normal(size=(1, 10, 48)).astype(np.float32)
     motions[0, 7] = own = rng.normal(size=48)
     other = rng.normal(size=48)
     other *= np.linalg.norm(own) / np.linalg.norm(other)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard import windows
+from guard import kernels, windows
 from guard.windows import FINGERPRINTS, fingerprint
 
 SECRET = b"sixteen bytes...and more"
@@ -40,12 +40,15 @@ def rows(seed, shape, tones):
     st.integers(0, 2**32),
     st.sampled_from([(1,), (2,), (3, 3, 1), (9, 7, 3), (5, 4, 6), (130,)]),
     st.sampled_from([1, 2, 5, 256]),
-    st.sampled_from([7, 64, 1 << 15]),
+    st.sampled_from([None, 7, 64, 1 << 15]),
 )
 def test_is_what_one_finds_window_by_window(seed, shape, tones, part):
+    """part: windows that numpy looks at together; None: the compiled kernel."""
     row = rows(seed, shape, tones)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "_PART", part)
+        if part is not None:
+            patch.setattr(windows, "_PART", part)
+            patch.setattr(kernels, "compiled", None)
         assert set(fingerprint(row, SECRET).tolist()) == plain(row)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.servers import install
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCES = ("guard", "adversary", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("guard", "adversary", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def build(directory: Path) -> Path:
     copy.mkdir()
     for name in SOURCES:
         source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__")
+        ignore = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(source, copy / name, ignore=ignore) if source.is_dir() else shutil.copy(source, copy / name)
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(copy)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,126 @@
+"""The compiled kernels against their plain twins; they are there, because the tests' environment has a compiler."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guard import kernels, linking, sketching, windows
+
+SECRET = b"sixteen bytes...and more"
+SOURCE = Path(kernels.__file__).with_name("_kernels.c")
+
+
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def test_they_are_there_and_newer_than_their_source():
+    assert kernels.compiled is not None
+    assert Path(kernels.compiled.__file__).stat().st_mtime >= SOURCE.stat().st_mtime, "build them: make"
+
+
+def test_without_them_there_is_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "guard._kernels", None)
+    monkeypatch.delattr("guard._kernels", raising=False)
+    try:
+        assert importlib.reload(kernels).compiled is None
+    finally:
+        monkeypatch.undo()
+        importlib.reload(kernels)
+    assert kernels.compiled is not None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([(1,), (2,), (3, 3, 1), (9, 7, 3), (5, 4, 6), (130,), (32, 32, 3), (130, 100, 1)]),
+    st.sampled_from([1, 2, 5, 256]),
+    st.booleans(),
+)
+def test_windows(seed, shape, tones, smooth):
+    levels = (rng(seed).integers(tones, size=shape) * (255 // max(1, tones - 1))).astype(np.uint8)
+    if smooth:
+        levels = np.sort(levels, axis=0)
+    grid, width = windows._grid(SECRET, levels.size), max(1, min(20, levels.size // 2))
+    found, plain = (make(levels, grid, width) for make in (windows._compiled, windows._plain))
+    assert sorted(found.tolist()) == sorted(plain.tolist())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
+def test_motions(seed, rows, height, width, channels):
+    x = rng(seed).random((rows, height, width, channels), dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        found = sketching._moved(x)
+        patch.setattr(kernels, "compiled", None)
+        np.testing.assert_array_equal(found, sketching._moved(x))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 10), st.integers(0, 3))
+def test_what_motion_explains(seed, rows, motions, still):
+    m = rng(seed).normal(size=(rows, motions, 48)).astype(np.float32)
+    m[:, :still] = 0.0
+    ways = rng(seed + 1).normal(size=(rows, 2, 48))
+    ways[:, 1] = 0.3 * m[:, -1] + 0.01 * ways[:, 1]
+    (parts, moving), (wanted, moves) = linking._compiled(m, ways), linking._plain(m, ways)
+    assert moving.tolist() == moves.tolist() == [max(0, motions - still)] * rows
+    np.testing.assert_allclose(parts, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_motion_that_says_nothing_new_explains_nothing_more():
+    m = np.repeat(rng(0).normal(size=(1, 1, 48)), 2, axis=1).astype(np.float32)
+    ways = m[:, :1].astype(np.float64)
+    (parts, _), (wanted, _) = linking._compiled(m, ways), linking._plain(m, ways)
+    np.testing.assert_allclose(parts, wanted, rtol=1e-6, atol=1e-6)
+    assert parts[0, 0, 1] < 1e-3 * parts[0, 0, 0]
+
+
+LEVELS, SALT, WEIGHTS = np.zeros(6, np.uint8), np.zeros(6, np.uint16), np.ones(6, np.uint64)
+SYMBOLS, OUT = np.ones(305, np.uint64), np.zeros(24, np.uint64)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (LEVELS, SALT[1:], WEIGHTS, SYMBOLS, 6, 1, 2, 25, OUT),
+        (LEVELS, SALT, WEIGHTS[1:], SYMBOLS, 6, 1, 2, 25, OUT),
+        (LEVELS, SALT, WEIGHTS, SYMBOLS, 0, 1, 2, 25, OUT),
+        (LEVELS, SALT, WEIGHTS, SYMBOLS, 6, 0, 2, 25, OUT),
+        (LEVELS, SALT, WEIGHTS, SYMBOLS, 6, 1, 7, 25, OUT),
+        (np.zeros(100, np.uint8), np.zeros(100, np.uint16), np.ones(100, np.uint64), SYMBOLS, 6, 1, 65, 25, OUT),
+        (LEVELS, SALT, WEIGHTS, SYMBOLS, 6, 1, 2, 25, OUT[:0]),
+        (LEVELS, SALT, WEIGHTS, SYMBOLS, 6, 1, 2, 25, np.zeros(65, np.uint64)),
+        (LEVELS, SALT, WEIGHTS, SYMBOLS[:0], 6, 1, 2, 25, OUT),
+    ],
+)
+def test_windows_of_other_sizes_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"bytes, not|out of bounds|no symbol"):
+        kernels.compiled.largest_windows(*arguments)
+
+
+def test_arrays_of_other_sizes_are_refused():
+    x, u, out = np.zeros((1, 2, 3, 1), np.float32), np.zeros(3, np.float32), np.zeros((1, 10, 2, 3, 1), np.float32)
+    good = (x, u, u[:2], 2, 3, 1, 0.9, 0.1, out)
+    kernels.compiled.moved(*good)
+    for place, bad in ((0, x[:, :, :2].copy()), (1, u[:2]), (2, u), (3, 0), (5, 1 << 30), (8, out[:, 1:].copy())):
+        with pytest.raises(ValueError, match=r"bytes, not|of this size"):
+            kernels.compiled.moved(*good[:place], bad, *good[place + 1 :])
+    m, ways = np.zeros((1, 2, 3), np.float32), np.zeros((1, 1, 3))
+    good = (m, ways, 2, 1, 3, 1e-4, 1e-24, np.zeros((1, 1, 2)), np.zeros(1, np.int64))
+    kernels.compiled.explained(*good)
+    for place, bad in ((0, m[:, 1:].copy()), (1, ways[:, :, 1:].copy()), (2, 17), (3, 0), (4, 0), (7, ways), (8, ways)):
+        with pytest.raises(ValueError, match=r"bytes, not|of this size"):
+            kernels.compiled.explained(*good[:place], bad, *good[place + 1 :])
+
+
+def test_what_nobody_may_write_to_is_not_written_to():
+    out = OUT.copy()
+    out.flags.writeable = False
+    with pytest.raises((BufferError, ValueError, TypeError)):
+        kernels.compiled.largest_windows(LEVELS, SALT, WEIGHTS, SYMBOLS, 6, 1, 2, 25, out)
