@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import guard
+from guard import kernels
 from guard.settings import ConfigError
 
 
@@ -124,10 +125,14 @@ def _deferred(module: str, name: str) -> Callable[[Any], Any]:
     return call
 
 
+def _version() -> str:
+    return f"guard {guard.__version__}" + ("" if kernels.compiled else ", without compiled kernels")
+
+
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """Only the wanted command gets its arguments: `serve` does not pay for importing what `fit` needs."""
     parser = argparse.ArgumentParser(prog="guard", description=guard.__doc__)
-    parser.add_argument("--version", action="version", version=f"guard {guard.__version__}")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, arguments, run, text in (
         ("serve", _serve_arguments, _serve, "run the proxy"),

@@ -24,7 +24,7 @@ hides smaller steps.
 Clean rows whose nearest of 10,000 is closer than 0.1, 0.2, 0.3, 0.5: of CIFAR-10 0, 0, 0.1, 2.4 %; of MNIST 0, 0.9,
 6.9, 44 %.
 
-Cost:     0.05 ms for a row on its own, 0.01 ms for each of 64.
+Cost:     0.04 ms for a row on its own.
 """
 
 import math
@@ -158,6 +158,7 @@ def _compiled(motions: Floats, ways: Floats) -> tuple[Floats, NDArray[np.int64]]
     """(N, W, K) what each motion explains of a way, squared, as far as those before do not; (N,) how many there are."""
     (n, count, size), each = motions.shape, ways.shape[1]
     parts, moving = np.empty((n, each, count)), np.empty(n, np.int64)
+    motions, ways = np.ascontiguousarray(motions, np.float32), np.ascontiguousarray(ways, np.float64)
     kernels.compiled.explained(motions, ways, count, each, size, _RIDGE, _TINY**2, parts, moving)
     return parts, moving
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import guard
-from guard import cli
+from guard import cli, kernels
 from guard.profile import save_profile
 from guard.settings import ConfigError, Settings
 from tests.core.helpers import MeanDetector, OverlapMonitor, profile_of
@@ -83,9 +83,11 @@ def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["guard", "--version"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
-    assert guard.__version__ in capsys.readouterr().out
+    for compiled, told in ((kernels.compiled, ""), (None, ", without compiled kernels")):
+        monkeypatch.setattr(kernels, "compiled", compiled)
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        assert capsys.readouterr().out.strip() == f"guard {guard.__version__}{told}"
 
 
 def test_an_upstream_alone_is_a_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
