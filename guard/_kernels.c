@@ -8,6 +8,7 @@
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MOST_WINDOW = 64, MOST_KEPT = 64, MOST_MOTIONS = 16 };
@@ -132,6 +133,7 @@ static PyObject *moved(PyObject *module, PyObject *args)
     for (Py_ssize_t n = 0; n < in.len / (4 * image); n++) {
         const float *x = (const float *)in.buf + n * image;
         float *y = (float *)out.buf + 10 * n * image;
+        const float bright = x[0] > white ? x[0] - white : 0.0f, dark = x[0] < black ? black - x[0] : 0.0f;
         for (Py_ssize_t i = 0; i < height; i++) {
             const float *here = x + i * line, *up = i ? here - line : here, *below = i + 1 < height ? here + line : here;
             for (Py_ssize_t j = 0; j < width; j++) {
@@ -147,9 +149,9 @@ static PyObject *moved(PyObject *module, PyObject *args)
                     to[4 * image] = (here[k + left] + here[k + right]) - (own + own);
                     to[5 * image] = (up[k] + below[k]) - (own + own);
                     to[6 * image] = (below[k + right] + up[k + left]) - (below[k + left] + up[k + right]);
-                    to[7 * image] = own;
-                    to[8 * image] = own > white ? own - white : 0.0f;
-                    to[9 * image] = own < black ? black - own : 0.0f;
+                    to[7 * image] = own - x[0];
+                    to[8 * image] = (own > white ? own - white : 0.0f) - bright;
+                    to[9 * image] = (own < black ? black - own : 0.0f) - dark;
                 }
             }
         }

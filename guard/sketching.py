@@ -150,6 +150,7 @@ def _placed(x: Floats, secret: bytes) -> tuple[Floats, Floats, Words]:
     moved = _moved(pooled).reshape(len(x), _MOTIONS, -1)
     motions = moved @ _centred(secret, moved.shape[2])
     coarse = _pooled(pooled, _COARSE).sum(axis=3)
+    coarse -= coarse[:, :1, :1].copy()  # likewise
     return motions[:, _ITSELF], motions, _signs(coarse, secret)
 
 
@@ -220,6 +221,8 @@ def _moved(x: Floats) -> Floats:
     out[:, _ITSELF] = x
     np.maximum(np.subtract(x, np.float32(_WHITE), out=one), 0.0, out=out[:, 8])
     np.maximum(np.subtract(np.float32(_BLACK), x, out=one), 0.0, out=out[:, 9])
+    tones = out[:, _ITSELF:].reshape(len(x), _MOTIONS - _ITSELF, -1)
+    tones -= tones[:, :, :1].copy()  # any constant will do, and so what is uniform is nothing at all, not nearly
     return out
 
 

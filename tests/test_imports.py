@@ -28,6 +28,7 @@ WIRE_USERS = ("guard.proxy.*", "guard.client", "guard.wire", "guard.wire.*", "ad
 ORACLE = ("adversary.oracle", "adversary.messages")
 IO = ("grpc", "aiohttp", "prometheus_client", "time", "asyncio", "random", "secrets", "socket", "guard.proxy")
 COMPUTING = (
+    "bisect",
     "collections",
     "dataclasses",
     "enum",

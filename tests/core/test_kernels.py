@@ -1,7 +1,10 @@
 """The compiled kernels against their plain twins; they are there, because the tests' environment has a compiler."""
 
 import importlib
+import shlex
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,14 @@ def rng(seed):
 def test_they_are_there_and_newer_than_their_source():
     assert kernels.compiled is not None
     assert Path(kernels.compiled.__file__).stat().st_mtime >= SOURCE.stat().st_mtime, "build them: make"
+
+
+def test_their_source_is_plain_c_without_a_warning():
+    compiler, include = shlex.split(sysconfig.get_config_var("CC")), sysconfig.get_paths()["include"]
+    flags = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror")
+    command = [*compiler, *flags, "-fsyntax-only", f"-I{include}", str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_them_there_is_none(monkeypatch):

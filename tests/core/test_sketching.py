@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from guard import sketching
+from guard import kernels, sketching
 from guard.sketching import DIMENSIONS, Sketcher
 from guard.windows import FINGERPRINTS, fingerprint
 
@@ -124,6 +124,17 @@ def test_motions_are_how_positions_move():
         way = there.position - here.position
         assert np.dot(way, motion) / np.linalg.norm(way) / np.linalg.norm(motion) > 0.95
         assert 0.8 < np.linalg.norm(motion) * 0.125 / np.linalg.norm(way) < 1.25
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_uniform_image_lies_at_the_origin_and_nothing_moves_it(level, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(kernels, "compiled", None)
+    made = one(np.full((1, 9, 8, 3), level, np.float32))
+    assert not made.position.any()
+    assert not made.motions.any()
+    assert families(made)[1] == families(one(np.full((1, 9, 8, 3), 0.5, np.float32)))[1]
 
 
 def test_contrast_is_the_position_itself():
