@@ -42,6 +42,8 @@ NEAR, EXPLAINED = 1.0, 0.4
 """A row that is nearer to another than NEAR, by motion but for this share, is the next frame of the same scene."""
 LATELY = 8
 """How many of a caller's latest rows a frame may follow: he may have several cameras."""
+BESIDE = 0.5
+"""A row that is nearer than this to one of them is beside it, whether motion explains the way or not."""
 
 _RIDGE = 1e-4  # motions of length 1
 _TINY = 1e-12
@@ -68,8 +70,10 @@ def links(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Floats |
     for i, (sketch, match) in enumerate(zip(sketches, matches, strict=True)):
         found = near[i]
         linked = None if found is None else Link(found[0], found[2], shares[i][0])
-        follows = own[i] is not None and shares[i][1] <= EXPLAINED and not moved(linked)
-        seen.append(Seen(sketch, match, linked, follows))
+        before = own[i]
+        follows = before is not None and shares[i][1] <= EXPLAINED and not moved(linked)
+        beside = before is not None and math.sqrt(np.dot(before, before)) <= BESIDE * _length(sketch.position)
+        seen.append(Seen(sketch, match, linked, follows, beside))
     return tuple(seen)
 
 

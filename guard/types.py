@@ -278,12 +278,14 @@ class Seen:
 
     link:    None for a duplicate, and where nothing is near.
     follows: it is the next frame after one of the caller's own latest rows, though its link does not say so.
+    beside:  it is nearly one of these, whatever moved it.
     """
 
     sketch: Sketch
     match: Match
     link: Link | None = None
     follows: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

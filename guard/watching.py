@@ -291,11 +291,12 @@ def _is_duplicate(row: Seen) -> bool:
 
 
 def repeats(row: Seen) -> bool:
-    """Whether a row is the same again: exactly, or the next frame of the same scene.
+    """Whether a row is the same again: exactly, the next frame of the same scene, or nearly one of the caller's latest.
 
-    The answer to it says nothing new then; how near it lies does: it was near, and motion explains that.
+    The answer to it says nothing new then, be it odd or not: that was said of the row before. That rows lie so near to
+    each other speaks against a caller by itself, where motion does not explain it.
     """
-    return row.match.duplicate or row.follows or moved(row.link)
+    return row.match.duplicate or row.follows or row.beside or moved(row.link)
 
 
 def unanswered(seen: Sequence[Seen]) -> Update:

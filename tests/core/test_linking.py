@@ -172,3 +172,18 @@ def test_what_its_link_explains_needs_no_latest_row():
     x = SKETCHER(scene())
     match = Match(3, neighbours=(neighbour(scene(0.7)),))
     assert not links(x, (match,), x[0].position[None])[0].follows
+
+
+def test_what_lies_near_the_callers_own_latest_is_beside_it_whatever_moved_it():
+    last = SKETCHER(scene())[0].position[None]
+    square = scene().copy()
+    square[0, 5:14, 9:18] += np.float32(0.1)
+    ways = {"attack": square, "frame": scene(0.7), "other": 1 - scene()}
+    seen = {name: links(SKETCHER(x), (Match(),), last)[0] for name, x in ways.items()}
+    assert {name: (row.follows, row.beside) for name, row in seen.items()} == {
+        "attack": (False, True),
+        "frame": (True, True),
+        "other": (False, False),
+    }
+    assert not links(SKETCHER(square), (Match(),))[0].beside  # nobody says whose they are
+    assert not links(SKETCHER(square), (Match(duplicate=True),), last)[0].beside

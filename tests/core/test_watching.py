@@ -470,3 +470,13 @@ def test_the_same_again_is_a_retry_or_a_film() -> None:
     (new, retry) = decide(engine, ROW, OTHER, matches=(Match(number=0), Match(9, duplicate=True, number=1))).seen
     assert not repeats(new)
     assert repeats(retry)
+    assert repeats(replace(new, follows=True))
+    assert repeats(replace(new, beside=True))
+
+
+def test_answers_to_what_lies_beside_the_latest_row_are_not_judged_again_and_how_near_it_lies_is() -> None:
+    engine, before = engine_of("overlap", "unsure"), decide(engine_of("unsure"), ROW)
+    (seen,) = before.seen
+    decision = replace(before, seen=(replace(seen, beside=True),))
+    assert conclude(engine, decision, UNSURE).update.evidence == {"test_unsure": ()}
+    assert conclude(engine, before, UNSURE).update.evidence == {"test_unsure": (pytest.approx(1 / 1000, abs=1e-2),)}
