@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guard.assembly import Loaded, Stage, assemble, capped, credits_component, estimates
+from guard.keyed import draws
 from guard.profile import (
     Meaning,
     Profile,
@@ -233,8 +234,7 @@ class Engine:
         return self.settings.mode is Mode.ENFORCE and not exempt and self._in_canary(caller)
 
     def _in_canary(self, caller: str) -> bool:
-        digest = hashlib.blake2b(caller.encode(), key=self._secret, digest_size=8, person=b"guard canary").digest()
-        return int.from_bytes(digest, "big") < self.settings.canary * 2**64
+        return draws(caller.encode(), self._secret, b"guard canary")[0] < self.settings.canary
 
     def _score(self, stage: Stage, rows: int, score: Callable[[], Array]) -> Finding:
         """Run one scoring stage and calibrate what it says."""
@@ -362,11 +362,8 @@ class Engine:
         share = self.settings.escalate_sample
         if share == 0:
             return np.zeros(len(unit), np.bool_)
-        digests = (
-            hashlib.blake2b(row.tobytes(), key=self._secret, digest_size=8, person=b"guard sample").digest()
-            for row in np.ascontiguousarray(unit)
-        )
-        return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests], dtype=np.bool_)
+        drawn = [draws(row.tobytes(), self._secret, b"guard sample")[0] for row in unit]
+        return np.asarray(np.array(drawn) < share, dtype=np.bool_)
 
     def _voted(self, decision: Decision) -> Bools:
         """(N,) rows whose answer will be a vote, as far as is known."""

@@ -13,6 +13,18 @@ from guard.types import Array
 
 _TOP_LEVEL = np.float32(15)
 _KEY_BYTES = 16  # of a Philox generator
+_DRAW_BYTES = 8
+_SPARE, _DRAWS = 11, 2.0**53
+
+
+def draws(said: bytes, secret: bytes, person: bytes, count: int = 1) -> tuple[float, ...]:
+    """So many numbers (8 at most), even in [0, 1): the same from every replica, and nobody's to foretell.
+
+    secret: at most 64 bytes. person: what they are for, at most 16 bytes.
+    """
+    digest = blake2b(said, key=secret, digest_size=_DRAW_BYTES * count, person=person).digest()
+    words = (int.from_bytes(digest[at : at + _DRAW_BYTES], "big") for at in range(0, len(digest), _DRAW_BYTES))
+    return tuple((word >> _SPARE) / _DRAWS for word in words)  # as many bits as a float has: none of them is 1
 
 
 def generators(x: Array, secret: bytes) -> list[np.random.Generator]:

@@ -13,7 +13,6 @@ camera makes of a scene is told apart by its motion (`guard.linking`); sensor no
 looks like an attack: leave cameras that stand still out, or send them without the monitors of near-repeats.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from guard import alerts
+from guard import alerts, keyed
 from guard.assembly import Stage, credits_component, measures, searches
 from guard.evidence import Evidence
 from guard.linking import links, moved
@@ -241,7 +240,7 @@ class Watching:
                 p <= found.threshold for found in judged.findings if found.stage in clusters for p in found.p_values
             ),
             lag_rows=self._settings.policy.lag_rows,
-            draws=self._draws(query) if draws else _NEVER,
+            draws=self._drawn(query) if draws else _NEVER,
         )
         known, said = past.alert, judged.update
         same = alert.level is known.level and alert.until == known.until
@@ -257,11 +256,10 @@ class Watching:
         finding = Weighing(self._settings).alert(self._mode, level, acting, max(_LEAST, math.exp(-most)))
         return Judged((*judged.findings, finding), judged.seen, past, update, level)
 
-    def _draws(self, query: Query) -> tuple[float, float, float]:
-        """Three numbers in [0, 1) by a keyed hash: the same from every replica, nobody's to foretell."""
-        said = f"{query.caller}\n{query.decision_id}".encode()
-        digest = hashlib.blake2b(said, key=self._secret, digest_size=24, person=b"guard lag").digest()
-        first, second, third = (int.from_bytes(digest[at : at + 8], "big") / 2.0**64 for at in (0, 8, 16))
+    def _drawn(self, query: Query) -> tuple[float, float, float]:
+        first, second, third = keyed.draws(
+            f"{query.caller}\n{query.decision_id}".encode(), self._secret, b"guard lag", 3
+        )
         return first, second, third
 
     # --- after the answer

@@ -36,3 +36,25 @@ def test_the_draw_is_fixed():
     """Replicas of one secret agree, whatever the machine."""
     (generator,) = keyed.generators(np.zeros((1, 2), np.float32), b"k")
     np.testing.assert_allclose(generator.random(2), [0.7791810516238696, 0.3217332738926252])
+
+
+def test_draws_are_even_keyed_and_below_one():
+    drawn = np.array([keyed.draws(f"{i}".encode(), SECRET, b"test", 3) for i in range(2000)])
+    assert drawn.shape == (2000, 3)
+    assert (np.abs(drawn.mean(axis=0) - 0.5) < 0.03).all()
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.1
+    assert keyed.draws(b"1", SECRET, b"test", 3) == tuple(drawn[1])
+    assert keyed.draws(b"1", SECRET, b"other") != keyed.draws(b"1", SECRET, b"test")
+    assert keyed.draws(b"1", b"t" * 32, b"test") != keyed.draws(b"1", SECRET, b"test")
+
+
+def test_no_draw_is_one(monkeypatch):
+    class Largest:
+        def __init__(self, *_, digest_size, **__):
+            self.size = digest_size
+
+        def digest(self):
+            return b"\xff" * self.size
+
+    monkeypatch.setattr(keyed, "blake2b", Largest)
+    assert keyed.draws(b"", SECRET, b"test")[0] < 1.0

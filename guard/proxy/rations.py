@@ -14,9 +14,8 @@ import math
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
-from guard import rationing
+from guard import keyed, rationing
 from guard.assembly import capped
 from guard.metrics import Metrics
 from guard.proxy import status
@@ -107,8 +106,7 @@ class Rations:
     def _drawn(self, decision: Decision, person: bytes) -> float:
         """In [0, 1)."""
         said = f"{decision.query.caller}\n{decision.query.decision_id}".encode()
-        digest = blake2b(said, key=self.secret[:64], digest_size=6, person=person).digest()
-        return int.from_bytes(digest, "big") / 2.0**48
+        return keyed.draws(said, self.secret[:64], person)[0]
 
     async def _sleep(
         self, model: GuardedModel, decision: Decision, wait_s: float, held: Counter[str], what: str
