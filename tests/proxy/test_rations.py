@@ -141,7 +141,8 @@ async def test_messages_of_a_stream_are_throttled_before_and_after_views(model: 
     for stage, x in ((MEAN, FLAGGED), (VIEWS, SQUEEZED)):
         async with world(**model(stage, policy=THROTTLE)) as (_, guarded):
             reply = await guarded.stream(*[request(x, request_id=str(i)) for i in range(3)])
-            assert [b"budget is spent" in body for body in reply.bodies] == [False, False, True]
+            # one of them, and not always the last: a stream's messages are judged side by side
+            assert sorted(b"budget is spent" in body for body in reply.bodies) == [False, False, True]
 
 
 async def test_in_shadow_nobody_is_throttled(model: Any) -> None:
