@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -22,7 +23,7 @@ def free_port() -> int:
 def answers(address: str, path: str, request: bytes = b"", want: bytes | None = None) -> bool:
     """Whether a unary call ends with OK (and with these bytes)."""
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
+        call: Any = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
         try:
             got = call(request, timeout=2)
         except grpc.RpcError:

