@@ -25,6 +25,7 @@ class Budget:
         """Anything else that counts. Raises TimeoutError."""
         started = time.perf_counter()
         try:
-            return await asyncio.wait_for(work, max(0.0, self._limit_s - self.spent_s))
+            async with asyncio.timeout(max(0.0, self._limit_s - self.spent_s)):
+                return await work
         finally:
             self.spent_s += time.perf_counter() - started

@@ -51,7 +51,8 @@ class Gate:
                 return await answer(self._denied(runtime, call))
 
             async def read(ticket: Ticket) -> Reply:
-                body = await asyncio.wait_for(exchange.receive(), max(0.0, ticket.left_s))
+                async with asyncio.timeout(max(0.0, ticket.left_s)):
+                    body = await exchange.receive()
                 if body is None:
                     return status.incomplete()
                 return await self._unary(runtime, call, treatment, body, ticket)

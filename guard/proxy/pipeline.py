@@ -193,7 +193,8 @@ class Pipeline:
             inference = read()
         else:
             work = asyncio.get_running_loop().run_in_executor(self.runtime.readers, read)
-            inference = await asyncio.wait_for(work, max(0.0, ticket.left_s))
+            async with asyncio.timeout(max(0.0, ticket.left_s)):
+                inference = await work
         self._check_hidden(inference, inspected=inference.classes is not None)
         return inference
 

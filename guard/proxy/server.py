@@ -109,7 +109,8 @@ class _Exchange:
         if reply.initial:
             await self._context.send_initial_metadata(reply.initial)
         if reply.code == Code.OK:
-            await asyncio.wait_for(self._context.write(reply.body), UNREAD_S)
+            async with asyncio.timeout(UNREAD_S):
+                await self._context.write(reply.body)
         _end(self._context, reply)
 
 
