@@ -10,13 +10,16 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ARG RUNTIME=cpu
 WORKDIR /src
-# for the compiled kernels; the compiler stays behind in this stage
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# For the compiled kernels, where there is no compiler yet; it stays behind in this stage. A BASE without apt-get brings
+# its own, and with a Python of its distribution that Python's headers; else the last step fails.
+RUN command -v gcc || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*; }
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY guard guard
 COPY adversary adversary
 RUN python -m venv /opt/guard \
- && /opt/guard/bin/pip install --no-cache-dir --disable-pip-version-check ".[${RUNTIME},valkey]"
+ && /opt/guard/bin/pip install --no-cache-dir --disable-pip-version-check ".[${RUNTIME},valkey]" \
+ && /opt/guard/bin/python -I -c "from guard import kernels; assert kernels.compiled"
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="guard" \

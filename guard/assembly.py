@@ -123,6 +123,11 @@ def searches(impl: Any) -> bool:
     return bool(getattr(impl, "searches", False))
 
 
+def compares(stage: Stage) -> bool:
+    """Whether a monitor holds an answer against that to a neighbour, so that near-repeats are what it looks at."""
+    return bool(getattr(stage.impl, "compares", False))
+
+
 def measures(stage: Stage) -> bool:
     """Whether a monitor says how far something has gone, and is no test."""
     return hasattr(stage.impl, "level")

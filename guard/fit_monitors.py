@@ -155,11 +155,11 @@ def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> A
 
     def judged(of: Recent, pool: Array, count: int) -> Array:
         chosen = (rng.choice(pool, size, replace=False) for _ in range(count))
-        return np.array([float(monitor.judge_window(_part(of, some))) for some in chosen])
+        return np.array([float(monitor.judge_window(of.part(some))) for some in chosen])
 
     one = rng.choice(len(rows), size, replace=False)
     first, *others = draws
-    looks = [of for of in others if monitor.judge_window(_part(of, one)) != monitor.judge_window(_part(first, one))]
+    looks = [of for of in others if monitor.judge_window(of.part(one)) != monitor.judge_window(first.part(one))]
     every = [(of, pool) for of in (first, *looks) for pool in pools]
     scouted = [judged(of, pool, _SCOUTED) for of, pool in every]
     best = np.argsort(-_growth(scouted), kind="stable")[:_FINALISTS]
@@ -167,10 +167,6 @@ def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> A
     worst = int(np.argmax(_growth(tried)))
     of, pool = every[int(best[worst])]
     return np.concatenate([tried[worst], judged(of, pool, WINDOWS - _TRIED)])
-
-
-def _part(rows: Recent, chosen: Array) -> Recent:
-    return Recent(rows.positions[chosen], rows.embeddings[chosen], rows.labels[chosen], rows.confidences[chosen])
 
 
 def kept_of(sketches: Sequence[Sketch], probs: Floats, rows: "Sequence[int] | NDArray[np.int64] | range") -> list[Kept]:
@@ -190,6 +186,7 @@ def recent_of(kept: Sequence[Kept]) -> Recent:
         np.stack([row.embedding for row in kept]),
         np.array([row.label for row in kept], dtype=np.int64),
         np.array([row.confidence for row in kept]),
+        np.array([row.heard for row in kept], dtype=np.bool_),
     )
 
 

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from guard import kernels
 from guard.sketching import TONES
-from guard.types import Floats, Link, Match, Neighbour, Seen, Sketch
+from guard.types import Floats, Link, Match, Neighbour, Recent, Seen, Sketch
 
 FADING = 2.0
 NEAR, EXPLAINED = 1.0, 0.4
@@ -43,7 +43,11 @@ NEAR, EXPLAINED = 1.0, 0.4
 LATELY = 8
 """How many of a caller's latest rows a frame may follow: he may have several cameras."""
 BESIDE = 0.5
-"""A row that is nearer than this to one of them is beside it, whether motion explains the way or not."""
+"""A row that is nearer than this to one of them is beside it, whether motion explains the way or not.
+
+Only rows count that were *heard*: their answers were judged, or motion explains them from one that was. A row that was
+passed over because it was beside another excuses nobody: else one could walk anywhere in small steps unheard.
+"""
 
 _RIDGE = 1e-4  # motions of length 1
 _TINY = 1e-12
@@ -58,22 +62,25 @@ def link(sketch: Sketch, match: Match) -> Link | None:
     return links((sketch,), (match,))[0].link
 
 
-def links(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Floats | None = None) -> tuple[Seen, ...]:
+def links(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Recent | None = None) -> tuple[Seen, ...]:
     """Each row beside what came before it, linked where it has neighbours; sketches of one sketcher.
 
-    latest: (M, D) positions of the caller's own latest rows; None: nothing is said of what a row follows.
+    latest: the caller's own latest rows; None: nothing is said of what a row follows, or is beside.
     """
-    near = [_nearest(sketch, match) for sketch, match in zip(sketches, matches, strict=True)]
-    own = [None] * len(near) if latest is None else _own(sketches, matches, latest)
-    shares = _shares(sketches, near, own)
+    own = _own(latest, sketches[0].position) if latest is not None and sketches else None
     seen = list[Seen]()
-    for i, (sketch, match) in enumerate(zip(sketches, matches, strict=True)):
-        found = near[i]
-        linked = None if found is None else Link(found[0], found[2], shares[i][0])
-        before = own[i]
-        follows = before is not None and shares[i][1] <= EXPLAINED and not moved(linked)
-        beside = before is not None and math.sqrt(np.dot(before, before)) <= BESIDE * _length(sketch.position)
-        seen.append(Seen(sketch, match, linked, follows, beside))
+    for sketch, match in zip(sketches, matches, strict=True):
+        near, before = _nearest(sketch, match), None
+        if own and not match.duplicate and len(sketch.motions):
+            before = _within(sketch.position, np.array([position for position, heard in own[-LATELY:] if heard]))
+        to_neighbour, to_own = _shares(sketch, None if near is None else near[1], None if before is None else before[0])
+        linked = None if near is None else Link(near[0], near[2], to_neighbour)
+        explained, still = before is not None and to_own <= EXPLAINED, moved(linked)
+        beside = before is not None and before[1] <= BESIDE
+        heard = explained or not (match.duplicate or still or beside)
+        seen.append(Seen(sketch, match, linked, explained and not still, beside, heard))
+        if own is not None and not match.duplicate:
+            own.append((sketch.position, heard))
     return tuple(seen)
 
 
@@ -92,25 +99,20 @@ def _nearest(sketch: Sketch, match: Match) -> _Near | None:
     return others[best], way, math.sqrt(square) / _length(position)
 
 
-def _own(sketches: Sequence[Sketch], matches: Sequence[Match], latest: Floats) -> list[Floats | None]:
-    """The way to the nearest of the caller's own last LATELY rows, those further up in the query among them.
-
-    None where none of them is near, and for rows that have no motions.
-    """
-    if not sketches:
+def _own(latest: Recent, like: Floats) -> list[tuple[Floats, bool]]:
+    """The last LATELY positions, and whether their answers were heard; none where they are another sketcher's."""
+    if latest.positions.shape[1:] != like.shape:
         return []
-    positions = [sketch.position for sketch in sketches]
-    before = latest[-LATELY:] if latest.shape[1:] == positions[0].shape else np.zeros((0, *positions[0].shape))
-    own = np.concatenate([before, positions[:-1]]) if len(positions) > 1 else before
-    ways = list[Floats | None]()
-    for i, (sketch, match) in enumerate(zip(sketches, matches, strict=True), start=len(before)):
-        some = own[max(0, i - LATELY) : i]
-        found = None
-        if len(some) and not match.duplicate and len(sketch.motions):
-            way, _, square = _way(sketch.position, some)
-            found = way if square <= (NEAR * _length(sketch.position)) ** 2 else None
-        ways.append(found)
-    return ways
+    return list(zip(latest.positions[-LATELY:], latest.heard[-LATELY:].tolist(), strict=True))
+
+
+def _within(position: Floats, others: Floats) -> tuple[Floats, float] | None:
+    """The way to the nearest of them, and how far that is; None beyond NEAR."""
+    if not len(others):
+        return None
+    way, _, square = _way(position, others)
+    distance = math.sqrt(square) / _length(position)
+    return (way, distance) if distance <= NEAR else None
 
 
 def _way(position: Floats, others: Floats) -> tuple[Floats, int, float]:
@@ -126,23 +128,12 @@ def _length(position: Floats) -> float:
     return max(math.sqrt(np.dot(position, position)), _SHORTEST)
 
 
-def _shares(
-    sketches: Sequence[Sketch],
-    near: Sequence[_Near | None],
-    own: Sequence[Floats | None],
-) -> dict[int, list[float]]:
-    """By row, what motion leaves unexplained of both ways; of one that is not there, all."""
-    rows = [i for i, found in enumerate(near) if found is not None or own[i] is not None]
-    if not rows:
-        return {}
-    ways = np.empty((len(rows), 2, sketches[rows[0]].position.size))
-    for (to_neighbour, to_own), i in zip(ways, rows, strict=True):
-        found, before = near[i], own[i]
-        to_neighbour[:] = 0.0 if found is None else found[1]
-        to_own[:] = 0.0 if before is None else before
-    motions = np.array([sketches[i].motions for i in rows], dtype=np.float32)
-    shares = unexplained(motions, ways, [sketches[i].grain for i in rows])
-    return dict(zip(rows, shares, strict=True))
+def _shares(sketch: Sketch, *ways: Floats | None) -> list[float]:
+    """What motion leaves unexplained of each way; of one that is not there, all."""
+    if all(way is None for way in ways):
+        return [1.0] * len(ways)
+    filled = np.array([np.zeros(sketch.position.shape) if way is None else way for way in ways])
+    return unexplained(sketch.motions[None], filled[None], [sketch.grain])[0]
 
 
 def unexplained(motions: Floats, ways: Floats, grains: Sequence[float]) -> list[list[float]]:
@@ -180,8 +171,8 @@ def _plain(motions: Floats, ways: Floats) -> tuple[Floats, NDArray[np.int64]]:
 
 def _left(square: float, explained: Sequence[float], free: float, grain: float) -> float:
     """Of a way so long, and of what each motion explains, both squared."""
-    if square <= 0.0:
-        return 1.0
+    if square <= 0.0:  # at the same place; where nothing moves a uniform image, brightness alone tells the two apart
+        return 0.0 if free >= 1.0 else 1.0
     square = max(square, _TINY**2)
     tone = sum(explained[-TONES:]) / square
     left = min(1.0, max(0.0, 1.0 - sum(explained) / square - grain / max(square, _TINY))) / free

@@ -162,7 +162,11 @@ def _placed_vectors(x: Floats, secret: bytes) -> tuple[Floats, Floats, Words]:
     fine = plain if plain.shape[1] <= _LONG + 1 else _folded(plain, secret, _FOLDED)
     position = fine @ _gaussian(secret, b"position", fine.shape[1], DIMENSIONS)
     coarse = plain if plain.shape[1] <= _FOLDED_COARSE else _folded(plain, secret, _FOLDED_COARSE)
-    return position, np.zeros((len(x), 0, DIMENSIONS), np.float32), _signs(coarse[:, None], secret)
+    return (
+        position,
+        np.zeros((len(x), 0, DIMENSIONS), np.float32),
+        _coded(coarse, _drawn(secret, coarse.shape[1]), secret),
+    )
 
 
 def _pooled(x: Floats, side: int) -> Floats:
@@ -234,22 +238,32 @@ def _axes(height: int, width: int) -> tuple[Floats, Floats]:
 
 
 def _signs(coarse: Floats, secret: bytes) -> Words:
-    """(N, H, W) -> (N, _BANDS): of each band _BITS signs, spread over what the family has below its bit."""
-    planes = _planes(secret, coarse.shape[1], coarse.shape[2])
-    signs = coarse.reshape(len(coarse), -1) @ planes > 0
-    codes = signs.reshape(len(coarse), _BANDS, _BITS) @ _POWERS + _FIRSTS
+    """(N, H, W), of any mean -> (N, _BANDS)."""
+    return _coded(coarse.reshape(len(coarse), -1), _planes(secret, coarse.shape[1], coarse.shape[2]), secret)
+
+
+def _coded(values: Floats, planes: Floats, secret: bytes) -> Words:
+    """(N, M), (M, _BANDS _BITS) -> (N, _BANDS): a band's signs, spread over what the family has below its bit."""
+    signs = values @ planes > 0
+    codes = signs.reshape(len(values), _BANDS, _BITS) @ _POWERS + _FIRSTS
     return np.asarray((codes.astype(np.uint64) * _odd(secret)) & BELOW | _SIGNED)
+
+
+def _drawn(secret: bytes, size: int) -> Floats:
+    return _gaussian(secret, b"signs", size, _BANDS * _BITS)
 
 
 @lru_cache(maxsize=8)
 def _planes(secret: bytes, height: int, width: int) -> Floats:
-    """(H W, _BANDS _BITS): projections; of images, with half of what is smooth taken out, which all images share."""
-    planes = _gaussian(secret, b"signs", height * width, _BANDS * _BITS)
-    if height == 1:
-        return planes
-    smooth = [cv2.GaussianBlur(one.reshape(height, width), (0, 0), _SMOOTH_SIGMA).ravel() for one in planes.T]
-    planes = planes - np.float32(_SMOOTH_SHARE) * np.stack(smooth, axis=1)
-    return np.ascontiguousarray(planes - planes.mean(axis=0))  # the image's mean is none of it
+    """(H W, _BANDS _BITS): projections of images, with half of what is smooth taken out, which all images share.
+
+    Each sums to 0: an image's mean is none of it.
+    """
+    planes = _drawn(secret, height * width)
+    if height > 1:
+        smooth = [cv2.GaussianBlur(one.reshape(height, width), (0, 0), _SMOOTH_SIGMA).ravel() for one in planes.T]
+        planes = planes - np.float32(_SMOOTH_SHARE) * np.stack(smooth, axis=1)
+    return np.ascontiguousarray(planes - planes.mean(axis=0))
 
 
 def _folded(x: Floats, secret: bytes, size: int) -> Floats:

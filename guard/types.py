@@ -178,24 +178,36 @@ class Recent:
 
     positions:  (M, D) float32. embeddings: (M, E) float32.
     labels:     (M,) int64, the model's answers; confidences: (M,) float64, its largest probability, NaN where unknown.
+    heard:      (M,) whether what was answered was judged, or motion explains the row from one of which it was.
     """
 
     positions: Floats
     embeddings: Floats
     labels: NDArray[np.int64]
     confidences: NDArray[np.float64]
+    heard: Bools
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def last(self, rows: int) -> "Recent":
         """The latest so many."""
-        part = slice(max(0, len(self) - rows), None)
-        return Recent(self.positions[part], self.embeddings[part], self.labels[part], self.confidences[part])
+        return self.part(slice(max(0, len(self) - rows), None))
+
+    def part(self, chosen: "slice | NDArray[Any]") -> "Recent":
+        """Some of them."""
+        return Recent(
+            self.positions[chosen],
+            self.embeddings[chosen],
+            self.labels[chosen],
+            self.confidences[chosen],
+            self.heard[chosen],
+        )
 
 
 def _no_recent() -> Recent:
-    return Recent(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0))
+    nothing = np.zeros((0, 0), np.float32)
+    return Recent(nothing, nothing, np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +291,7 @@ class Seen:
     link:    None for a duplicate, and where nothing is near.
     follows: it is the next frame after one of the caller's own latest rows, though its link does not say so.
     beside:  it is nearly one of these, whatever moved it.
+    heard:   see `Recent`.
     """
 
     sketch: Sketch
@@ -286,6 +299,7 @@ class Seen:
     link: Link | None = None
     follows: bool = False
     beside: bool = False
+    heard: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,6 +311,7 @@ class Kept:
     embedding: Floats
     label: int
     confidence: float
+    heard: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

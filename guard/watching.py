@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from guard import alerts, keyed
-from guard.assembly import Stage, credits_component, measures, searches
+from guard.assembly import Stage, compares, credits_component, measures, searches
 from guard.evidence import Evidence
 from guard.linking import links, moved
 from guard.nearness import Nearness
@@ -86,6 +86,7 @@ class Watching:
         }
         enforcing = tuple(s for s in stages if s.enforces)
         self._alarming = enforcing or self._stages
+        self._sees_near = any(searches(s.impl) for s in self._alarming)
         self._tests = tuple(s for s in self._alarming if not credits_component(s) and not measures(s))
         self._measuring = tuple(s for s in self._alarming if measures(s))
         self._alarming_clusters = frozenset(stage.name for stage in self._alarming if credits_component(stage))
@@ -112,7 +113,7 @@ class Watching:
         if history is None or len(history.matches) != len(sketches) or len(sketches) != len(query.x):
             return Judged(tuple(stage.finding(error="no history") for stage in self._stages))
         past, fresh_month = history.caller, False
-        seen = links(sketches, history.matches, past.recent.positions)
+        seen = links(sketches, history.matches, past.recent)
         if past.evidence and query.now - past.since >= MONTH_S:
             past, fresh_month = replace(past, evidence={}), True
         found: list[Finding] = []
@@ -155,11 +156,20 @@ class Watching:
         if history is not None and searches(stage.impl):
             nearness, others = self._nearness[stage.name], _others(history)
             p_values = tuple(nearness.p_value(score, others) for score in finding.scores)
-        same = repeats if stage in self._answers else _is_duplicate
+        same = self._same(stage)
         fresh = tuple([p for p, row in zip(p_values, seen, strict=True) if not same(row)])
         evidence[stage.name] = fresh
         total = totals[stage.name] = past.evidence.get(stage.name, _NO_EVIDENCE).add(fresh)
         return stage.finding(scores=finding.scores, p_values=(total.p_value,))
+
+    def _same(self, stage: Stage) -> Callable[[Seen], bool]:
+        """Which rows are the same again to a stage.
+
+        What is beside another is, but for those that compare neighbours; as long as somebody sees that it is near.
+        """
+        if stage not in self._answers:
+            return _is_duplicate
+        return repeats if self._sees_near and not compares(stage) else _follows
 
     def _window(
         self, stage: Stage, past: Past, totals: dict[str, Evidence]
@@ -288,13 +298,20 @@ def _is_duplicate(row: Seen) -> bool:
     return row.match.duplicate
 
 
-def repeats(row: Seen) -> bool:
-    """Whether a row is the same again: exactly, the next frame of the same scene, or nearly one of the caller's latest.
+def _follows(row: Seen) -> bool:
+    """Whether a row is the same again: exactly, or the next frame of the same scene.
 
-    The answer to it says nothing new then, be it odd or not: that was said of the row before. That rows lie so near to
-    each other speaks against a caller by itself, where motion does not explain it.
+    The answer to it says nothing new then; how near it lies does: it was near, and motion explains that.
     """
-    return row.match.duplicate or row.follows or row.beside or moved(row.link)
+    return row.match.duplicate or row.follows or moved(row.link)
+
+
+def repeats(row: Seen) -> bool:
+    """The same, or nearly one of the caller's latest rows that were heard: odd or not, that was said then.
+
+    That rows lie so near to each other speaks against a caller by itself, where motion does not explain it.
+    """
+    return row.beside or _follows(row)
 
 
 def unanswered(seen: Sequence[Seen]) -> Update:
@@ -304,7 +321,14 @@ def unanswered(seen: Sequence[Seen]) -> Update:
 
 def _fresh(seen: Sequence[Seen], labels: Array, confidences: Array) -> tuple[Kept, ...]:
     return tuple(
-        Kept(row.match.number, row.sketch.position, row.sketch.embedding, int(labels[i]), float(confidences[i]))
+        Kept(
+            row.match.number,
+            row.sketch.position,
+            row.sketch.embedding,
+            int(labels[i]),
+            float(confidences[i]),
+            row.heard,
+        )
         for i, row in enumerate(seen)
         if not row.match.duplicate
     )

@@ -31,6 +31,7 @@ class BoundaryPressure:
     explained: links of which no more than this share is unexplained are motion, and count for nothing.
     """
 
+    compares: ClassVar[bool] = True
     opt_in: ClassVar[bool] = True  # films whose labels flicker look like searches to it
 
     reach: Annotated[float, Field(gt=0, le=2)] = 0.5

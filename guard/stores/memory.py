@@ -214,7 +214,7 @@ class MemoryStore:
 
     def _earlier(self, of: Numbers, buckets: Numbers, tags: NDArray[np.uint32]) -> Pairs:
         """Which rows of the table share a hash, kept at these places, with the rows of the request it is `of`."""
-        looks = [slice(at, at + _HASHES_A_LOOK) for at in range(0, len(of), _HASHES_A_LOOK)]
+        looks = [slice(at, at + _HASHES_A_LOOK) for at in range(0, max(1, len(of)), _HASHES_A_LOOK)]
         pairs = [self._table.candidates((buckets[look], tags[look])) for look in looks]
         queries = [of[look][positions] for look, (positions, _) in zip(looks, pairs, strict=True)]
         return np.concatenate(queries), self._rows.full_numbers(np.concatenate([found for _, found in pairs]))

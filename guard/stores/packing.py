@@ -1,6 +1,7 @@
 """Between the engine's words and the bytes that the scripts in Valkey read and write. All little-endian.
 
-A recent row: position (float32 each), embedding (int8 each), its scale (float32), label (int32), confidence (float32).
+A recent row: position (float32 each), embedding (int8 each), its scale (float32), label (int32, `rings.told`),
+confidence (float32).
 """
 
 import struct
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from guard.evidence import Evidence
 from guard.stores.overlap import split
+from guard.stores.rings import told, untold
 from guard.types import Alert, Component, Kept, Level, Match, Neighbour, Past, Recent, Sketch, Update
 
 BUCKETS_A_PAGE, BUCKET, HEAD, RECENT = 64, 64, 44, 256
@@ -101,7 +103,7 @@ def pack_recent(rows: Sequence[Kept]) -> bytes:
     scales = np.abs(embeddings).max(axis=1, initial=0.0) / _STEPS
     packed["position"] = np.stack([row.position for row in rows])
     packed["embedding"] = np.rint(embeddings / np.where(scales > 0, scales, 1.0)[:, None])
-    packed["scale"], packed["label"] = scales, [row.label for row in rows]
+    packed["scale"], packed["label"] = scales, [told(row) for row in rows]
     packed["confidence"] = [row.confidence for row in rows]
     return packed.tobytes()
 
@@ -109,11 +111,13 @@ def pack_recent(rows: Sequence[Kept]) -> bytes:
 def unpack_recent(packed: bytes, width: int, embedded: int) -> Recent:
     """What `pack_recent` wrote."""
     rows = np.frombuffer(packed, dtype=record(width, embedded))
+    labels, heard = untold(rows["label"])
     return Recent(
         rows["position"].astype(np.float32),
         rows["embedding"] * rows["scale"][:, None].astype(np.float32),
-        rows["label"].astype(np.int64),
+        labels,
         rows["confidence"].astype(np.float64),
+        heard,
     )
 
 

@@ -13,11 +13,22 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.types import Kept, Past, Recent
+from guard.types import Bools, Kept, Past, Recent
 
 A_CALLER = 256  # rows
 
 _STEPS = 127.0
+
+
+def told(row: Kept) -> int:
+    """A row's label as it is kept: below -1 where it was not heard. One whose answer nobody knows never was."""
+    return row.label if row.heard or row.label < 0 else -2 - row.label
+
+
+def untold(kept: NDArray[np.int32]) -> tuple[NDArray[np.int64], Bools]:
+    """(M,) -> the labels, and which of the rows were heard."""
+    labels = kept.astype(np.int64)
+    return np.where(labels < -1, -2 - labels, labels), labels >= 0
 
 
 class _Pool:
@@ -34,13 +45,12 @@ class _Pool:
         scale = float(np.abs(row.embedding).max(initial=0.0)) / _STEPS
         self.positions[at], self.scales[at] = row.position, scale
         self.embeddings[at] = np.rint(row.embedding / scale) if scale else 0
-        self.labels[at], self.confidences[at] = row.label, row.confidence
+        self.labels[at], self.confidences[at] = told(row), row.confidence
 
     def read(self, at: NDArray[np.int32]) -> Recent:
         embeddings = self.embeddings[at] * self.scales[at, None]
-        return Recent(
-            self.positions[at], embeddings, self.labels[at].astype(np.int64), self.confidences[at].astype(np.float64)
-        )
+        labels, heard = untold(self.labels[at])
+        return Recent(self.positions[at], embeddings, labels, self.confidences[at].astype(np.float64), heard)
 
 
 class Rings:

@@ -2,7 +2,7 @@
 
 Implements `guard.types.Store`, with the same meaning and the same index as `guard.stores.memory`, packed into pages of
 a few kilobytes (`common.lua` says how). Evidence is added inside the server, so no p-value of two workers is lost.
-All keys of a model begin with guard:1:{MODEL}, MODEL its keyed name: a script's keys must lie in one slot of a cluster,
+All keys of a model begin with guard:2:{MODEL}, MODEL its keyed name: a script's keys must lie in one slot of a cluster,
 and a row is matched against rows of any caller, so a cluster spreads models, never one model. Every key expires; rows
 past `max_entries` and callers past `max_callers` go as in memory. A cluster of rows that has evidence is bounded by
 the time to live alone, a caller's token buckets by the time until they are full, after which they are not needed, and
@@ -30,7 +30,7 @@ from guard.stores.overlap import buckets_for
 from guard.stores.rows import digest_key, owner_tag, scope_key
 from guard.types import Bucket, Component, History, Match, Past, Recent, Sketches, Update
 
-_VERSION = 1
+_VERSION = 2
 _HASHES = 32  # a row, as expected
 _ROWS_A_CALL = 64  # more would hold up other callers of the server
 _SLACK_S = 10.0  # that replicas' clocks may differ
@@ -208,6 +208,7 @@ def _joined(known: Recent, fresh: Recent) -> Recent:
         np.concatenate([known.embeddings, fresh.embeddings]),
         np.concatenate([known.labels, fresh.labels]),
         np.concatenate([known.confidences, fresh.confidences]),
+        np.concatenate([known.heard, fresh.heard]),
     ).last(packing.RECENT)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from guard.linking import link, links, unexplained
 from guard.sketching import Sketcher
-from guard.types import Match, Neighbour, Sketch
+from guard.types import Match, Neighbour, Recent, Sketch
 
 SKETCHER = Sketcher(b"a secret of sixteen or more")
 
@@ -140,42 +140,49 @@ def test_blending_with_an_unlike_row_is_not_mere_contrast():
     assert fade < 0.1
 
 
+def recent(positions, heard=None):
+    """A caller's own latest rows."""
+    n = len(positions)
+    heard = np.ones(n, np.bool_) if heard is None else np.array(heard)
+    return Recent(np.asarray(positions), np.zeros((n, 0), np.float32), np.zeros(n, np.int64), np.ones(n), heard)
+
+
 def test_a_frame_follows_the_callers_own_latest_though_no_hash_finds_it():
     frames = [SKETCHER(scene(0.7 * i))[0] for i in range(3)]
     far = SKETCHER(1 - scene())[0]
     matches = (Match(),) * 3
-    none = np.zeros((0, frames[0].position.size), np.float32)
+    none = recent(np.zeros((0, frames[0].position.size), np.float32))
     assert [row.follows for row in links(frames, matches)] == [False] * 3  # nobody says whose they are
     assert [row.follows for row in links(frames, matches, none)] == [False, True, True]
-    before = np.stack([frames[0].position, *[far.position] * 5])
+    before = recent(np.stack([frames[0].position, *[far.position] * 5]))
     assert [row.follows for row in links(frames[1:], matches[1:], before)] == [True, True]
-    long_ago = np.stack([frames[0].position, *[far.position] * 8])
+    long_ago = recent(np.stack([frames[0].position, *[far.position] * 8]))
     assert not links(frames[1:2], matches[:1], long_ago)[0].follows
 
 
 def test_what_an_attack_made_of_the_latest_row_does_not_follow_nor_does_a_retry_or_a_vector():
     rng, x = np.random.default_rng(0), scene()
-    last = SKETCHER(x)[0].position[None]
+    last = recent(SKETCHER(x)[0].position[None])
     square = x.copy()
     square[0, 5:14, 9:18] += np.float32(0.1)
     assert not links(SKETCHER(square), (Match(),), last)[0].follows
     moved = SKETCHER(scene(0.7))
     assert links(moved, (Match(),), last)[0].follows
     assert not links(moved, (Match(duplicate=True),), last)[0].follows
-    assert not links(moved, (Match(),), last[:, :7])[0].follows  # positions of another sketcher
+    assert not links(moved, (Match(),), recent(last.positions[:, :7]))[0].follows  # positions of another sketcher
     vector = SKETCHER(rng.random((1, 30), dtype=np.float32))
-    assert not links(vector, (Match(),), vector[0].position[None])[0].follows
+    assert not links(vector, (Match(),), recent(vector[0].position[None]))[0].follows
     assert links((), (), last) == ()
 
 
 def test_what_its_link_explains_needs_no_latest_row():
     x = SKETCHER(scene())
     match = Match(3, neighbours=(neighbour(scene(0.7)),))
-    assert not links(x, (match,), x[0].position[None])[0].follows
+    assert not links(x, (match,), recent(x[0].position[None]))[0].follows
 
 
 def test_what_lies_near_the_callers_own_latest_is_beside_it_whatever_moved_it():
-    last = SKETCHER(scene())[0].position[None]
+    last = recent(SKETCHER(scene())[0].position[None])
     square = scene().copy()
     square[0, 5:14, 9:18] += np.float32(0.1)
     ways = {"attack": square, "frame": scene(0.7), "other": 1 - scene()}
@@ -187,3 +194,30 @@ def test_what_lies_near_the_callers_own_latest_is_beside_it_whatever_moved_it():
     }
     assert not links(SKETCHER(square), (Match(),))[0].beside  # nobody says whose they are
     assert not links(SKETCHER(square), (Match(duplicate=True),), last)[0].beside
+
+
+def test_only_what_was_heard_excuses_what_is_beside_it():
+    """Steps of an attack, each near the one before: every one that is away from the last that was judged is judged."""
+    steps = [(1 - 0.25 * i) * scene() + 0.25 * i * scene(6.0)[:, ::-1] for i in range(5)]
+    sketches = [SKETCHER(x.astype(np.float32))[0] for x in steps]
+    seen = links(sketches, (Match(),) * 5, recent(np.zeros((0, 48), np.float32)))
+    assert [row.heard for row in seen[:2]] == [True, False]
+    assert [row.beside for row in seen[:2]] == [False, True]
+    assert sum(row.heard for row in seen) >= 2
+    for heard in (True, False):
+        one = links(sketches[1:2], (Match(),), recent(sketches[0].position[None], [heard]))[0]
+        assert (one.beside, one.heard) == (heard, not heard)
+
+
+def test_what_motion_explains_is_heard_where_that_was():
+    frames = [SKETCHER(scene(0.7 * i))[0] for i in range(2)]
+    for heard in (True, False):
+        one = links(frames[1:], (Match(),), recent(frames[0].position[None], [heard]))[0]
+        assert (one.follows, one.heard) == (heard, True)  # explained by one that was; else judged itself
+    still = links(frames[1:], (Match(3, neighbours=(neighbour(scene()),)),), recent(np.zeros((0, 48), np.float32)))[0]
+    assert not still.heard  # it is not judged, and nobody knows of whose row it is the next frame
+
+
+def test_uniform_images_differ_by_brightness_alone():
+    grey = SKETCHER(np.full((1, 28, 28, 1), 0.4, np.float32))[0]
+    assert link(grey, Match(3, neighbours=(neighbour(np.full((1, 28, 28, 1), 0.9, np.float32)),))).unexplained == 0.0

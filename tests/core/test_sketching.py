@@ -193,3 +193,15 @@ def test_positions_alone_are_those_of_the_sketches():
     x = np.random.default_rng(3).random((40, 8, 8, 3), dtype=np.float32)
     sketcher = Sketcher(b"a secret of sixteen or more")
     np.testing.assert_array_equal(sketcher.positions(x), np.stack([one.position for one in sketcher(x)]))
+
+
+@pytest.mark.parametrize("shape", [(1, 128, 1), (1, 64, 3), (16, 16, 1)])
+def test_one_value_does_not_move_all_signs(shape):
+    """The first least of all: nothing is measured from it."""
+    kept = []
+    for i in range(40):
+        x = photo(i, (8, *shape[1:]))[:, : shape[0]]
+        y = x.copy()
+        y[0, 0, 0] = 1.0 - y[0, 0, 0]
+        kept.append(bool(families(one(x))[1] & families(one(y))[1]))
+    assert np.mean(kept) >= 0.8

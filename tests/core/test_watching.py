@@ -88,6 +88,7 @@ def recent_of(*labels: int) -> Recent:
         np.zeros((len(labels), 0), np.float32),
         np.array(labels, np.int64),
         np.full(len(labels), 0.9),
+        np.ones(len(labels), np.bool_),
     )
 
 
@@ -474,9 +475,38 @@ def test_the_same_again_is_a_retry_or_a_film() -> None:
     assert repeats(replace(new, beside=True))
 
 
-def test_answers_to_what_lies_beside_the_latest_row_are_not_judged_again_and_how_near_it_lies_is() -> None:
-    engine, before = engine_of("overlap", "unsure"), decide(engine_of("unsure"), ROW)
-    (seen,) = before.seen
-    decision = replace(before, seen=(replace(seen, beside=True),))
-    assert conclude(engine, decision, UNSURE).update.evidence == {"test_unsure": ()}
-    assert conclude(engine, before, UNSURE).update.evidence == {"test_unsure": (pytest.approx(1 / 1000, abs=1e-2),)}
+class TestBeside:
+    """Rows that lie near the caller's own latest ones."""
+
+    def credited(self, *names: str, impl: Any = None, **of: Any) -> tuple[float, ...]:
+        engine = engine_of(*names)
+        if impl is not None:
+            stages = engine._watching._answers
+            engine._watching._answers = tuple(replace(stage, impl=impl) for stage in stages)
+        decision = decide(engine, ROW)
+        (seen,) = decision.seen
+        decision = replace(decision, seen=(replace(seen, **of),))
+        return conclude(engine, decision, UNSURE).update.evidence["test_unsure"]
+
+    def test_their_answers_are_not_judged_again_where_somebody_sees_that_they_are_near(self) -> None:
+        assert len(self.credited("overlap", "unsure")) == 1
+        assert self.credited("overlap", "unsure", beside=True) == ()
+
+    def test_they_are_where_nobody_does(self) -> None:
+        assert len(self.credited("unsure", beside=True)) == 1
+        assert self.credited("unsure", follows=True) == ()
+
+    def test_what_compares_neighbours_looks_at_them_alone(self) -> None:
+        class Compares(UnsureMonitor):
+            compares = True
+
+        assert len(self.credited("overlap", "unsure", impl=Compares(), beside=True)) == 1
+        assert self.credited("overlap", "unsure", impl=Compares(), follows=True) == ()
+
+    def test_the_store_is_told_which_were_heard(self) -> None:
+        engine = engine_of("overlap", "unsure")
+        decision = decide(engine, ROW)
+        (seen,) = decision.seen
+        for heard in (True, False):
+            told = conclude(engine, replace(decision, seen=(replace(seen, heard=heard),)), UNSURE)
+            assert [row.heard for row in told.update.answered] == [heard]

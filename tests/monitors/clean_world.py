@@ -48,7 +48,13 @@ def link(unexplained):
 
 def recent(rows, labels, positions=None):
     given = rows if positions is None else positions
-    return Recent(given.astype(np.float32), rows, np.asarray(labels, np.int64), np.full(len(rows), 0.9))
+    return Recent(
+        given.astype(np.float32),
+        rows,
+        np.asarray(labels, np.int64),
+        np.full(len(rows), 0.9),
+        np.ones(len(rows), np.bool_),
+    )
 
 
 def past(rows):

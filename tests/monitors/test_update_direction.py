@@ -9,7 +9,13 @@ WINDOW, SIZE = 32, 48
 
 def score(positions):
     n = len(positions)
-    rows = Recent(np.float32(positions), np.zeros((n, 0), np.float32), np.zeros(n, np.int64), np.full(n, np.nan))
+    rows = Recent(
+        np.float32(positions),
+        np.zeros((n, 0), np.float32),
+        np.zeros(n, np.int64),
+        np.full(n, np.nan),
+        np.ones(n, np.bool_),
+    )
     return UpdateDirection().judge_window(rows)
 
 

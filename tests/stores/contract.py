@@ -21,10 +21,10 @@ def row(*hashes, name=None, at=0.0):
     return Sketch(repr(name or hashes).encode(), np.array(hashes, dtype=np.uint64), position(at))
 
 
-def kept(number=-1, at=0.0, label=0, confidence=0.5, direction=0):
+def kept(number=-1, at=0.0, label=0, confidence=0.5, direction=0, heard=True):
     embedding = np.zeros(EMBEDDED, dtype=np.float32)
     embedding[direction] = 1.0
-    return Kept(number, position(at), embedding, label, confidence)
+    return Kept(number, position(at), embedding, label, confidence, heard)
 
 
 async def history(store, *rows, now=0.0, scope="model", caller="a", cohorts=(), remember=True):
@@ -274,6 +274,15 @@ async def test_recent_rows_come_oldest_first(store):
     np.testing.assert_allclose(recent.embeddings[0], [0.0, 1.0, 0.0, 0.0], atol=0.01)
     assert (recent.positions.shape, recent.embeddings.shape) == ((3, WIDTH), (3, EMBEDDED))
     assert (recent.labels.dtype, recent.confidences.dtype) == (np.int64, np.float64)
+
+
+async def test_recent_rows_say_which_were_heard_and_no_row_was_whose_answer_nobody_knows(store):
+    rows = [kept(label=label, heard=heard) for label in (-1, 0, 1, 999) for heard in (True, False)]
+    await tell(store, answered=tuple(rows))
+    recent = (await history(store)).caller.recent
+    assert recent.labels.tolist() == [-1, -1, 0, 0, 1, 1, 999, 999]
+    assert recent.heard.tolist() == [False, False, True, False, True, False, True, False]
+    assert recent.last(3).heard.tolist() == [False, True, False]
 
 
 async def test_recent_rows_are_at_most_256(store):

@@ -103,7 +103,7 @@ async def test_buckets_expire_once_they_are_full(make, empty):
     day, second = rows(50.0, rate=100 / 86_400, burst=100.0, name="day"), rows(rate=10.0, burst=1.0, name="second")
     await take(store, rows(0.0), second)  # to look at one keeps nothing of it
     (key,) = empty.scan_iter()
-    assert key.startswith(b"guard:1:{")
+    assert key.startswith(b"guard:2:{")
     assert key.endswith(b":b:a")
     assert empty.hkeys(key) == [b"second"]
     assert 0 < empty.ttl(key) <= 61
@@ -165,7 +165,7 @@ async def test_every_key_expires_and_says_its_version(store, empty):
     await tell(store, cohorts=("global",), evidence={"one": (0.5,)}, components={root: (0.5,)}, answered=(kept(root),))
     keys = list(empty.scan_iter())
     assert len(keys) >= 10
-    assert all(key.startswith(b"guard:1:{") for key in keys)
+    assert all(key.startswith(b"guard:2:{") for key in keys)
     assert all(0 < empty.ttl(key) <= 4 * 86_400 for key in keys)
 
 
