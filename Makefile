@@ -1,5 +1,5 @@
-# Needs Python 3.11, git, make and a C compiler; everything else is installed into .venv, and real servers for the
-# tests into ~/.cache/guard. A second run finds all of it there.
+# Needs Python 3.11 with its headers, git, make and a C compiler; everything else is installed into .venv, and real
+# servers for the tests into ~/.cache/guard. A second run finds all of it there.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
