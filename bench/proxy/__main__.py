@@ -46,19 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, Any] = {
         "made": {"command": command, "day": datetime.now(UTC).date().isoformat(), "machine": machine()}, "shapes": {},
     }  # fmt: skip
+    page = options.docs or (None if options.quick or options.only else DOCS)
     try:
         for shape in SHAPES[:1] if options.quick else SHAPES:
             found["shapes"][shape.name] = measured(shape, how).plain()
+            found["bars"] = table.bars(found)
+            if page is not None:  # what is there so far
+                pages.put(page, table.markdown(found), begin=table.BEGIN, end=table.END, title=table.TITLE)
+                write_atomic(page.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
     except (DataUnavailable, Missing) as error:
         print(f"bench.proxy: {error}", file=sys.stderr)
         return 2
-    found["bars"] = table.bars(found)
-    text = table.markdown(found)
-    print(json.dumps(found, indent=1) if options.json else text)
-    page = options.docs or (None if options.quick or options.only else DOCS)
-    if page is not None:
-        pages.put(page, text, begin=table.BEGIN, end=table.END, title=table.TITLE)
-        write_atomic(page.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
+    print(json.dumps(found, indent=1) if options.json else table.markdown(found))
     return 0 if options.quick or all(one["held"] for one in found["bars"]) else 1
 
 
