@@ -5,15 +5,17 @@ round by round.
 """
 
 import argparse
+import hashlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from adversary.judge_document import machine
 from bench import pages
@@ -23,6 +25,7 @@ _BEGIN, _END = "<!-- bench.kernels: begin -->", "<!-- bench.kernels: end -->"
 _SECRET = b"a bench needs none that is secret"
 _SHAPES = ((28, 28, 1), (32, 32, 3), (224, 224, 3))
 _CALL_S = 0.01  # of a round, about
+_DIGESTS = 20  # of a round
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if kernels.compiled is None:
         print("bench.kernels: Guard was built without a C compiler", file=sys.stderr)
         return 2
-    text = table([(name, *timed(*pair, options.rounds)) for name, pair in pairs()])
+    text = table([(name, *timed(*pair, options.rounds)) for name, pair in pairs()], digests(options.rounds))
     print(text)
     if options.docs is not None:
         pages.put(options.docs, text, begin=_BEGIN, end=_END, title="Compiled kernels, measured")
@@ -74,6 +77,21 @@ def _without(x: Any) -> Any:
         kernels.compiled = kept
 
 
+def digests(rounds: int) -> dict[str, list[float]]:
+    """Microseconds for the bytes of a 224x224x3 float image, keyed where a hash can be, by round."""
+    row, key = np.random.default_rng(0).bytes(224 * 224 * 3 * 4), b"k" * 32
+    made: dict[str, Call] = {
+        "BLAKE3": lambda: blake3(row, key=key).digest(length=16),
+        "BLAKE2b": lambda: hashlib.blake2b(row, key=key, digest_size=16).digest(),
+        "SHA-256": lambda: hashlib.sha256(row).digest(),
+    }
+    found: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(rounds):
+        for name, one in made.items():
+            found[name].append(1e6 * _once(one, _DIGESTS))
+    return found
+
+
 def timed(kernel: Call, plain: Call, rounds: int) -> tuple[list[float], list[float]]:
     """Microseconds a call, by round."""
     calls = max(1, round(_CALL_S / max(1e-7, _once(plain, 3))))
@@ -92,14 +110,18 @@ def _once(call: Call, calls: int) -> float:
     return (time.process_time() - began) / calls
 
 
-def table(rows: Sequence[tuple[str, list[float], list[float]]]) -> str:
-    """Markdown: medians, and the middle half of the ratios."""
+def table(rows: Sequence[tuple[str, list[float], list[float]]], hashes: Mapping[str, list[float]]) -> str:
+    """Markdown: medians, and the middle half of the ratios and of what a digest takes."""
     lines = ["| what | kernel, us | numpy, us | numpy over kernel |", "|---|---|---|---|"]
     for name, kernel, plain in rows:
         low, middle, high = np.quantile(np.array(plain) / np.array(kernel), (0.25, 0.5, 0.75))
         lines.append(
             f"| {name} | {np.median(kernel):.1f} | {np.median(plain):.1f} | {middle:.1f} ({low:.1f} to {high:.1f}) |"
         )
+    lines += ["", "| digest of 602 KB | us |", "|---|---|"]
+    for name, taken in hashes.items():
+        low, middle, high = np.quantile(taken, (0.25, 0.5, 0.75))
+        lines.append(f"| {name} | {middle:.0f} ({low:.0f} to {high:.0f}) |")
     on = machine()
     day = datetime.now(UTC).date().isoformat()
     return "\n".join(lines) + f"\n\n`python -m bench.kernels`, {len(rows[0][1])} rounds, seed 0, {day}: {on}.\n"

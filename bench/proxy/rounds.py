@@ -49,7 +49,7 @@ class Measured:
         }
 
 
-def _told(found: Mapping[str, Sequence[Took]]) -> dict[str, list[dict[str, float]]]:
+def _told(found: Mapping[str, Sequence[Took]]) -> dict[str, list[dict[str, float | None]]]:
     return {name: [asdict(one) for one in taken] for name, taken in found.items()}
 
 
