@@ -22,7 +22,6 @@ from guard.proxy.pipeline import UNLISTED, Pipeline, Ticket
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Call, Reply
 from guard.proxy.server import Exchange
-from guard.proxy.status import Code
 from guard.proxy.streams import Conversation, first_end, relay, silence
 from guard.types import InvalidQuery
 from guard.wire.open_inference_pb2 import ModelReadyRequest, ServerReadyResponse
@@ -51,8 +50,7 @@ class Gate:
                 return await answer(self._denied(runtime, call))
 
             async def read(ticket: Ticket) -> Reply:
-                async with asyncio.timeout(max(0.0, ticket.left_s)):
-                    body = await exchange.receive()
+                body = await exchange.receive(max(0.0, ticket.left_s))
                 if body is None:
                     return status.incomplete()
                 return await self._unary(runtime, call, treatment, body, ticket)
@@ -71,13 +69,13 @@ class Gate:
         runtime = self.runtime
         metrics, labels = runtime.metrics, methods.labels(call.path)
         metrics.started.labels(*labels).inc()
-        started, code = time.perf_counter(), Code.CANCELLED.name
+        started, code = time.perf_counter(), "CANCELLED"
         runtime.calls += 1
         try:
             reply = await handle(runtime)
             code = status.name_of(reply.code)
         except Exception:
-            code = Code.INTERNAL.name
+            code = "INTERNAL"
             raise
         finally:
             runtime.calls -= 1

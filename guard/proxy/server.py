@@ -44,8 +44,8 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 class Exchange(Protocol):
     """One unary call's messages."""
 
-    async def receive(self) -> bytes | None:
-        """The request; None where the caller ended without one."""
+    async def receive(self, within_s: float) -> bytes | None:
+        """The request; None where the caller ended without one. Raises TimeoutError."""
         ...
 
     async def send(self, reply: Reply) -> None:
@@ -102,8 +102,9 @@ class _Exchange:
     def __init__(self, context: Any) -> None:
         self._context = context
 
-    async def receive(self) -> bytes | None:
-        return await _read(self._context)
+    async def receive(self, within_s: float) -> bytes | None:
+        async with asyncio.timeout(within_s):
+            return await _read(self._context)
 
     async def send(self, reply: Reply) -> None:
         if reply.initial:
