@@ -13,6 +13,7 @@ with the settings that they began with, long streams, too.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -108,6 +109,8 @@ class App:
         await self._server.start()
         task = asyncio.create_task(prober.run())
         self._tasks.add(task)
+        gc.collect()
+        gc.freeze()  # what the start has made stays: the collector need not go through it again and again
 
     async def _start_admin(self, settings: Settings, token: str | None) -> None:
         if settings.admin.http is not None:

@@ -55,7 +55,7 @@ class Gate:
                     return status.incomplete()
                 return await self._unary(runtime, call, treatment, body, ticket)
 
-            return await self._admitted(runtime, call, read, answer)
+            return await self._admitted(runtime, call, read, answer, exchange.then)
 
         await self._counted(call, handle)
 
@@ -115,8 +115,9 @@ class Gate:
         call: Call,
         handle: Callable[[Ticket], Awaitable[Reply]],
         answer: Callable[[Reply], Awaitable[Reply]],
+        then: Callable[[Callable[[], None]], None],
     ) -> Reply:
-        """Handle and answer the call in a place of its own, or answer why there is none."""
+        """Handle and answer the call in a place of its own, or answer why there is none. then: gives it back."""
         longest = runtime.longest_s if call.timeout_s is None else min(call.timeout_s, runtime.longest_s)
         deadline = asyncio.get_running_loop().time() + longest
         caller = self._caller(runtime, call)
@@ -142,7 +143,7 @@ class Gate:
                 reply = status.late()
             return await answer(reply)
         finally:
-            admission.leave()
+            then(admission.leave)
 
     def _caller(self, runtime: Runtime, call: Call) -> str | Reply:
         """Who calls; a reply where that must be known and is not."""
@@ -178,7 +179,7 @@ class Gate:
             await runtime.shared.answering.wait()
             return reply
 
-        return await self._admitted(runtime, call, handle, answer)
+        return await self._admitted(runtime, call, handle, answer, lambda leave: leave())
 
     async def _relay(
         self,

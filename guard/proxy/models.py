@@ -181,8 +181,9 @@ class GuardedModel:
         self._sound.add(head)
 
     def passes(self, inference: Inference, caller: str, now: float) -> bool:
-        """Whether the request is valid, and nothing else is ever looked at, counted or asked: there are no stages, no
-        budgets, no challenges, and it is known to be the model that was fitted.
+        """Whether the request is valid, and that is all that there is to it.
+
+        There are no stages, budgets or challenges, and it is known to be the model that was fitted.
         """
         engine, profile, head = self.engine, self.profile, inference.head
         if not self._is_plain or engine is None or profile is None or head.hidden or not self.is_current:

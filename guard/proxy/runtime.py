@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from guard import config
@@ -192,7 +193,7 @@ class Runtime:
         """Whether calls are welcome: not draining, every upstream and every model ready."""
         return self.upstreams_ready and all(model.ready for model in self.models.values())
 
-    @property
+    @cached_property
     def longest_s(self) -> float:
         """The longest that any upstream may take."""
         return max(route.timeout_s for route in self.routes.values())
