@@ -3,12 +3,14 @@
 Label values come from the settings or from closed lists: whoever counts maps what a client can choose (an unlisted
 model, an unknown method) to `unknown` first, so that no client can grow the number of series.
 
-One process: a registry of its own. Several: set PROMETHEUS_MULTIPROC_DIR to an empty directory before the start; every
-process writes there and `exposition()` adds them up. Custom collectors do not work in that mode, so there are none.
+One process: a registry of its own. Several: each calls `join` first (or PROMETHEUS_MULTIPROC_DIR names an empty
+directory before the start); every process writes there and `exposition()` adds them up. Custom collectors do not work
+in that mode, so there are none.
 (prometheus_client leaves some functions untyped: hence the few `type: ignore`.)
 """
 
 import os
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +22,7 @@ from prometheus_client import (
     disable_created_metrics,
     exposition,
     multiprocess,
+    values,
 )
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -29,6 +32,20 @@ _RPC = ("grpc_type", "grpc_service", "grpc_method")
 
 def _multiprocess() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+def join(directory: Path, name: str) -> None:
+    """Count together with the processes that join the same directory; before any `Metrics` is made.
+
+    A process that takes the name of one that ended goes on with its counts. name: letters and digits.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
+
+
+def bury(directory: Path, name: str) -> None:
+    """Take the gauges of a process that ended out of the sum. Its counters stay."""
+    multiprocess.mark_process_dead(name, str(directory))  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -113,6 +130,9 @@ class Metrics:
             "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
         )
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
+        self.worker_restarts = counter(
+            "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
+        )
         self.watch_lost = counter("guard_watch_lost_total", "Decisions that slow readers of Watch have lost.")
         self._gauges(registry)
 
@@ -144,6 +164,13 @@ class Metrics:
             ("model",),
             registry=registry,
             multiprocess_mode="livemin",
+        )
+        self.workers = Gauge(
+            "guard_workers",
+            "Worker processes that run, and that take calls; where there are several.",
+            ("state",),
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.in_flight = Gauge(
             "guard_calls_in_flight", "Calls being handled.", registry=registry, multiprocess_mode="livesum"
