@@ -154,6 +154,7 @@ class _Supervisor:
             code = await process.wait()
             del self._processes[post.number]
             self._states.pop(post.number, None)
+            self._count()
             metrics.bury(post.metrics, post.name)
             if self._stop.is_set() or not self._begun:
                 return status_of(code, ending=self._stop.is_set()) or int(not self._stop.is_set())
@@ -186,9 +187,12 @@ class _Supervisor:
         """Ask every worker how it is, again and again. One that runs other settings is told of those in force."""
         while True:
             await asyncio.gather(*(self._look_at(number) for number in range(len(self._posts))))
-            self.metrics.workers.labels("running").set(len(self._processes))
-            self.metrics.workers.labels("ready").set(sum(one.ready for one in self._states.values()))
+            self._count()
             await asyncio.sleep(LOOK_S if self._begun else 0.05)
+
+    def _count(self) -> None:
+        self.metrics.workers.labels("running").set(len(self._processes))
+        self.metrics.workers.labels("ready").set(sum(one.ready for one in self._states.values()))
 
     async def _look_at(self, number: int) -> None:
         process = self._processes.get(number)
