@@ -597,13 +597,13 @@ class Audit(_Settings):
     """One JSON event for each decision that is not a plain allow."""
 
     file: Path | None = None
-    """Append here; default: standard output."""
+    """Append here; default: standard output. Workers take turns: lines are whole."""
     sample_allowed: float = Field(0.0, ge=0, le=1)
     """The share of allowed queries that are recorded too."""
     max_queued: int = Field(10_000, ge=1)
     """Events waiting to be written; further ones are dropped and counted."""
     max_explained: int = Field(10_000, ge=1)
-    """Decisions kept in this process's memory for `guard explain`: those in which a monitor found something."""
+    """Decisions kept in memory (each worker's) for `guard explain`: those in which a monitor found something."""
 
 
 class S3(_Settings):

@@ -82,7 +82,7 @@ def test_two_workers_on_one_valkey_refuse_as_soon_as_one_process(common, tmp_pat
         settings = common | {"workers": 2, "history": history, "admin": admin}
         with guard.start(home(tmp_path, "two"), settings) as two, GuardClient(admin["grpc"], TOKEN) as client:
             assert first_refusal(two.address) <= alone + FEW
-            (caller,) = client.callers().callers
+            (caller,) = client.callers()
             assert caller.level is Level.HOSTILE
 
             words = next(iter(workers_of(parent_of(two)).values()))
@@ -101,7 +101,7 @@ def test_two_workers_on_one_valkey_refuse_as_soon_as_one_process(common, tmp_pat
             assert same == story.decisions[-1]
 
             assert client.forgive("digits", caller.caller)
-            assert not [one for one in client.callers().callers if one.level is not Level.CLEAR]
+            assert not [one for one in client.callers() if one.level is not Level.CLEAR]
         events = two.events()  # whole lines, whoever wrote them
         assert len({event["decision_id"] for event in events if "decision_id" in event}) >= sum(own) / 2
 
