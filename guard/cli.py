@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import guard
-from guard import kernels
+from guard import allocator, kernels
 from guard.settings import ConfigError, Settings
 
 
@@ -74,6 +74,8 @@ def _serve(args: argparse.Namespace) -> int:
         return config.load(args.config, base=base)
 
     settings = load()
+    if settings.allocator == "keep" and settings.workers == 1:  # before there are threads
+        allocator.keep()
     if settings.workers > 1:
         from guard.proxy import supervisor
 

@@ -671,6 +671,10 @@ class Settings(_Settings):
     workers: int = Field(1, ge=1, le=64)
     """Processes that answer calls, all on one port. More than one share their history: `history.store: valkey`, unless
     nothing is to be remembered of callers. A connection stays with one worker: a client with one channel uses one."""
+    allocator: Literal["keep", "system"] = "keep"
+    """Where the C library is glibc: keep the memory of large messages for the next ones (some 100 MB), or give it back
+    after each, which takes up to ten times the CPU. MALLOC_* variables of the environment stay as they are. A change
+    needs a restart."""
     listen: Listen = Listen()
     upstream: Upstream | None = None
     """The default upstream."""

@@ -37,6 +37,7 @@ FIRST_LOOK_S = 1.0
 AT_LEAST_S = 5.0
 _RESTART = (
     "workers",
+    "allocator",
     "listen",
     "admin",
     "history",

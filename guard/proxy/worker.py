@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from guard import config, metrics, registry
+from guard import allocator, config, metrics, registry
 from guard.profile import ProfileError
 from guard.proxy.app import App
 from guard.proxy.post import Post
@@ -28,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     post = Post(Path(directory), int(number), address)
     metrics.join(post.metrics, post.name)
     try:
-        return asyncio.run(_serve(post))
+        settings = settings_of(post)
+        if settings.allocator == "keep":  # before there are threads
+            allocator.keep()
+        return asyncio.run(_serve(settings, post))
     except (ConfigError, ProfileError) as error:
         sys.stderr.write(f"guard serve: {error}\n")
         return 2
@@ -40,8 +43,8 @@ def settings_of(post: Post) -> Settings:
     return config.validate(json.loads(post.settings.read_text(encoding="utf-8")))
 
 
-async def _serve(post: Post) -> int:
-    app = await App.start(settings_of(post), lambda: settings_of(post), None, post)
+async def _serve(settings: Settings, post: Post) -> int:
+    app = await App.start(settings, lambda: settings_of(post), None, post)
     stop = asyncio.Event()
     try:
         app.listen_to_signals(stop)
