@@ -3,12 +3,14 @@
 Label values come from the settings or from closed lists: whoever counts maps what a client can choose (an unlisted
 model, an unknown method) to `unknown` first, so that no client can grow the number of series.
 
-One process: a registry of its own. Several: set PROMETHEUS_MULTIPROC_DIR to an empty directory before the start; every
-process writes there and `exposition()` adds them up. Custom collectors do not work in that mode, so there are none.
+One process: a registry of its own. Several: each calls `join` first (or PROMETHEUS_MULTIPROC_DIR names an empty
+directory before the start); every process writes there and `exposition()` adds them up. Custom collectors do not work
+in that mode, so there are none.
 (prometheus_client leaves some functions untyped: hence the few `type: ignore`.)
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -21,6 +23,7 @@ from prometheus_client import (
     disable_created_metrics,
     exposition,
     multiprocess,
+    values,
 )
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -65,6 +68,20 @@ class _Histogram(_Known, Histogram):
 
 def _multiprocess() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+def join(directory: Path, name: str) -> None:
+    """Count together with the processes that join the same directory; before any `Metrics` is made.
+
+    A process that takes the name of one that ended goes on with its counts. name: letters and digits.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
+
+
+def bury(directory: Path, name: str) -> None:
+    """Take the gauges of a process that ended out of the sum. Its counters stay."""
+    multiprocess.mark_process_dead(name, str(directory))  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -149,6 +166,9 @@ class Metrics:
             "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
         )
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
+        self.worker_restarts = counter(
+            "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
+        )
         self.watch_lost = counter("guard_watch_lost_total", "Decisions that slow readers of Watch have lost.")
         self._gauges(registry)
 
@@ -180,6 +200,13 @@ class Metrics:
             ("model",),
             registry=registry,
             multiprocess_mode="livemin",
+        )
+        self.workers = _Gauge(
+            "guard_workers",
+            "Worker processes that run, and that take calls; where there are several.",
+            ("state",),
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.in_flight = _Gauge(
             "guard_calls_in_flight", "Calls being handled.", registry=registry, multiprocess_mode="livesum"

@@ -24,8 +24,9 @@ import guard
 from guard import config
 from guard.metrics import Metrics
 from guard.profile import ProfileError
-from guard.proxy import admin_grpc, admin_http
+from guard.proxy import admin_grpc, admin_http, private
 from guard.proxy.gate import Gate
+from guard.proxy.post import Post
 from guard.proxy.probe import Prober
 from guard.proxy.runtime import Runtime, build, share
 from guard.proxy.server import make_server
@@ -36,6 +37,8 @@ PAUSE_S = 0.2
 FIRST_LOOK_S = 1.0
 AT_LEAST_S = 5.0
 _RESTART = (
+    "workers",
+    "allocator",
     "listen",
     "admin",
     "history",
@@ -72,8 +75,8 @@ async def serve(load: Callable[[], Settings]) -> int:
 class App:
     """A running Guard."""
 
-    def __init__(self, gate: Gate, load: Callable[[], Settings]) -> None:
-        self._gate, self._load = gate, load
+    def __init__(self, gate: Gate, load: Callable[[], Settings], post: Post | None = None) -> None:
+        self._gate, self._load, self._post = gate, load, post
         self._tasks: set[asyncio.Task[None]] = set()
         self._former: list[Runtime] = []
         self._stack = contextlib.AsyncExitStack()
@@ -82,10 +85,12 @@ class App:
         self.admin: dict[str, str] = {}
 
     @classmethod
-    async def start(cls, settings: Settings, load: Callable[[], Settings], token: str | None) -> "App":
-        """Make and start everything. Raises ConfigError, ProfileError."""
-        runtime = await build(settings, share(settings))
-        app = cls(Gate(runtime), load)
+    async def start(
+        cls, settings: Settings, load: Callable[[], Settings], token: str | None, post: Post | None = None
+    ) -> "App":
+        """Make and start everything. post: where it is one of several workers. Raises ConfigError, ProfileError."""
+        runtime = await build(settings, share(settings, None if post is None else post.turn))
+        app = cls(Gate(runtime), load, post)
         try:
             await app._start(settings, token)
         except BaseException:
@@ -101,12 +106,21 @@ class App:
 
     async def _start(self, settings: Settings, token: str | None) -> None:
         prober = Prober(lambda: self.runtime)
-        self._server, self.address = make_server(self._gate, settings.listen, settings.limits)
+        listen, post = settings.listen, self._post
+        if post is not None:
+            listen = listen.model_copy(update={"address": post.address})
+        self._server, self.address = make_server(self._gate, listen, settings.limits, shared=post is not None)
         self._show_info()
-        await self._start_admin(settings, token)
+        if post is None:
+            await self._start_admin(settings, token)
         with contextlib.suppress(TimeoutError):  # an upstream that hangs does not hold up the start
             await asyncio.wait_for(prober.look(), FIRST_LOOK_S)
         await self._server.start()
+        if post is not None:  # its parent knows by that socket that it takes calls
+            own = await admin_grpc.start_private(
+                lambda: self.runtime, post.socket, (private.handlers(lambda: self.runtime),)
+            )
+            self._stack.push_async_callback(own.close)
         task = asyncio.create_task(prober.run())
         self._tasks.add(task)
         gc.collect()

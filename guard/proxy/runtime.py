@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from guard import config
@@ -54,6 +55,7 @@ class Shared:
     draining:  no new callers are wanted.
     closing:   the listener stops now.
     answering: cleared for the moment in which the listener stops; answers wait for it.
+    turn:      a file that workers lock while they write to the audit log.
     """
 
     metrics: Metrics
@@ -69,12 +71,13 @@ class Shared:
     draining: bool = False
     closing: bool = False
     answering: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: Path | None = None
 
     def __post_init__(self) -> None:
         self.answering.set()
 
 
-def share(settings: Settings) -> Shared:
+def share(settings: Settings, turn: Path | None = None) -> Shared:
     """Raises ConfigError."""
     metrics, limits, history = Metrics(), settings.limits, settings.history
     store = _store(history, metrics)
@@ -83,10 +86,11 @@ def share(settings: Settings) -> Shared:
         store=store,
         watchers=Broadcast(metrics),
         journal=Journal(settings.audit.max_explained),
-        secret=_secret(settings),
+        secret=secret_of(settings).encode(),
         admission=Admission(limits.max_concurrent_calls, limits.max_queued_calls, metrics),
         probes=Admission(MAX_PROBES, 0, metrics),
         background=Background(limits.max_concurrent_calls),
+        turn=turn,
     )
 
 
@@ -114,14 +118,15 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
     return FallbackStore(shared, own, apart=apart, on_away=lambda away: metrics.store_away.set(float(away)))
 
 
-def _secret(settings: Settings) -> bytes:
+def secret_of(settings: Settings) -> str:
+    """What keys every hash; random where none is set. Raises ConfigError."""
     text = config.read_secret(settings.secret_file, "GUARD_SECRET")
     if text is None:
         _log.warning("no secret is set: callers' hashes and fingerprints change with each start")
-        return secrets.token_bytes(32)
+        return secrets.token_hex(32)
     if len(text.encode()) < MIN_SECRET_BYTES:
         raise ConfigError("secret_file", f"the secret has less than {MIN_SECRET_BYTES} bytes")
-    return text.encode()
+    return text
 
 
 @dataclass(eq=False)
@@ -242,7 +247,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         routes = await _routes(settings, former, made)
         models = {}
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(_arm, model, shared.secret)
+            profile, engine = await asyncio.to_thread(arm, model, shared.secret)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -302,7 +307,7 @@ def _quarantine(settings: Settings, shared: Shared, former: Runtime | None, plac
 
 def _audit(settings: Settings, shared: Shared) -> Audit:
     try:
-        return Audit(settings.audit, shared.metrics)
+        return Audit(settings.audit, shared.metrics, shared.turn)
     except OSError as error:
         raise ConfigError("audit.file", f"cannot open {settings.audit.file}: {error.strerror}") from None
 
@@ -338,7 +343,7 @@ async def _open(key: Any, limits: Limits) -> Route:
     return Route(upstream, EMBEDDED_TIMEOUT_S, "triton")
 
 
-def _arm(model: Model, secret: bytes) -> tuple[Profile | None, Engine | None]:
+def arm(model: Model, secret: bytes) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None

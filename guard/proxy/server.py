@@ -193,12 +193,12 @@ def _streams(limits: Limits) -> int:
     return max(1000, 2 * (limits.max_concurrent_calls + limits.max_queued_calls))
 
 
-def make_server(gate: Gate, listen: Listen, limits: Limits) -> tuple[aio.Server, str]:
-    """A bound server, not started, and where it listens. Raises ConfigError."""
+def make_server(gate: Gate, listen: Listen, limits: Limits, *, shared: bool = False) -> tuple[aio.Server, str]:
+    """A bound server, not started, and where it listens. shared: with other workers. Raises ConfigError."""
     server = aio.server(
         options=(
             *limit_options(limits, receive=limits.max_request_bytes, send=-1),
-            ("grpc.so_reuseport", 0),  # a second process on the same port is a mistake
+            ("grpc.so_reuseport", int(shared)),  # else a second process on the same port is a mistake
             ("grpc.max_concurrent_streams", _streams(limits)),
             ("grpc.default_compression_level", _LEVELS[listen.compression]),
         ),
