@@ -3,10 +3,13 @@
 Choices: one thread that does not spin, because the proxy needs the CPUs, too; CUDA where onnxruntime really has it.
          Rows go in chunks, so that a huge batch takes no more memory than a large one.
 Threads: a network may be called from several at once.
-Once:    on an array that nobody can write to (a query's unit form), a network runs once, whoever asks: detectors and
-         monitors share a pass. What it said is kept as long as the array lives, and cannot be written to either.
+Once:    on an array that nobody can write to (a query's unit form, or a view of it), a network runs once, whoever asks:
+         stages share a pass, and know nothing of each other. What it said is kept as long as the array lives, and
+         cannot be written to either. A file is loaded once in a process, by its digest, as long as somebody uses it.
 """
 
+import hashlib
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +23,13 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHUNK_ROWS = 256
 _FATAL = 4  # onnxruntime's quietest log level
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_ELSEWHERE = b"location"  # the key under which a file names another one that has its weights
+
+_Place = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+"""Of an array: who owns its memory, and what of that it is."""
+
+_sessions: "weakref.WeakValueDictionary[bytes, Any]" = weakref.WeakValueDictionary()
+_loading = threading.Lock()
 
 
 class OnnxNetwork:
@@ -36,7 +46,7 @@ class OnnxNetwork:
         self.shape = dims[1:]
         self._rows = dims[0]  # -1, or what the file fixes
         self._names = [name for name, _ in self.outputs]
-        self._said: dict[int, tuple[weakref.ref[Array], Mapping[str, Array]]] = {}
+        self._said: dict[_Place, tuple[weakref.ref[Array], Mapping[str, Array]]] = {}
 
     def __call__(self, x: Array) -> Mapping[str, Array]:
         """(N, ...) float32 -> the outputs by name, (N, ...) float32. Raises ValueError for another shape or dtype."""
@@ -44,16 +54,18 @@ class OnnxNetwork:
             raise ValueError(f"the network takes float32, not {x.dtype}")
         if not _fits(x.shape[1:], self.shape):
             raise ValueError(f"the network takes rows of {_words(self.shape)}, not {_words(x.shape[1:])}")
-        if x.flags.writeable:
+        owner = x.base if isinstance(x.base, np.ndarray) else x
+        if x.flags.writeable or owner.flags.writeable:
             return self._all(x)
-        said = self._said.get(id(x))
-        return said[1] if said is not None and said[0]() is x else self._kept(x)
+        place = (id(owner), x.__array_interface__["data"][0], x.shape, x.strides)
+        said = self._said.get(place)
+        return said[1] if said is not None and said[0]() is owner else self._kept(x, owner, place)
 
-    def _kept(self, x: Array) -> Mapping[str, Array]:
-        found, key = self._all(x), id(x)
+    def _kept(self, x: Array, owner: Array, place: "_Place") -> Mapping[str, Array]:
+        found = self._all(x)
         for y in found.values():
             y.flags.writeable = False
-        self._said[key] = (weakref.ref(x, lambda _: self._said.pop(key, None)), found)
+        self._said[place] = (weakref.ref(owner, lambda _: self._said.pop(place, None)), found)
         return found
 
     def _all(self, x: Array) -> Mapping[str, Array]:
@@ -74,21 +86,63 @@ class OnnxNetwork:
         return [np.asarray(y[: len(x)], dtype=np.float32) for y in found]
 
 
+class Networks:
+    """Those that a proxy's stages work with: the same file is the same network, so that whoever asks shares a pass."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, OnnxNetwork] = {}
+
+    def load(self, raw: bytes | Path) -> OnnxNetwork:
+        """An ONNX file, or its bytes, ready to run. Raises ValueError, with words."""
+        session, digest = _opened(raw)
+        known = self._known.get(digest)
+        if known is None:
+            known = OnnxNetwork(session)
+            if digest:
+                self._known[digest] = known
+        return known
+
+
 def load(raw: bytes | Path) -> OnnxNetwork:
-    """An ONNX file, or its bytes, ready to run. Raises ValueError, with words."""
-    runtime = _runtime()
+    """An ONNX file, or its bytes, ready to run, for one user. Raises ValueError, with words."""
+    return Networks().load(raw)
+
+
+def _opened(raw: bytes | Path) -> tuple[Any, bytes]:
+    """A session, and the digest of its file; empty where the file may not be all there is. Raises ValueError."""
+    runtime, file = _runtime(), _read(raw)
+    if file is None or _ELSEWHERE in file:
+        return _session(runtime, raw, raw), b""
+    digest = hashlib.sha256(file).digest()
+    with _loading:
+        session = _sessions.get(digest)
+        if session is None:
+            session = _sessions[digest] = _session(runtime, file, raw)
+    return session, digest
+
+
+def _read(raw: bytes | Path) -> bytes | None:
+    """None where it cannot be: onnxruntime says why."""
+    try:
+        return raw if isinstance(raw, bytes) else raw.read_bytes()
+    except OSError:
+        return None
+
+
+def _session(runtime: Any, source: bytes | Path, raw: bytes | Path) -> Any:
+    """source: what is loaded; raw: what was asked for, in an error's words."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [name for name in (CUDA, CPU) if name in runtime.get_available_providers()]
-    source = raw if isinstance(raw, bytes) else str(raw)
     try:
-        session = runtime.InferenceSession(source, options, providers=providers)
+        return runtime.InferenceSession(
+            source if isinstance(source, bytes) else str(source), options, providers=providers
+        )
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no base class
         what = "the network" if isinstance(raw, bytes) else raw
         raise ValueError(f"cannot load {what}: {error}") from None
-    return OnnxNetwork(session)
 
 
 def _runtime() -> Any:

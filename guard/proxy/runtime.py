@@ -20,6 +20,7 @@ from guard.engine import Engine
 from guard.events import Exempted
 from guard.journal import Journal
 from guard.metrics import Metrics
+from guard.networks import Networks
 from guard.places import Place
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
@@ -239,9 +240,9 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
     audit = None
     try:
         routes = await _routes(settings, former, made)
-        models = {}
+        models, networks = {}, Networks()
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(_arm, model, shared.secret)
+            profile, engine = await asyncio.to_thread(_arm, model, shared.secret, networks)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -337,12 +338,12 @@ async def _open(key: Any, limits: Limits) -> Route:
     return Route(upstream, EMBEDDED_TIMEOUT_S, "triton")
 
 
-def _arm(model: Model, secret: bytes) -> tuple[Profile | None, Engine | None]:
+def _arm(model: Model, secret: bytes, networks: Networks) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
     profile = load_profile(model.profile)
-    return profile, Engine(model, profile, secret)
+    return profile, Engine(model, profile, secret, networks)
 
 
 def _guard(
