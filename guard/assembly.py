@@ -158,7 +158,7 @@ class Loaded(dict[str, Network]):
         self.networks = Networks() if networks is None else networks
 
     def __missing__(self, name: str) -> Network:
-        self[name] = self.networks.load(self._profile.network(name))
+        self[name] = self.networks.load(self._profile.network(name), name)
         return self[name]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from guard import config
 from guard.audit import Audit, Broadcast, Event
+from guard.batching import Gathering
 from guard.engine import Engine
 from guard.events import Exempted
 from guard.journal import Journal
@@ -240,7 +241,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
     audit = None
     try:
         routes = await _routes(settings, former, made)
-        models, networks = {}, Networks()
+        models, networks = {}, Networks(_gathering(settings, shared.metrics))
         for model in settings.models:
             profile, engine = await asyncio.to_thread(_arm, model, shared.secret, networks)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
@@ -336,6 +337,19 @@ async def _open(key: Any, limits: Limits) -> Route:
     upstream = await asyncio.to_thread(EmbeddedUpstream, embedded, name)
     _log.info("model %s: %s runs on %s", name, embedded.file, upstream.provider)
     return Route(upstream, EMBEDDED_TIMEOUT_S, "triton")
+
+
+def _gathering(settings: Settings, metrics: Metrics) -> Gathering:
+    asked = settings.batching
+    return Gathering(
+        max_wait_s=asked.max_wait_us / 1e6,
+        max_rows=asked.max_rows,
+        where=asked.where,
+        patience_s=settings.limits.inspection_timeout_s,
+        on_run=lambda name, rows: metrics.network_rows.labels(name).observe(rows),
+        on_wait=lambda name, seconds: metrics.network_wait_seconds.labels(name).observe(seconds),
+        on_alone=lambda name, why: metrics.network_alone.labels(name, why).inc(),
+    )
 
 
 def _arm(model: Model, secret: bytes, networks: Networks) -> tuple[Profile | None, Engine | None]:
