@@ -42,9 +42,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of so many callers. seconds: of each call."""
+    """What came of so many callers. seconds: of each call. cpu_s: of this process, a call."""
 
     calls_per_s: float
+    cpu_s: float
     seconds: Array
     rows_per_run: float
 
@@ -121,9 +122,9 @@ def drive(loaded: Loaded, callers: list[list[Array]], seconds: float) -> Load:
     for thread in threads:
         thread.start()
     together.wait()
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.join()
-    wall, calls = time.perf_counter() - began, sum(map(len, taken))
+    wall, cpu, calls = time.perf_counter() - began, time.process_time() - spent, sum(map(len, taken))
     rows = calls / len(loaded.runs) if loaded.runs else 1.0
-    return Load(calls / wall, np.concatenate([np.array(times) for times in taken]), rows)
+    return Load(calls / wall, cpu / calls, np.concatenate([np.array(times) for times in taken]), rows)

@@ -23,6 +23,7 @@ def told(device: str, stage: str, callers: int, rounds: Sequence[tuple[Load, Loa
         "apart": _figures(apart),
         "batched": {**_figures(batched), "rows_per_run": float(np.median([one.rows_per_run for one in batched]))},
         "throughput_ratio": _ratios(rounds, lambda one: one.calls_per_s),
+        "cpu_ratio": _ratios(rounds, lambda one: one.cpu_s),
         "median_ratio": _ratios(rounds, lambda one: float(np.median(one.seconds))),
         "p99_ratio": _ratios(rounds, lambda one: float(np.quantile(one.seconds, 0.99))),
     }
@@ -31,6 +32,7 @@ def told(device: str, stage: str, callers: int, rounds: Sequence[tuple[Load, Loa
 def _figures(loads: Sequence[Load]) -> dict[str, float]:
     return {
         "calls_per_s": float(np.median([one.calls_per_s for one in loads])),
+        "cpu_ms": 1e3 * float(np.median([one.cpu_s for one in loads])),
         "median_ms": 1e3 * float(np.median([np.median(one.seconds) for one in loads])),
         "p99_ms": 1e3 * float(np.median([np.quantile(one.seconds, 0.99) for one in loads])),
     }
@@ -43,11 +45,11 @@ def _ratios(rounds: Sequence[tuple[Load, Load]], of: Callable[[Load], float]) ->
 def markdown(document: Mapping[str, Any]) -> str:
     """Two tables, and how they came about."""
     lines = [
-        "| device | stage | calls at once | calls/s apart | batched | batched over apart | rows a run |",
-        "|---|---|---|---|---|---|---|",
+        "| device | stage | calls at once | calls/s apart | batched | ratio | CPU ms apart | batched | ratio | rows/run |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *map(_throughput, document["measured"]),
         "",
-        "| device | stage | calls at once | a call, ms (p99) apart | batched | median, batched over apart | p99 |",
+        "| device | stage | calls at once | a call, ms (p99) apart | batched | ratio of medians | of p99 |",
         "|---|---|---|---|---|---|---|",
         *map(_latency, document["measured"]),
         "",
@@ -75,6 +77,9 @@ def _throughput(one: Mapping[str, Any]) -> str:
         f"{apart['calls_per_s']:,.0f}",
         f"{batched['calls_per_s']:,.0f}",
         _spread(one["throughput_ratio"]),
+        f"{apart['cpu_ms']:.2f}",
+        f"{batched['cpu_ms']:.2f}",
+        _spread(one["cpu_ratio"]),
         f"{batched['rows_per_run']:.1f}",
     )
 

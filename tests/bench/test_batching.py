@@ -60,6 +60,7 @@ def test_callers_at_once_share_runs():
     found = load.drive(batched, load.inputs(8), 0.3)
     assert found.rows_per_run > 1
     assert found.calls_per_s > 0
+    assert found.cpu_s > 0
     assert len(found.seconds) == sum(batched.runs)
 
 
@@ -72,7 +73,7 @@ def test_what_is_patched_for_a_device_is_put_back():
 
 def test_figures_by_hand():
     def of(calls_per_s, *ms, rows=1.0):
-        return Load(calls_per_s, np.array(ms) / 1e3, rows)
+        return Load(calls_per_s, 1 / calls_per_s, np.array(ms) / 1e3, rows)
 
     rounds = [(of(100, 1, 2, 3), of(200, 2, 4, 6, rows=3)), (of(100, 1, 1, 1), of(50, 4, 4, 4, rows=5))]
     told = table.told("cpu", "s", 8, rounds)
@@ -80,5 +81,7 @@ def test_figures_by_hand():
     assert told["batched"]["calls_per_s"] == 125
     assert told["batched"]["rows_per_run"] == 4
     assert told["apart"]["median_ms"] == pytest.approx(1.5)
+    assert told["apart"]["cpu_ms"] == 10
+    assert told["cpu_ratio"] == pytest.approx([0.875, 1.25, 1.625])
     assert told["throughput_ratio"] == pytest.approx([0.875, 1.25, 1.625])
     assert told["median_ratio"] == pytest.approx([2.5, 3, 3.5])
