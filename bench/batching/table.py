@@ -45,7 +45,7 @@ def _ratios(rounds: Sequence[tuple[Load, Load]], of: Callable[[Load], float]) ->
 def markdown(document: Mapping[str, Any]) -> str:
     """Two tables, and how they came about."""
     lines = [
-        "| device | stage | calls at once | calls/s apart | batched | ratio | CPU ms apart | batched | ratio | rows/run |",
+        "| device | stage | at once | calls/s apart | batched | ratio | CPU ms apart | batched | ratio | rows/run |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *map(_throughput, document["measured"]),
         "",
