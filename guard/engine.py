@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from guard.assembly import Loaded, Stage, assemble, capped, credits_component, estimates
 from guard.keyed import draws
+from guard.networks import Networks
 from guard.profile import (
     Meaning,
     Profile,
@@ -83,14 +84,15 @@ class Engine:
     Raises ConfigError or ProfileError where settings and profile do not fit together.
     """
 
-    def __init__(self, settings: Model, profile: Profile, secret: bytes) -> None:
+    def __init__(self, settings: Model, profile: Profile, secret: bytes, networks: Networks | None = None) -> None:
+        """networks: shared with other engines; None: this one has its own."""
         self.settings = settings
         self.profile = profile
         self._secret = hashlib.blake2b(secret, key=b"guard engine", digest_size=32).digest()
         self._space: Space = profile.space
         self._datatype = next((t.datatype for t in profile.metadata.outputs if t.name == profile.output_name), "")
         self.stages: tuple[Stage, ...]
-        loaded = Loaded(profile)
+        loaded = Loaded(profile, networks)
         self.stages, self._cheap = assemble(settings, profile, self._secret, loaded)
         monitors = self._of("monitor")
         sketcher = sketcher_of(loaded, self._secret, self.stages)
@@ -303,8 +305,9 @@ class Engine:
             rows = np.ones(len(unit), np.bool_) if stage.when is When.ALWAYS else suspicious
             if not stage.enforces or not rows.any():
                 continue
+            chosen = _chosen(current, rows)
             try:
-                clean = _same_kind(stage.impl.purify(current[rows]), current[rows])
+                clean = _same_kind(stage.impl.purify(chosen), chosen)
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed.append(stage.finding(error=_name(error)))
                 continue
@@ -324,7 +327,7 @@ class Engine:
             makers, rows = [(_REFERENCE, None, _itself), *makers], np.ones_like(rows)
         if may_vote.any():
             makers += [(s.key, s, s.impl.copies) for s in self._voters if s.enforces]
-        views, counts, failed = self._make_views(makers, unit[rows], decision)
+        views, counts, failed = self._make_views(makers, _chosen(unit, rows), decision)
         if failed:
             decision = self._weigh(decision, decision.findings + failed)
         if decision.action is Action.DENY:
@@ -560,6 +563,11 @@ def sketcher_of(loaded: Loaded, secret: bytes, stages: tuple[Stage, ...]) -> Ske
 def _unit(query: Query) -> Floats:
     """The unit form of an admitted query."""
     return cast("Floats", query.unit)
+
+
+def _chosen(unit: Floats, rows: Bools) -> Floats:
+    """Those rows; the array itself where it is all of them, so that networks know it again."""
+    return unit if rows.all() else unit[rows]
 
 
 def _name(error: Exception) -> str:

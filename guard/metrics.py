@@ -29,6 +29,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
 
 
@@ -126,6 +127,18 @@ class Metrics:
         )
         self.upstream_seconds = histogram(
             "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
+        )
+        self.network_rows = histogram(
+            "guard_network_batch_rows", "Rows that a batching network ran at once.", _ROWS, "network"
+        )
+        self.network_wait_seconds = histogram(
+            "guard_network_wait_seconds", "How long calls waited until their batch ran.", _FAST, "network"
+        )
+        self.network_alone = counter(
+            "guard_network_unbatched_total",
+            "Calls that a batching network ran by themselves, by why; mixes_rows: networks that never batch.",
+            "network",
+            "reason",
         )
         self.rows = counter("guard_rows_total", "Rows of inspected queries that the model was asked about.", "model")
         self.extra_rows = counter(

@@ -125,21 +125,37 @@ class Space:
         return bool((last.min(axis=axes) < low - slacks).any() or (last.max(axis=axes) > high + slacks).any())
 
     def to_unit(self, x: Array) -> Array:
-        """The model's layout and bounds -> unit form, float32, clipped to [0, 1]. Raises InvalidQuery."""
-        last = self._channels_last(x).astype(np.float32)
+        """The model's layout and bounds -> unit form, float32, clipped to [0, 1], in one piece. Raises InvalidQuery."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        unit = (last - low) / (high - low)
-        return np.asarray(np.clip(np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0), dtype=np.float32)
+        unit = np.array(self._channels_last(x), dtype=np.float32, order="C")
+        unit -= low
+        unit /= high - low
+        np.clip(unit, 0.0, 1.0, out=unit)
+        if np.isnan(unit.min(initial=1.0)):
+            np.nan_to_num(unit, copy=False, nan=0.0)
+        return unit
 
     def from_unit(self, unit: Array, like: Array) -> Array:
         """Unit form -> the model's layout and bounds, in dtype and shape of `like` (rows may differ in number)."""
-        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
-        x = unit.astype(np.float64) * (high - low) + low
+        x = unit + np.float32(0.0) if self._is_unit else self._stretched(unit)
         if np.issubdtype(like.dtype, np.integer):
             x = np.rint(x)
         if self.layout == "nchw":
             x = np.moveaxis(x, -1, 1)
-        return np.ascontiguousarray(x.reshape(len(unit), *like.shape[1:]).astype(like.dtype))
+        return np.ascontiguousarray(x.reshape(len(unit), *like.shape[1:]), dtype=like.dtype)
+
+    @property
+    def _is_unit(self) -> bool:
+        """Whether the bounds are 0 and 1."""
+        return not any(self.low) and all(value == 1.0 for value in self.high)
+
+    def _stretched(self, unit: Array) -> Array:
+        """To the bounds, in float64."""
+        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
+        x = unit.astype(np.float64)
+        x *= high - low
+        x += low
+        return x
 
 
 def _show(values: tuple[float, ...]) -> str:

@@ -567,6 +567,21 @@ class Valkey(_Settings):
     """While it does not answer: keep history in this process, or let each monitor's `on_error` allow or deny."""
 
 
+class Batching(_Settings):
+    """Networks of stages: rows of calls that are inspected at once go in one run of a network, which fills a GPU.
+
+    As many calls are inspected at once as there are `limits.inspection_threads`: with a GPU, ask for about as many as
+    calls come at once.
+    """
+
+    where: Literal["gpu", "everywhere", "nowhere"] = "gpu"
+    """`gpu`: where onnxruntime really runs a network on CUDA. On CPUs it seldom pays (docs/results/batching.md)."""
+    max_wait_us: int = Field(200, ge=0, le=100_000)
+    """The longest that rows wait for further ones while the network could run. Who comes alone does not wait."""
+    max_rows: int = Field(64, ge=1, le=256)
+    """Of one run; less where a network's file fixes fewer. 1: no batching."""
+
+
 class History(_Settings):
     """Where monitors keep what they saw: only keyed digests, projections and embeddings, never inputs."""
 
@@ -684,6 +699,7 @@ class Settings(_Settings):
     identity: Identity = Identity()
     methods: Methods = Methods()
     limits: Limits = Limits()
+    batching: Batching = Batching()
     history: History = History()
     admin: Admin = Admin()
     audit: Audit = Audit()
@@ -705,6 +721,8 @@ class Settings(_Settings):
                 )
         if self.upstream is None and not self.models:
             raise ValueError("nothing to guard: set upstream or models")
+        if self.batching.max_wait_us / 1e6 >= self.limits.inspection_timeout_s:
+            raise ValueError("batching.max_wait_us must be less than limits.inspection_timeout_s")
         if self.history.store == "valkey" and self.history.valkey.timeout_s >= self.limits.inspection_timeout_s:
             raise ValueError("history.valkey.timeout_s must be less than limits.inspection_timeout_s")
         return self

@@ -18,10 +18,12 @@ from typing import Any
 
 from guard import config
 from guard.audit import Audit, Broadcast, Event
+from guard.batching import Gathering
 from guard.engine import Engine
 from guard.events import Exempted
 from guard.journal import Journal
 from guard.metrics import Metrics
+from guard.networks import Networks
 from guard.places import Place
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
@@ -245,9 +247,9 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
     audit = None
     try:
         routes = await _routes(settings, former, made)
-        models = {}
+        models, networks = {}, Networks(_gathering(settings, shared.metrics))
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(arm, model, shared.secret)
+            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -343,12 +345,25 @@ async def _open(key: Any, limits: Limits) -> Route:
     return Route(upstream, EMBEDDED_TIMEOUT_S, "triton")
 
 
-def arm(model: Model, secret: bytes) -> tuple[Profile | None, Engine | None]:
+def _gathering(settings: Settings, metrics: Metrics) -> Gathering:
+    asked = settings.batching
+    return Gathering(
+        max_wait_s=asked.max_wait_us / 1e6,
+        max_rows=asked.max_rows,
+        where=asked.where,
+        patience_s=settings.limits.inspection_timeout_s,
+        on_run=lambda name, rows: metrics.network_rows.labels(name).observe(rows),
+        on_wait=lambda name, seconds: metrics.network_wait_seconds.labels(name).observe(seconds),
+        on_alone=lambda name, why: metrics.network_alone.labels(name, why).inc(),
+    )
+
+
+def arm(model: Model, secret: bytes, networks: Networks | None = None) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
     profile = load_profile(model.profile)
-    return profile, Engine(model, profile, secret)
+    return profile, Engine(model, profile, secret, networks)
 
 
 def _guard(
