@@ -1,0 +1,85 @@
+"""Guard and the server behind it as processes of their own: their memory can be weighed, their log read."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.planes.at import TALK, chosen
+from tests.proxy.world import INFER, request
+from tests.servers import guard
+from tests.servers.process import answers, free_port, running
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Far:
+    """Guard as a process."""
+
+    guarded: guard.Guarded
+    upstream: str
+
+    @property
+    def address(self) -> str:
+        return self.guarded.address
+
+    @property
+    def rss(self) -> int:
+        """Bytes in memory."""
+        lines = Path(f"/proc/{self.guarded.process.pid}/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+    @property
+    def files(self) -> int:
+        """Open files, connections among them."""
+        return len(list(Path(f"/proc/{self.guarded.process.pid}/fd").iterdir()))
+
+    @property
+    def alive(self) -> bool:
+        return self.guarded.process.poll() is None
+
+    def complaints(self) -> list[str]:
+        """What is in the log that should not be."""
+        lines = self.guarded.log.read_text(errors="replace").splitlines()
+        signs = ("Traceback", "ERROR", "CRITICAL", "Exception", "never retrieved", "was destroyed")
+        return [line for line in lines if any(sign in line for sign in signs)]
+
+    def honest(self, timeout_s: float = 5.0) -> bytes:
+        """One call on a connection of its own. Raises grpc.RpcError."""
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(self.address, options) as channel:
+            method: Any = channel.unary_unary(INFER)
+            return bytes(method(request(), timeout=timeout_s, wait_for_ready=True))
+
+
+@contextmanager
+def upstream(directory: Path) -> Iterator[str]:
+    """The server behind: its address."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "tests.planes.upstream", address]
+    ready = lambda: answers(address, INFER, request())
+    with running(command, directory / "upstream.log", ready):
+        yield address
+
+
+@contextmanager
+def far(plane: str, directory: Path, **changes: Any) -> Iterator[Far]:
+    """Both."""
+    with upstream(directory) as address:
+        tree: dict[str, Any] = {
+            "upstream": {"address": address},
+            "models": [{"name": "m"}],
+            "methods": {"allow": [TALK]},
+            "limits": {"drain_s": 0.0},
+            **chosen(plane),
+            **changes,
+        }
+        with guard.start(directory, tree) as guarded:
+            made = Far(guarded, address)
+            made.honest()
+            yield made
