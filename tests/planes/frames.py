@@ -43,7 +43,7 @@ def message(body: bytes, flag: int = 0) -> bytes:
     return bytes([flag]) + len(body).to_bytes(4, "big") + body
 
 
-def head(path: bytes, *extra: tuple[bytes, bytes], **changed: bytes | None) -> hpack.Pairs:
+def head(path: bytes, /, *extra: tuple[bytes, bytes], **changed: bytes | None) -> hpack.Pairs:
     """A gRPC call's header fields. changed: of those below, by name (`_` for `-`); None leaves one out."""
     known = {":method": b"POST", ":scheme": b"http", ":path": path, ":authority": b"test"}
     known |= {"te": b"trailers", "content-type": b"application/grpc"}

@@ -150,10 +150,11 @@ def _unpacked(data: bytes) -> bytes:
 
 
 class Reader:
-    """Reads the header blocks of one connection, in order."""
+    """Reads the header blocks of one connection, in order. size: of the table that it lets the writer use."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 4096) -> None:
         self._table: Pairs = []
+        self._size = size
 
     def read(self, data: bytes) -> Pairs:
         self._data, self._at, pairs = data, 0, []
@@ -162,7 +163,9 @@ class Reader:
             if first & 0x80:
                 pairs.append(self._entry(self._integer(7)))
             elif first & 0xE0 == 0x20:
-                self._integer(5)  # the table's size; this one is never made smaller
+                size = self._integer(5)
+                assert size <= 4096
+                self._keep(size)
             else:
                 keeps = bool(first & 0x40)
                 index = self._integer(6 if keeps else 4)
@@ -170,7 +173,13 @@ class Reader:
                 pairs.append((name, self._string()))
                 if keeps:
                     self._table.insert(0, pairs[-1])
+                    self._keep(self._size)
         return pairs
+
+    def _keep(self, size: int) -> None:
+        self._size = size
+        while sum(len(name) + len(value) + 32 for name, value in self._table) > size:
+            self._table.pop()
 
     def _entry(self, index: int) -> tuple[bytes, bytes]:
         return STATIC[index - 1] if index <= len(STATIC) else self._table[index - len(STATIC) - 1]
