@@ -167,7 +167,11 @@ async def test_the_cancellation_reaches_the_server_as_a_reset(guarding: Any) -> 
         await made.until(lambda: any(s.code is not None for s in made.streams.values()))
         assert [s.code for s in made.streams.values() if s.code is not None] == [frames.CANCEL]
         assert not made.closed.is_set()
-        open_ones = [n for n, s in made.streams.items() if s.ended and s.code is None and dict(s.blocks[0])[b":path"] == INFER.encode()]
+        open_ones = [
+            n
+            for n, s in made.streams.items()
+            if s.ended and s.code is None and dict(s.blocks[0])[b":path"] == INFER.encode()
+        ]
         odd.good(made, open_ones[0])
         assert (await told(stays)).body == b"ok"
 

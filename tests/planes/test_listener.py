@@ -95,13 +95,18 @@ WELL = {
     "a table in use": with_block(b"".join(hpack.stored(*pair) for pair in head(PATH))),
     "a smaller table": with_block(b"\x20" + PLAIN),
     "a block in small pieces": split(7),
-    "a body byte by byte": headers(1, head(PATH)) + b"".join(frames.data(1, BODY[i : i + 1]) for i in range(len(BODY))) + frames.data(1, b"", end=True),
+    "a body byte by byte": headers(1, head(PATH))
+    + b"".join(frames.data(1, BODY[i : i + 1]) for i in range(len(BODY)))
+    + frames.data(1, b"", end=True),
     "trailers": headers(1, head(PATH)) + frames.data(1, BODY) + headers(1, [(b"x-t", b"1")], end=True),
     "a priority": with_block(b"\0\0\0\0\x0f" + PLAIN, PRIORITISED),
     "priorities": frame(PRIORITY, 0, 1, b"\0\0\0\3\x10") + with_block(PLAIN) + frame(PRIORITY, 0, 9, b"\0\0\0\1\x10"),
     "a padded head": with_block(b"\4" + PLAIN + bytes(4), PADDED),
     "a padded body": headers(1, head(PATH)) + frame(DATA, PADDED | END_STREAM, 1, b"\4" + BODY + bytes(4)),
-    "unknown frames": frame(0xFA, 0xFF, 1, b"?") + headers(1, head(PATH)) + frame(0xFB) + frames.data(1, BODY, end=True),
+    "unknown frames": frame(0xFA, 0xFF, 1, b"?")
+    + headers(1, head(PATH))
+    + frame(0xFB)
+    + frames.data(1, BODY, end=True),
     "unknown settings": settings((0xBEEF, 1), (0xBEEF, 2)) + with_block(PLAIN),
     "flags that mean nothing": frame(HEADERS, END_HEADERS | 0x50, 1, PLAIN) + frames.data(1, BODY, end=True),
     "a reserved bit": frame(HEADERS, END_HEADERS, 1 | 1 << 31, PLAIN) + frames.data(1, BODY, end=True),

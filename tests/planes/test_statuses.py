@@ -15,7 +15,7 @@ from tests.proxy.world import INFER, STREAM, request
 
 Behind = Callable[..., Any]
 ERRORS = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
-TEXTS = ["", "plain", "100 % übel: 猫\n\t\"x\"", "%41%zz%", "long " * 200]
+TEXTS = ["", "plain", '100 % übel: 猫\n\t"x"', "%41%zz%", "long " * 200]
 AWAY = ("UNAVAILABLE", "upstream unavailable")
 
 

@@ -148,10 +148,10 @@ async def test_without_h2_in_alpn_it_is_refused(
         assert await end(guarded, credentials(ca)) is grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("first", [frames.PREFACE + frames.settings(), b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff"])
-async def test_what_is_no_tls_is_sent_away(
-    behind: Behind, listen: dict[str, Any], ca: Authority, first: bytes
-) -> None:
+@pytest.mark.parametrize(
+    "first", [frames.PREFACE + frames.settings(), b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff"]
+)
+async def test_what_is_no_tls_is_sent_away(behind: Behind, listen: dict[str, Any], ca: Authority, first: bytes) -> None:
     async with behind(listen=listen) as (server, guarded):
         async with wire(guarded.app.address, first=(first,)) as caller:
             if first[0] == 0x16:  # a handshake that is never finished
