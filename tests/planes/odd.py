@@ -1,4 +1,4 @@
-"""A server made of frames: it answers ModelInfer as a test wants it, and says UNIMPLEMENTED to everything else."""
+"""A server made of frames: it answers inferences as a test wants it, and says UNIMPLEMENTED to everything else."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from tests.planes import frames
-from tests.planes.frames import Wire
+from tests.planes.at import TALK
+from tests.planes.frames import Stream, Wire
 from tests.proxy.world import INFER, STREAM
 
 Answer = Callable[[Wire, int], None]
@@ -42,11 +43,14 @@ class Odd:
     begun: bytes = frames.settings()
     wires: list[Wire] = field(default_factory=list)
     asked: int = 0
+    last: tuple[Wire, int, Stream] | None = None
 
     def __call__(self, wire: Wire, number: int) -> None:
-        path = dict(wire.stream(number).blocks[0])[b":path"].decode()
-        if path in {INFER, STREAM}:
+        stream = wire.stream(number)
+        path = dict(stream.blocks[0])[b":path"].decode()
+        if path in {INFER, STREAM, TALK}:
             self.asked += 1
+            self.last = wire, number, stream
             self.answer(wire, number)
         else:
             wire.send(frames.headers(number, [*GOOD, (b"grpc-status", b"12")], end=True))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.planes import frames
-from tests.planes.at import PASSED, TALK, ask, names, told
+from tests.planes.at import PASSED, TALK, ask, names, told, until
 from tests.planes.frames import call, wire
 from tests.proxy.world import CLEAN, INFER, SERVICE, request
 
@@ -133,16 +133,43 @@ async def test_metadata_travels_to_the_caller(behind: Behind) -> None:
         assert reply.trailing == trailing[:3]
 
 
-async def test_metadata_past_the_limit(behind: Behind) -> None:
+@pytest.mark.parametrize("size", [20_000, 60_000])
+async def test_metadata_past_the_limit(behind: Behind, size: int) -> None:
+    """The call is refused, and its neighbour on the same connection is not."""
+    go = asyncio.Event()
+
     async def infer(body: bytes, context: Any) -> bytes:
-        context.set_trailing_metadata((("x-big", "v" * 100_000),))
+        await go.wait()
+        return b"done"
+
+    async with behind() as (server, guarded):
+        server.infer = infer
+        neighbour = asyncio.create_task(ask(guarded.channel, request()))
+        await until(server.calls)
+        too_big = await ask(guarded.channel, request(), metadata=(("x-big", "v" * size),))
+        assert too_big.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len(server.calls()) == 1
+        go.set()
+        assert (await neighbour).body == b"done"
+        assert (await ask(guarded.channel, request(), metadata=(("x-big", "v" * 6_000),))).body
+
+
+async def test_a_field_past_64_kib_is_no_call(behind: Behind, plane: str) -> None:
+    """libnghttp2 takes no such field: the connection ends. grpcio's core refuses the call alone."""
+    async with behind() as (server, guarded):
+        reply = await ask(guarded.channel, request(), metadata=(("x-big", "v" * 100_000),))
+        assert reply.code.name == {"grpcio": "RESOURCE_EXHAUSTED", "fast": "UNAVAILABLE"}[plane]
+        assert not server.calls()
+        assert (await ask(guarded.channel, request())).body
+
+
+@pytest.mark.parametrize("size", [20_000, 100_000])
+async def test_metadata_of_an_answer_past_the_limit(behind: Behind, size: int) -> None:
+    async def infer(body: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("x-big", "v" * size),))
         return b""
 
     async with behind() as (server, guarded):
-        too_big = await ask(guarded.channel, request(), metadata=(("x-big", "v" * 100_000),))
-        assert too_big.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert not server.calls()
-        assert (await ask(guarded.channel, request(), metadata=(("x-big", "v" * 10_000),))).body
         server.infer = infer
         reply = await ask(guarded.channel, request())
         assert reply.code is not grpc.StatusCode.OK

@@ -104,14 +104,8 @@ async def test_a_server_that_comes_back_is_found(guarding: Any) -> None:
 async def test_a_server_that_dies_in_the_middle_of_a_call(guarding: Any, path: str) -> None:
     async with odd.odd(lambda _, __: None) as server, guarding(server.address, methods={"allow": [TALK]}) as guarded:
         server.answer = lambda wire, _: wire.writer.transport.abort()
-        if path == TALK:
-            real, server.__class__.__call__ = server.__class__.__call__, lambda self, wire, n: self.answer(wire, n)
-        try:
-            call = ask if path == INFER else talk
-            assert (await call(guarded.channel, request(), path=path)).end == AWAY
-        finally:
-            if path == TALK:
-                server.__class__.__call__ = real
+        call = ask if path == INFER else talk
+        assert (await call(guarded.channel, request(), path=path)).end == AWAY
         server.answer = odd.good
         await answered(guarded)
 
@@ -302,6 +296,35 @@ async def test_guard_gives_back_the_window_of_a_large_answer(guarding: Any) -> N
         async with guarding(server.address) as guarded:
             assert len((await ask(guarded.channel, request())).body) == 5_000_000
             await asyncio.gather(*sending)
+
+
+HEAD = frames.headers(1, odd.GOOD)
+ENDS: dict[str, tuple[bytes, ...]] = {
+    "a deadline": (),
+    "a deadline after the head": (HEAD,),
+    "a message that is too large": (HEAD, frames.data(1, b"\0\xff\xff\xff\xffx")),
+    "a message that is none": (HEAD, frames.data(1, frames.message(b"x", 9))),
+    "another content type": (frames.headers(1, [(b":status", b"200"), (b"content-type", b"text/html")]),),
+    "an unknown encoding": (frames.headers(1, [*odd.GOOD, (b"grpc-encoding", b"br")]),),
+    "another HTTP status": (frames.headers(1, [(b":status", b"503")]),),
+}
+GRPCIO_WAITS = {"an unknown encoding", "another HTTP status", "another content type", "a message that is none"}
+
+
+@pytest.mark.parametrize("path", [INFER, TALK])
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_call_that_is_over_here_is_over_there(guarding: Any, plane: str, path: str, name: str) -> None:
+    """Whatever ended it, a server that does not end its stream is told by a reset; its connection stays."""
+    async with odd.odd(odd.told(*ENDS[name])) as server, guarding(server.address, methods={"allow": [TALK]}) as guarded:
+        call = ask if path == INFER else talk
+        waits = plane == "grpcio" and name in GRPCIO_WAITS
+        reply = await call(guarded.channel, request(), path=path, timeout=0.5 if "deadline" in name or waits else 5)
+        assert reply.code is not grpc.StatusCode.OK
+        wire, _, stream = server.last
+        await wire.until(lambda: stream.code is not None or wire.closed.is_set(), 3)
+        assert stream.code is not None or plane == "grpcio"
+        assert not wire.closed.is_set() or plane == "grpcio"
+        await until(lambda: guarded.app.runtime.calls == 0)
 
 
 async def test_a_server_behind_a_unix_socket(guarding: Any, tmp_path: Any) -> None:
