@@ -618,20 +618,16 @@ static ssize_t on_read_length(ng_session *session, uint8_t type, int32_t id, int
     return window < most ? window : most;
 }
 
-/* A server that has answered before the request ended says that it needs no more of it (RFC 9113, 8.1). */
 static int on_frame_send(ng_session *session, const ng_frame *frame, void *data)
 {
     Session *self = data;
+    (void)session;
     if (frame->hd.type != NG_HEADERS && frame->hd.type != NG_DATA)
         return 0;
     Stream *stream = find(self, frame->hd.stream_id);
-    if (stream == NULL)
-        return 0;
-    stream->sent = 1;
-    if (!self->server || !(frame->hd.flags & NG_FLAG_END_STREAM) || stream->remote_end)
-        return 0;
-    stream->reset_here = 1;
-    return api.submit_rst_stream(session, 0, frame->hd.stream_id, 0) == 0 ? 0 : NG_ERR_CALLBACK;
+    if (stream != NULL)
+        stream->sent = 1;
+    return 0;
 }
 
 /* --- the object */
