@@ -678,6 +678,7 @@ static int open_session(Session *self, Py_ssize_t acks, Py_ssize_t resets)
     if (result == 0) {
         api.option_set_no_auto_window_update(option, 1);
         api.option_set_no_closed_streams(option, 1);
+        api.option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1); /* gRPC allows blanks there */
         api.option_set_max_outbound_ack(option, (size_t)acks);
         api.option_set_max_continuations(option, self->max_continuations);
         api.option_set_stream_reset_rate_limit(option, (uint64_t)resets, (uint64_t)resets);

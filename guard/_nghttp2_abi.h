@@ -107,6 +107,7 @@ typedef ssize_t (*ng_read_length)(ng_session *, uint8_t, int32_t, int32_t, int32
     X(void, option_set_max_settings, (ng_option *, size_t)) \
     X(void, option_set_max_continuations, (ng_option *, size_t)) \
     X(void, option_set_stream_reset_rate_limit, (ng_option *, uint64_t, uint64_t)) \
+    X(void, option_set_no_rfc9113_leading_and_trailing_ws_validation, (ng_option *, int)) \
     X(void, option_set_no_closed_streams, (ng_option *, int)) \
     X(void, option_set_max_send_header_block_length, (ng_option *, size_t)) \
     X(int, session_server_new2, (ng_session **, const ng_callbacks *, void *, const ng_option *)) \

@@ -146,6 +146,21 @@ class Wire:
             return False
         return not self.closed.is_set()
 
+    async def send_data(self, number: int, payload: bytes, *, end: bool = True, timeout_s: float = 10.0) -> None:
+        """DATA as far as the windows let it; stops where the stream or the connection has ended."""
+        sent = 0
+        async with asyncio.timeout(timeout_s):
+            while sent < len(payload) and not self.closed.is_set() and not self.stream(number).done.is_set():
+                first = self.settings.get(INITIAL_WINDOW, 65_535)
+                room = min(65_535 + self.windows.get(0, 0), first + self.windows.get(number, 0)) - sent
+                part = payload[sent : sent + min(room, 16_384)] if room > 0 else b""
+                sent += len(part)
+                if part:
+                    await self.drained(frame(DATA, END_STREAM if end and sent == len(payload) else 0, number, part))
+                else:
+                    self.arrived.clear()
+                    await self.arrived.wait()
+
     def stream(self, number: int) -> Stream:
         return self.streams.setdefault(number, Stream())
 

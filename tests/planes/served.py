@@ -61,7 +61,7 @@ class Far:
             signs[:2] = ["ERROR guard"]
         return [line for line in lines if any(sign in line for sign in signs)]
 
-    def honest(self, timeout_s: float = 5.0) -> bytes:
+    def honest(self, timeout_s: float = 10.0) -> bytes:
         """One call on a connection of its own. Raises grpc.RpcError."""
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self.address, options) as channel:

@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import gzip
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -41,7 +40,7 @@ from tests.proxy.world import INFER, request
 
 PATH = INFER.encode()
 BLOCK = hpack.block(head(PATH))
-IN_TIME_S = 3.0
+IN_TIME_S = 5.0
 
 
 async def flood(caller: Wire, parts: list[bytes], patience_s: float = 1.0) -> str:
@@ -139,7 +138,7 @@ FLOODS = {
     "empty CONTINUATION": Flood(repeated(frame(CONTINUATION, 0, 1), 200_000), frame(HEADERS, 0, 1, BLOCK)),
     "small CONTINUATION": Flood(repeated(frame(CONTINUATION, 0, 1, b"\0\1a\0"), 100_000), frame(HEADERS, 0, 1, BLOCK)),
     "header bombs": Flood(numbered(bomb, 200), ends=ANY),
-    "many small fields": Flood(numbered(lambda n: headers(n, head(PATH) + [(b"a", b"")] * 8000), 100), ends=ANY),
+    "many small fields": Flood(numbered(lambda n: headers(n, head(PATH) + [(b"a", b"")] * 8000), 20), ends=ANY),
     "table sizes": Flood(repeated(settings((frames.TABLE_SIZE, 0)) + settings((frames.TABLE_SIZE, 65_536)), 100_000)),
     "SETTINGS": Flood(repeated(settings(), 200_000)),
     "large SETTINGS": Flood(repeated(settings(*[(0xF000 + i, i) for i in range(2700)]), 1_000)),
@@ -147,7 +146,7 @@ FLOODS = {
     "PING": Flood(repeated(frame(PING, 0, 0, bytes(8)), 200_000)),
     "PRIORITY": Flood(numbered(lambda n: frame(PRIORITY, 0, n, b"\0\0\0\0\x10"), 100_000)),
     "empty DATA": Flood(repeated(frame(DATA, 0, 1), 200_000), opened(1)),
-    "padding only": Flood(repeated(frame(DATA, frames.PADDED, 1, b"\xff" + bytes(255)), 20_000), opened(1)),
+    "padding only": Flood(repeated(frame(DATA, frames.PADDED, 1, b"\xff" + bytes(255)), 20_000), opened(1), ANY),
     "empty messages": Flood(
         repeated(frames.data(1, frames.message(b"") * 100), 2_000), headers(1, head(TALK.encode())), ANY
     ),
@@ -299,38 +298,16 @@ async def test_answers_that_are_read_byte_by_byte(far: Far) -> None:
 
 
 async def test_packed_bombs(far: Far) -> None:
-    """Twenty messages of 200 KB that would be 200 MB each."""
-    packed = gzip.compress(bytes(200 * MIB), 1)
-    raw = headers(1, head(PASSED.encode(), (b"grpc-encoding", b"gzip"))) + frames.data(
-        1, frames.message(packed, 1), end=True
-    )
-    async with watched(far, 128 * MIB), contextlib.AsyncExitStack() as stack:
-        callers = [await stack.enter_async_context(wire(far.address)) for _ in range(20)]
+    """Ten messages of 100 KB that would be 100 MB each."""
+    packed = frames.message(gzip.compress(bytes(100 * MIB), 1), 1)
+    begun = headers(1, head(PASSED.encode(), (b"grpc-encoding", b"gzip")))
+    async with watched(far, 96 * MIB), contextlib.AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(wire(far.address)) for _ in range(10)]
         for caller in callers:
-            head_first, rest = raw[:60_000], raw[60_000:]
-            caller.send(head_first)
-            await until(lambda: caller.frames)  # noqa: B023 - awaited here
-            _trickle(caller, rest)
+            caller.send(begun)
+        await asyncio.gather(*(caller.send_data(1, packed) for caller in callers))
         for caller in callers:
             assert (await caller.ended(1)).grpc not in {0, None}
-
-
-def _trickle(caller: Wire, rest: bytes) -> None:
-    """What is left, as the window allows."""
-
-    async def run() -> None:
-        sent = 60_000
-        left = rest
-        while left and not caller.closed.is_set():
-            room = 65_535 + min(caller.windows.get(0, 0), caller.windows.get(1, 0)) - sent
-            part, left = left[: max(0, room)], left[max(0, room) :]
-            caller.send(part)
-            sent += len(part)
-            if caller.stream(1).done.is_set():
-                return
-            await asyncio.sleep(0.005)
-
-    caller.extra = asyncio.create_task(run())  # type: ignore[attr-defined]
 
 
 async def test_connections_that_come_and_go(far: Far) -> None:
@@ -347,6 +324,3 @@ async def test_connections_that_come_and_go(far: Far) -> None:
     await until(lambda: far.files < before + 20)
     await until(lambda: far.count("guard_calls_in_flight") == 0)
 
-
-def alive(far: Far) -> Awaitable[Any]:
-    return asyncio.to_thread(far.honest)

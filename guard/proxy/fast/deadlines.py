@@ -1,4 +1,4 @@
-"""Many deadlines, one timer: what ends at about the same time shares a slot, so that slots are few for any deadlines."""
+"""Many deadlines, one timer: what ends at about the same time shares a slot, so that slots are few for any number."""
 
 import asyncio
 import heapq

@@ -34,34 +34,52 @@ class Session(Protocol):
     noise: int
     queued: int
 
-    def receive(self, data: bytes) -> list[Event]: ...
-    def take(self) -> list[Event]:
+    def receive(self, data: bytes) -> list[Event]:
         """What came in means this."""
         ...
 
-    def send(self, limit: int, /) -> bytes: ...
-    def request(self, headers: Pairs, end: bool, /, *data: bytes) -> int:
+    def take(self) -> list[Event]:
+        """Events that sending brought about."""
+        ...
+
+    def send(self, limit: int, /) -> bytes:
         """What is to be written now, not much more than the limit."""
         ...
 
-    def respond(self, stream: int, headers: Pairs, trailers: Pairs | bool | None, /, *data: bytes) -> int: ...
-    def write(self, stream: int, /, *data: bytes) -> int:
-        """Answer a stream; trailers: a tuple ends it after the data, None: it goes on, False: the headers end it."""
+    def request(self, headers: Pairs, end: bool, /, *data: bytes) -> int:
+        """Begin a stream; `end`: with these data."""
         ...
 
-    def finish(self, stream: int, trailers: Pairs | None, /) -> int: ...
-    def notify(self, stream: int, /) -> bool:
+    def respond(self, stream: int, headers: Pairs, trailers: Pairs | bool | None, /, *data: bytes) -> int:
+        """Answer a stream. trailers: pairs end it after the data, None: it goes on, False: the headers end it."""
+        ...
+
+    def write(self, stream: int, /, *data: bytes) -> int:
+        """More data. Returns bytes that the windows hold back, as `respond` does; -1: the stream is gone."""
+        ...
+
+    def finish(self, stream: int, trailers: Pairs | None, /) -> int:
         """No more data."""
         ...
 
-    def reset(self, stream: int, code: int, /) -> None: ...
-    def consume(self, stream: int, size: int, /) -> None:
+    def notify(self, stream: int, /) -> bool:
+        """Whether a DRAINED event will follow."""
+        ...
+
+    def reset(self, stream: int, code: int, /) -> None:
         """End a stream with a code; no event follows."""
         ...
 
-    def enlarge(self, stream: int, window: int, /) -> None: ...
-    def goaway(self, code: int | None, /) -> None:
+    def consume(self, stream: int, size: int, /) -> None:
+        """Open the stream's window by so much."""
+        ...
+
+    def enlarge(self, stream: int, window: int, /) -> None:
         """Make the stream's window so large."""
+        ...
+
+    def goaway(self, code: int | None, /) -> None:
+        """No new streams; None: a notice ahead of it."""
         ...
 
     def ping(self) -> None:

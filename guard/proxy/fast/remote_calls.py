@@ -241,7 +241,7 @@ class StreamCall(_Heads):
             return None
 
     def cancel(self) -> None:
-        """Nobody reads it any more."""
+        """Nobody reads it any more. Nothing is reset where both sides have ended."""
         if not self.link.closing:
             self.link.session.reset(self.number, CANCEL)
             self.link.touch()
@@ -293,8 +293,7 @@ class RemoteStream:
 
     def _leave(self, call: StreamCall) -> None:
         self._task.cancel()
-        if not call.ended.done() or call.link.session.queued:
-            call.cancel()
+        call.cancel()
         self._end(call)
 
     def _left(self) -> None:
