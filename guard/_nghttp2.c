@@ -21,7 +21,7 @@
 #define OLDEST 0x013400 /* 1.52.0 */
 
 enum { HEADERS, DATA, CLOSED, DRAINED, GOAWAY, SETTINGS };
-enum { BUCKETS = 256, FEW_HEADERS = 48, MOST_HEADERS = 4096, FRAME = 64 * 1024, OVERHEAD = 32 };
+enum { BUCKETS = 256, FEW_HEADERS = 48, MOST_HEADERS = 4096, FRAME = 64 * 1024, OVERHEAD = 32, FAR_BEYOND = 4, BOMB = 100 };
 
 #define DECLARE(result, name, parameters) result (*name) parameters;
 typedef struct {
@@ -304,6 +304,10 @@ static int on_header(ng_session *session, const ng_frame *frame, const uint8_t *
     if (stream == NULL || stream->headers == NULL)
         return 0;
     stream->header_bytes += name_size + value_size + OVERHEAD;
+    if (stream->header_bytes > FAR_BEYOND * self->max_header_bytes) {
+        self->noise += BOMB;
+        return NG_ERR_TEMPORAL; /* resets the stream: the rest of the block is not even looked at */
+    }
     if (stream->header_bytes > self->max_header_bytes)
         return 0; /* told at the end of the block */
     PyObject *pair = PyTuple_New(2), *key = text(name, name_size), *what = text(value, value_size);
@@ -622,6 +626,7 @@ static int on_frame_send(ng_session *session, const ng_frame *frame, void *data)
 {
     Session *self = data;
     (void)session;
+    self->noise += frame->hd.type == NG_RST_STREAM;
     if (frame->hd.type != NG_HEADERS && frame->hd.type != NG_DATA)
         return 0;
     Stream *stream = find(self, frame->hd.stream_id);
@@ -1130,7 +1135,7 @@ static PyGetSetDef attributes[] = {
     {"want_write", (getter)get_want_write, NULL, "whether send() has something", NULL},
     {"may_request", (getter)get_may_request, NULL, "whether requests can still be made", NULL},
     {"pending", (getter)get_pending, NULL, "whether take() has something", NULL},
-    {"noise", (getter)get_noise, NULL, "frames received that carry nothing", NULL},
+    {"noise", (getter)get_noise, NULL, "frames that carry nothing, and streams reset from this side", NULL},
     {"in_block", (getter)get_in_block, NULL, "whether a block of headers has begun and not ended", NULL},
     {"queued", (getter)get_queued, NULL, "bytes of data that have not left", NULL},
     {NULL, NULL, NULL, NULL, NULL},

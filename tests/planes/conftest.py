@@ -9,7 +9,10 @@ import pytest
 from tests.planes import served
 from tests.planes.at import PLANES, chosen, here
 from tests.proxy import world
+from tests.proxy.conftest import world_stages
 from tests.proxy.world import Guarded, Server
+
+__all__ = ["world_stages"]  # the fixture
 
 
 @pytest.fixture(scope="session", params=PLANES)

@@ -207,32 +207,31 @@ class Wire:
 
     def _take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         self.frames.append((kind, flags, number, len(payload)))
-        match kind:
-            case 0:
-                self._data(flags, number, payload)
-            case 1:
-                self._head(flags, payload)
-                self._more(HEADERS, flags, number)
-            case 9:
-                self._block += payload
-                self._more(CONTINUATION, flags, number)
-            case 3:
-                stream = self.stream(number)
-                stream.code = int.from_bytes(payload, "big")
-                stream.done.set()
-            case 4 if not flags & ACK:
-                for at in range(0, len(payload), 6):
-                    self.settings[int.from_bytes(payload[at : at + 2], "big")] = int.from_bytes(
-                        payload[at + 2 : at + 6], "big"
-                    )
-                if self.polite:
-                    self.send(frame(SETTINGS, ACK))
-            case 8:
-                self.windows[number] = self.windows.get(number, 0) + int.from_bytes(payload, "big")
-            case 6 if not flags & ACK and self.polite:
-                self.send(frame(PING, ACK, 0, payload))
-            case 7:
-                self.gone, self.text = int.from_bytes(payload[4:8], "big"), payload[8:]
+        if kind == DATA:
+            self._data(flags, number, payload)
+        elif kind == HEADERS:
+            self._head(flags, payload)
+            self._more(flags, number)
+        elif kind == CONTINUATION:
+            self._block += payload
+            self._more(flags, number)
+        elif kind == RST:
+            self.stream(number).code = int.from_bytes(payload, "big")
+            self.stream(number).done.set()
+        elif kind == WINDOW:
+            self.windows[number] = self.windows.get(number, 0) + int.from_bytes(payload, "big")
+        elif kind == GOAWAY:
+            self.gone, self.text = int.from_bytes(payload[4:8], "big"), payload[8:]
+        elif not flags & ACK:
+            self._told(kind, payload)
+
+    def _told(self, kind: int, payload: bytes) -> None:
+        """SETTINGS and PINGs."""
+        if kind == SETTINGS:
+            pairs = (payload[at : at + 6] for at in range(0, len(payload), 6))
+            self.settings |= {int.from_bytes(p[:2], "big"): int.from_bytes(p[2:], "big") for p in pairs}
+        if self.polite and kind in {SETTINGS, PING}:
+            self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         stream = self.stream(number)
@@ -256,7 +255,7 @@ class Wire:
         self._block = payload
         self._ends = bool(flags & END_STREAM)
 
-    def _more(self, kind: int, flags: int, number: int) -> None:
+    def _more(self, flags: int, number: int) -> None:
         if flags & END_HEADERS:
             stream = self.stream(number)
             stream.blocks.append(self._hpack.read(self._block))

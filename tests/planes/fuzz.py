@@ -2,7 +2,7 @@
 
 A sequence is a conversation by the rules (calls, streams, settings, pings, windows) that a few mutations went over:
 frames lost, doubled, swapped, on other streams, of other kinds, with lengths that lie; bits flipped; the end cut off.
-Sequence N of a seed is always the same: `--first N --count 1` repeats it alone. After every hundred an honest call must
+Sequence N of a seed is always the same: `--first N --count 1` repeats it alone. `--towards caller`: a server's answers. After every hundred an honest call must
 be answered, and in the end the process lives and its log holds no exception.
 """
 
@@ -116,12 +116,10 @@ class Talk:
         return [Frame(frames.HEADERS, flags | frames.END_HEADERS, number, block)]
 
     def _data(self, number: int, raw: bytes, *, end: bool) -> list[Frame]:
-        made, size = [], self.random.choice((1_000, 16_384, 16_384))
+        size = self.random.choice((1_000, 16_384, 16_384))
         if len(raw) < 500 and self.random.random() < 0.2:
             size = self.random.randint(1, 9)
-        for at in range(0, len(raw), size):
-            made.append(Frame(frames.DATA, 0, number, raw[at : at + size]))
-        made = made or [Frame(frames.DATA, 0, number, b"")]
+        made = [Frame(frames.DATA, 0, number, raw[at : at + size]) for at in range(0, max(1, len(raw)), size)]
         if end:
             made[-1] = replace(made[-1], flags=frames.END_STREAM)
         return made
@@ -162,30 +160,35 @@ class Talk:
         if not made:
             return
         at, other = self.random.randrange(len(made)), self.random.randrange(len(made))
-        one = made[at]
-        match self.random.randrange(11):
+        match self.random.randrange(12):
             case 0:
                 del made[at]
             case 1:
-                made.insert(other, one)
+                made.insert(other, made[at])
             case 2:
                 made[at], made[other] = made[other], made[at]
             case 3:
-                made[at] = replace(one, kind=self.random.randint(0, 10))
+                made[at:at] = [made[at]] * self.random.choice((2, 20, 200))
+            case _:
+                made[at] = self._changed(made[at])
+
+    def _changed(self, one: Frame) -> Frame:
+        chance = self.random
+        match chance.randrange(7):
+            case 0:
+                return replace(one, kind=chance.randint(0, 10))
+            case 1:
+                return replace(one, flags=one.flags ^ 1 << chance.randrange(8))
+            case 2:
+                return replace(one, stream=chance.choice((0, 1, 2, 3, 5, 7, 99, 2**31 - 1, 2**31 + 1)))
+            case 3:
+                return replace(one, length=chance.choice((*NUMBERS, len(one.payload) + 1)))
             case 4:
-                made[at] = replace(one, flags=one.flags ^ 1 << self.random.randrange(8))
+                return replace(one, payload=one.payload[: chance.randint(0, len(one.payload))])
             case 5:
-                made[at] = replace(one, stream=self.random.choice((0, 1, 2, 3, 5, 7, 99, 2**31 - 1, 2**31 + 1)))
-            case 6:
-                made[at] = replace(one, length=self.random.choice((*NUMBERS, len(one.payload) + 1)))
-            case 7:
-                made[at] = replace(one, payload=self._flipped(one.payload))
-            case 8:
-                made[at] = replace(one, payload=one.payload[: self.random.randint(0, len(one.payload))])
-            case 9:
-                made[at] = replace(one, payload=self.random.randbytes(self.random.randint(0, 40)))
-            case 10:
-                made[at:at] = [one] * self.random.choice((2, 20, 200))
+                return replace(one, payload=chance.randbytes(chance.randint(0, 40)))
+            case _:
+                return replace(one, payload=self._flipped(one.payload))
 
     def _flipped(self, payload: bytes) -> bytes:
         raw = bytearray(payload)
@@ -311,15 +314,23 @@ def _until(seconds: float | None, last: int | None) -> Callable[[int], bool]:
 
 async def main(args: argparse.Namespace, directory: Path) -> None:
     last = None if args.count is None else args.first + args.count
-    with served.far(args.plane, directory) as far:
-        began = far.rss
-        done = await at_listener(far, args.seed, args.first, _until(args.seconds, last))
-        print(f"{args.plane}: {done} sequences, memory grew by {(far.rss - began) // 1024} KiB")
+    async with odd.odd() as server:
+        changes = {"upstream": {"address": server.address, "timeout_s": 2.0}} if args.towards == "caller" else {}
+        with served.far(args.plane, directory, answered=args.towards != "caller", **changes) as far:
+            began, until = far.rss, _until(args.seconds, last)
+            if args.towards == "caller":
+                done = await at_upstream(far.address, server, args.seed, args.first, until)
+            else:
+                done = await at_listener(far, args.seed, args.first, until)
+            await _honest(far, f"seed {args.seed}, the end")
+            grown = (far.rss - began) // 1024
+            sys.stdout.write(f"{args.plane}: {done} sequences towards the {args.towards}, memory grew by {grown} KiB\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--plane", choices=[plane for plane in PLANES if here(plane)], default=PLANES[-1])
+    parser.add_argument("--towards", choices=["listener", "caller"], default="listener")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)

@@ -80,8 +80,8 @@ def upstream(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def far(plane: str, directory: Path, **changes: Any) -> Iterator[Far]:
-    """Both."""
+def far(plane: str, directory: Path, *, answered: bool = True, **changes: Any) -> Iterator[Far]:
+    """Both; `changes` may put another server behind. answered: wait until that one answers."""
     with upstream(directory) as address:
         tree: dict[str, Any] = {
             "upstream": {"address": address, "timeout_s": 5.0},
@@ -93,5 +93,6 @@ def far(plane: str, directory: Path, **changes: Any) -> Iterator[Far]:
         }
         with guard.start(directory, tree) as guarded:
             made = Far(guarded, address, plane)
-            made.honest()
+            if answered:
+                made.honest()
             yield made

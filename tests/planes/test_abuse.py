@@ -1,7 +1,7 @@
 """Callers who mean harm: after each of them an honest one is answered in time, and memory is where it was.
 
-Sources: CVE-2019-9511 to 9518 (floods, dribbles, the zero-length leak), CVE-2023-44487 (rapid reset), CVE-2024-27316 and
-its kin (CONTINUATION), CVE-2025-8671 (resets that the server is made to send), and the HPACK bomb (CVE-2016-6581).
+Sources: CVE-2019-9511 to 9518 (floods, dribbles, the zero-length leak), CVE-2023-44487 (rapid reset), CVE-2024-27316
+and its kin (CONTINUATION), CVE-2025-8671 (resets that the server is made to send), and the HPACK bomb (CVE-2016-6581).
 A flood has one of three ends: the connection is `ended`, TCP makes it wait (`stalled`), or it was all taken (`taken`).
 """
 
@@ -79,7 +79,6 @@ async def watched(far: Far, growth: int = 64 * MIB) -> AsyncIterator[None]:
         await task
     await asyncio.to_thread(far.honest)
     grown = far.rss - before
-    print(f"slowest {slowest:.2f} s, grown {grown / MIB:.0f} MiB")
     assert slowest < IN_TIME_S
     assert grown < growth
     assert far.alive
@@ -165,7 +164,6 @@ async def test_floods(far: Far, plane: str, name: str) -> None:
         if made.begun:
             caller.send(made.begun)
         end = await flood(caller, made.parts())
-        print(name, end, len(caller.frames))
     assert end in (made.grpcio if plane == "grpcio" else made.ends)
     await until(lambda: far.count("guard_calls_in_flight") == 0)
 
@@ -182,7 +180,7 @@ DEAF = {
 async def test_floods_of_those_who_do_not_read(far: Far, name: str) -> None:
     """What would have to be said to them piles up nowhere."""
     async with watched(far):
-        reader, writer = await frames.connected(far.address)
+        _, writer = await frames.connected(far.address)
         writer.transport.pause_reading()
         deaf = _Deaf(writer)
         raw = DEAF[name]
@@ -193,12 +191,9 @@ async def test_floods_of_those_who_do_not_read(far: Far, name: str) -> None:
         else:
             parts = [b"".join(call(n, b"/a/b", b"") for n in range(i, i + 200, 2)) for i in range(1, 40_000, 200)]
         await deaf.send(PREFACE + settings((frames.INITIAL_WINDOW, 2**31 - 1)) + window(0, 2**31 - 1 - 65_535))
-        end = "taken"
         for part in parts:
-            end = await deaf.send(part)
-            if end != "taken":
+            if await deaf.send(part) != "taken":
                 break
-        print(name, end)
         writer.transport.abort()
     await until(lambda: far.count("guard_calls_in_flight") == 0)
 
@@ -276,11 +271,10 @@ async def test_more_streams_than_there_may_be(far: Far) -> None:
 
 async def test_answers_that_are_never_read(far: Far) -> None:
     """Forty calls on a connection without a window: memory is bounded, places come back when the caller is gone."""
-    async with watched(far, 128 * MIB):
-        async with wire(far.address, (frames.INITIAL_WINDOW, 0), generous=False) as caller:
-            for number in range(1, 81, 2):
-                caller.send(call(number, PASSED.encode(), bytes(1000)))
-            await caller.until(lambda: len([s for s in caller.streams.values() if s.blocks]) == 40)
+    async with watched(far, 128 * MIB), wire(far.address, (frames.INITIAL_WINDOW, 0), generous=False) as caller:
+        for number in range(1, 81, 2):
+            caller.send(call(number, PASSED.encode(), bytes(1000)))
+        await caller.until(lambda: len([s for s in caller.streams.values() if s.blocks]) == 40)
     await until(lambda: far.count("guard_calls_in_flight") == 0)
 
 
@@ -323,4 +317,3 @@ async def test_connections_that_come_and_go(far: Far) -> None:
             await asyncio.gather(*map(one, range(start, start + 50)))
     await until(lambda: far.files < before + 20)
     await until(lambda: far.count("guard_calls_in_flight") == 0)
-

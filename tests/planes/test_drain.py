@@ -15,6 +15,7 @@ from tests.planes import frames
 from tests.planes.at import TALK, ask, chosen, told, until
 from tests.planes.frames import wire
 from tests.proxy.world import INFER, SERVICE, request, serving, settings
+from tests.servers.process import free_port
 
 Behind = Callable[..., Any]
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
@@ -172,6 +173,22 @@ async def test_nobody_listens_after_the_end(plane: str) -> None:
         async with aio.insecure_channel(address) as channel:
             assert (await ask(channel, request())).body
         await again.drain()
+
+
+async def test_a_caller_may_wait_until_somebody_listens(plane: str) -> None:
+    """wait_for_ready: the call is made before Guard is there, and made again when Guard came back."""
+    address = f"127.0.0.1:{free_port()}"
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 50)]
+    options += [("grpc.max_reconnect_backoff_ms", 100)]
+    async with serving() as server, aio.insecure_channel(address, options) as channel:
+        for _ in range(2):
+            waiting = asyncio.create_task(ask(channel, request(), wait_for_ready=True))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            guard = await started(plane, server.address, listen={"address": address}, limits={"drain_s": 0.0})
+            assert (await waiting).body
+            await guard.drain()
+            await until(lambda: channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY)
 
 
 async def test_a_second_guard_on_the_same_port_is_a_mistake(plane: str) -> None:

@@ -1,6 +1,7 @@
-"""What the listener hands on is what identities, cohorts and the upstream's metadata are made of: the same everywhere."""
+"""What the listener hands on, of which identities, cohorts and the server's metadata are made: the same everywhere."""
 
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from guard.proxy.seam import Call
 from tests.planes.at import TALK, ask, talk
 from tests.planes.frames import call as frames_call
 from tests.planes.frames import wire
-from tests.proxy.world import INFER, STREAM, request
+from tests.proxy.world import INFER, STREAM, profile, request
 
 Behind = Callable[..., Any]
 
@@ -139,6 +140,29 @@ async def test_a_known_key_by_name(behind: Behind, calls: list[Call], tmp_path: 
         assert guarded.app.runtime.identity.caller(calls[0]).id == "key:ann"
         stranger = await ask(guarded.channel, request(), metadata=(("authorization", "no"),))
         assert stranger.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.usefixtures("world_stages")
+@pytest.mark.parametrize("path", [INFER, STREAM])
+async def test_the_audit_names_the_caller(behind: Behind, tmp_path: Path, path: str) -> None:
+    changes: dict[str, Any] = {
+        "identity": {
+            "chain": [{"kind": "header", "header": "x-user", "trusted_peers": ["127.0.0.1/32"]}, {"kind": "peer"}]
+        },
+        "audit": {"file": str(tmp_path / "audit.jsonl"), "sample_allowed": 1.0},
+        "models": [{"name": "m", "profile": profile(tmp_path / "p"), "detectors": [{"stage": "test_mean"}]}],
+    }
+    call = ask if path == INFER else talk
+    async with behind(**changes) as (_, guarded):
+        ids = []
+        for metadata in ((("x-user", "ann"),), ()):
+            reply = await call(guarded.channel, request(), path=path, metadata=metadata)
+            ids.append(dict(reply.trailing).get("guard-decision-id"))
+    events = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [event["caller"] for event in events] == ["header:ann", "peer:127.0.0.1"]
+    assert {event["action"] for event in events} == {"allow"}
+    if path == STREAM:
+        assert [event["decision_id"] for event in events] == [f"{one}.1" for one in ids]
 
 
 async def test_joined_values_are_not_taken_apart(behind: Behind, calls: list[Call]) -> None:

@@ -153,30 +153,46 @@ async def test_a_head_that_comes_byte_by_byte(behind: Behind) -> None:
 @pytest.mark.parametrize("size", [0, 1, 1000])
 async def test_the_callers_window_is_kept(behind: Behind, size: int) -> None:
     """Not a byte more than is allowed, and the rest as soon as it is."""
-    body = bytes(3000)
-    async with behind() as (_, guarded):
-        async with wire(guarded.app.address, (frames.INITIAL_WINDOW, size), generous=False) as caller:
-            caller.send(call(1, PASSED.encode(), body))
-            await caller.until(lambda: len(caller.stream(1).body) == size and caller.stream(1).blocks)
-            await asyncio.sleep(0.1)
-            assert len(caller.stream(1).body) == size
-            caller.send(window(1, 500))
-            await caller.until(lambda: len(caller.stream(1).body) == size + 500)
-            caller.send(settings((frames.INITIAL_WINDOW, 10_000)))
-            assert (await caller.ended(1)).grpc == 0
-            assert len(caller.stream(1).body) == 5 + 7 + 3000
+    first = (frames.INITIAL_WINDOW, size)
+    async with behind() as (_, guarded), wire(guarded.app.address, first, generous=False) as caller:
+        stream = caller.stream(1)
+        caller.send(call(1, PASSED.encode(), bytes(3000)))
+        await caller.until(lambda: len(stream.body) == size and stream.blocks)
+        await asyncio.sleep(0.1)
+        assert len(stream.body) == size
+        caller.send(window(1, 500))
+        await caller.until(lambda: len(stream.body) == size + 500)
+        caller.send(settings((frames.INITIAL_WINDOW, 10_000)))
+        assert (await caller.ended(1)).grpc == 0
+        assert len(stream.body) == 5 + 7 + 3000
+
+
+async def test_a_window_that_is_taken_back(behind: Behind) -> None:
+    """SETTINGS_INITIAL_WINDOW_SIZE below what was used: the window is negative, and counts so (RFC 9113, 6.9.2)."""
+    first = (frames.INITIAL_WINDOW, 1000)
+    async with behind() as (_, guarded), wire(guarded.app.address, first, generous=False) as caller:
+        stream = caller.stream(1)
+        caller.send(call(1, PASSED.encode(), bytes(3000)))
+        await caller.until(lambda: len(stream.body) == 1000)
+        caller.send(settings((frames.INITIAL_WINDOW, 0)), window(1, 900))
+        await asyncio.sleep(0.1)
+        assert len(stream.body) == 1000
+        caller.send(window(1, 300))
+        await caller.until(lambda: len(stream.body) == 1200)
+        caller.send(window(1, 5000))
+        assert (await caller.ended(1)).grpc == 0
 
 
 async def test_the_callers_other_settings_are_kept(behind: Behind) -> None:
-    async with behind() as (_, guarded):
-        async with wire(guarded.app.address, (frames.TABLE_SIZE, 0), (frames.MAX_FRAME, 16_384)) as caller:
-            caller._hpack = hpack.Reader(0)
-            for number in (1, 3, 5):
-                caller.send(call(number, PASSED.encode(), bytes(20_000)))
-                stream = await caller.ended(number)
-                assert stream.grpc == 0
-                assert len(stream.body) == 20_012
-            assert max(size for _, _, _, size in caller.frames) <= 16_384
+    pairs = (frames.TABLE_SIZE, 0), (frames.MAX_FRAME, 16_384)
+    async with behind() as (_, guarded), wire(guarded.app.address, *pairs) as caller:
+        caller._hpack = hpack.Reader(0)
+        for number in (1, 3, 5):
+            caller.send(call(number, PASSED.encode(), bytes(20_000)))
+            stream = await caller.ended(number)
+            assert stream.grpc == 0
+            assert len(stream.body) == 20_012
+        assert max(size for _, _, _, size in caller.frames) <= 16_384
 
 
 async def test_large_frames_where_the_listener_allows_them(behind: Behind) -> None:

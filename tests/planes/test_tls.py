@@ -15,7 +15,7 @@ from grpc import aio
 from guard.proxy.gate import Gate
 from guard.proxy.seam import Call
 from tests.planes import frames
-from tests.planes.at import ask, until
+from tests.planes.at import LARGE, PASSED, ask, until
 from tests.planes.frames import wire
 from tests.proxy.certs import Authority, Pair
 from tests.proxy.world import INFER, request
@@ -86,7 +86,7 @@ def context(ca: Authority, pair: Pair | None = None, tmp_path: Path | None = Non
 
 async def shown(guarded: Any, ca: Authority) -> str:
     """The name on the certificate that a new connection gets to see."""
-    reader, writer = await frames.connected(guarded.app.address, context(ca))
+    _, writer = await frames.connected(guarded.app.address, context(ca))
     der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.transport.abort()
     return x509.load_der_x509_certificate(der).subject.rfc4514_string()
@@ -126,6 +126,7 @@ async def test_python_speaks_tls_with_it(
             assert (await caller.ended(number)).grpc == 0
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 async def test_old_tls_is_refused(behind: Behind, listen: dict[str, Any], ca: Authority) -> None:
     tls = context(ca)
     tls.set_ciphers("ALL:@SECLEVEL=0")
@@ -318,8 +319,6 @@ async def test_handshakes_that_are_never_finished_hold_nobody_up(
 
 
 async def test_a_large_call_over_tls(behind: Behind, listen: dict[str, Any], ca: Authority) -> None:
-    from tests.planes.at import LARGE, PASSED
-
     async with behind(listen=listen) as (_, guarded):
         async with aio.secure_channel(guarded.app.address, credentials(ca), LARGE) as channel:
             body = bytes(range(256)) * 40_000

@@ -13,7 +13,7 @@ import pytest
 from tests.planes import frames
 from tests.planes.at import PASSED, TALK, ask, names, told, until
 from tests.planes.frames import call, wire
-from tests.proxy.world import CLEAN, INFER, SERVICE, request
+from tests.proxy.world import CLEAN, INFER, SERVICE, request, serving, tapped
 
 Behind = Callable[..., Any]
 SIZES = (0, 1, 3_000, 16_379, 16_384, 65_535, 65_536, 602_000)
@@ -241,16 +241,16 @@ async def test_answers_are_compressed_for_those_who_accept_it(
 
 
 @pytest.mark.parametrize("algorithm", ["none", "gzip", "deflate"])
-async def test_requests_are_compressed_where_the_hop_says_so(behind: Behind, guarding: Any, algorithm: str) -> None:
-    from tests.proxy.world import serving, tapped
-
+async def test_requests_are_compressed_where_the_hop_says_so(guarding: Any, algorithm: str) -> None:
     body = request(np.tile(CLEAN, (90, 1)))
-    async with serving() as server, tapped(server.address) as (address, tapes):
-        async with guarding(address, compression=algorithm) as guarded:
-            assert (await ask(guarded.channel, body, compression=grpc.Compression.Deflate)).body
-            assert server.calls()[0].bodies == [body]
-            sent = b"".join(tapes)
-            assert (body[:60] in sent) == (algorithm == "none")
+    async with (
+        serving() as server,
+        tapped(server.address) as (address, tapes),
+        guarding(address, compression=algorithm) as guarded,
+    ):
+        assert (await ask(guarded.channel, body, compression=grpc.Compression.Deflate)).body
+        assert server.calls()[0].bodies == [body]
+        assert (body[:60] in b"".join(tapes)) == (algorithm == "none")
 
 
 async def test_compressed_answers_of_the_server_are_unpacked(behind: Behind) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc import aio
 
 from tests.planes import frames, odd
-from tests.planes.at import PASSED, TALK, ask, talk, told, until
+from tests.planes.at import PASSED, TALK, ask, talk, until
 from tests.planes.frames import MAX_STREAMS, Wire
 from tests.proxy import certs
 from tests.proxy.test_upstream import tls_server
-from tests.proxy.world import INFER, STREAM, Server, request, serving, start_server
+from tests.proxy.world import INFER, STREAM, request, serving, start_server
 from tests.servers.process import free_port
 
 Behind = Callable[..., Any]
@@ -57,7 +56,7 @@ async def hole() -> AsyncIterator[str]:
             other.connect(listener.getsockname())
         others.append(other)
     try:
-        yield "127.0.0.1:%d" % listener.getsockname()[1]
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         for one in (listener, *others):
             one.close()
@@ -77,7 +76,7 @@ async def test_a_server_that_swallows_everything(guarding: Any) -> None:
 async def test_a_server_that_accepts_and_says_nothing(guarding: Any) -> None:
     held = []
     server = await asyncio.start_server(lambda *connection: held.append(connection), "127.0.0.1", 0)
-    address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with guarding(address, timeout_s=0.5) as guarded:
         started = time.monotonic()
         reply = await ask(guarded.channel, request(), timeout=None)
@@ -292,10 +291,10 @@ async def test_guard_gives_back_the_window_of_a_large_answer(guarding: Any) -> N
         wire.send(odd.trailers(number, b"0"))
 
     sending = []
-    async with odd.odd(lambda *to: sending.append(asyncio.create_task(send(*to)))) as server:
-        async with guarding(server.address) as guarded:
-            assert len((await ask(guarded.channel, request())).body) == 5_000_000
-            await asyncio.gather(*sending)
+    answer = lambda *to: sending.append(asyncio.create_task(send(*to)))
+    async with odd.odd(answer) as server, guarding(server.address) as guarded:
+        assert len((await ask(guarded.channel, request())).body) == 5_000_000
+        await asyncio.gather(*sending)
 
 
 HEAD = frames.headers(1, odd.GOOD)
@@ -390,12 +389,11 @@ async def test_a_server_that_is_another_is_away(ca: certs.Authority, guarding: A
         assert not seen
 
 
-async def test_a_server_under_another_name(ca: certs.Authority, guarding: Any, tmp_path: Any) -> None:
-    tls = files(ca, tmp_path, ca) | {"server_name": "localhost"}
-    async with tls_server(ca) as (server, seen):
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_server_under_another_name(ca: certs.Authority, guarding: Any, tmp_path: Any, named: bool) -> None:
+    """Its certificate says `localhost`; it is asked for by its address."""
+    tls = files(ca, tmp_path, ca) | ({"server_name": "localhost"} if named else {})
+    async with tls_server(ca) as (server, _):
         address = "127.0.0.1:" + server.address.rpartition(":")[2]
         async with guarding(address, upstream={"tls": tls}) as guarded:
-            reply = await ask(guarded.channel, request())
-            assert reply.body or reply.end == AWAY  # `localhost` may be ::1 alone
-            assert isinstance(server, Server)
-            assert isinstance(guarded.channel, aio.Channel)
+            assert (await ask(guarded.channel, request())).code.name == ("OK" if named else "UNAVAILABLE")

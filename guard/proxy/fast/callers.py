@@ -11,7 +11,7 @@ from guard.proxy import server
 from guard.proxy.fast import heads, library
 from guard.proxy.fast.connection import CHUNK_BYTES, ENHANCE_YOUR_CALM, NO_ERROR, Connection, extra
 from guard.proxy.fast.exchange import WINDOW_BYTES, Served
-from guard.proxy.fast.library import HEADERS, SETTINGS, Event
+from guard.proxy.fast.library import CLOSED, HEADERS, SETTINGS, Event
 from guard.proxy.fast.peers import peer_of
 from guard.proxy.seam import Peer, Reply
 from guard.proxy.status import Code
@@ -93,6 +93,8 @@ class Caller(Connection):
         if kind == HEADERS and number > self._last:
             self._last = number
             self._begin(number, payload, end)
+        elif kind == CLOSED:
+            self.count_reset()
         elif kind == SETTINGS:
             self.greeted = True
 
@@ -115,7 +117,7 @@ class Caller(Connection):
             self.listener.lost(self)
 
     def count_reset(self) -> None:
-        """A call was reset before it was answered."""
+        """A stream was reset, by its caller or by what he did."""
         now = self.last_in
         self._resets = max(0.0, self._resets - (now - self._resets_at) * RESETS_PER_S) + 1
         self._resets_at = now

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from guard.proxy.fast.library import DATA, DRAINED, GOAWAY, HEADERS, Event, ProtocolError, Session
 
 CHUNK_BYTES = 256 * 1024
+MANY_EVENTS = 64
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
 _log = logging.getLogger(__name__)
 Headers = tuple[tuple[str, str], ...]
@@ -101,7 +102,10 @@ class Connection(asyncio.Protocol):
             return
         if events:
             self.on_events(events)
-        self.touch()
+        if len(events) > MANY_EVENTS:  # what is reset at once must not begin
+            self.flush()
+        else:
+            self.touch()
 
     def eof_received(self) -> None:
         """The other side sends no more: HTTP/2 has no half-open connections."""

@@ -7,7 +7,7 @@ then it is opened as far as the one message needs.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from guard.proxy import methods, server, status
@@ -52,7 +52,19 @@ class Served:
     """Implements `server.Exchange`, `deadlines.Timed`."""
 
     __slots__ = (
-        *("_begun", "_call", "_compress", "_encoding", "_heard", "_leaving", "_over", "_slot", "_waiter", "_window"),
+        *(
+            "_begun",
+            "_call",
+            "_compress",
+            "_encoding",
+            "_heard",
+            "_leaving",
+            "_over",
+            "_slot",
+            "_started",
+            "_waiter",
+            "_window",
+        ),
         *("number", "caller", "inbox", "task"),
     )
 
@@ -69,8 +81,8 @@ class Served:
         self._slot = -1
         if head.timeout_s is not None:
             self._slot = caller.listener.deadlines.add(head.timeout_s, self)
-        is_unary = head.path in methods.TABLE and head.path not in methods.STREAMING
-        self.task = caller.loop.create_task(self._run(self._unary() if is_unary else self._stream()))
+        self._started = False
+        self.task = caller.loop.create_task(self._run())
 
     # --- what happens to it
 
@@ -96,7 +108,7 @@ class Served:
     def gone(self) -> None:
         """The caller has left."""
         self._over = True
-        self.task.cancel()
+        self._cancel()
 
     def expire(self) -> None:
         """The caller's deadline has passed."""
@@ -106,19 +118,26 @@ class Served:
     def end(self, reply: Reply) -> None:
         """Answer in the gate's place."""
         self._finish(reply)
+        self._cancel()
+
+    def _cancel(self) -> None:
         self.task.cancel()
+        if not self._started:  # a task that is cancelled before its first step never takes one
+            self._close()
 
     # --- the task
 
-    async def _run(self, work: Awaitable[None]) -> None:
+    async def _run(self) -> None:
+        self._started = True
+        path = self._call.path
         try:
-            await work
+            await (self._unary() if path in methods.TABLE and path not in methods.STREAMING else self._stream())
         except asyncio.CancelledError:
             pass
         except Gone:
             self._reset()
         except Exception:  # noqa: BLE001 - its text must not reach a caller
-            _log.exception("a call of %r failed", self._call.path)
+            _log.exception("a call of %r failed", path)
             self._finish(status.internal())
         finally:
             self._close()
