@@ -45,7 +45,7 @@ def not_grpc(headers: Headers) -> Reply | None:
         if code == Code.UNAVAILABLE:
             return status.upstream_away()
         return Reply(code=code, details=f"Received http2 header with status: {number}")
-    return None if said.get("content-type", "").startswith("application/grpc") else status.upstream_broken()
+    return None if said.get("content-type", "application/grpc").startswith("application/grpc") else status.upstream_broken()
 
 
 def ended(headers: Headers, initial: Metadata, body: bytes | None) -> Reply:
