@@ -2,8 +2,8 @@
 
 A sequence is a conversation by the rules (calls, streams, settings, pings, windows) that a few mutations went over:
 frames lost, doubled, swapped, on other streams, of other kinds, with lengths that lie; bits flipped; the end cut off.
-Sequence N of a seed is always the same: `--first N --count 1` repeats it alone. `--towards caller`: a server's answers. After every hundred an honest call must
-be answered, and in the end the process lives and its log holds no exception.
+Sequence N of a seed is always the same: `--first N --count 1` repeats it alone. After every hundred an honest call must
+be answered, and in the end the process lives and its log holds no exception. `--towards caller`: a server's answers.
 """
 
 import argparse
@@ -184,11 +184,12 @@ class Talk:
             case 3:
                 return replace(one, length=chance.choice((*NUMBERS, len(one.payload) + 1)))
             case 4:
-                return replace(one, payload=one.payload[: chance.randint(0, len(one.payload))])
+                payload = one.payload[: chance.randint(0, len(one.payload))]
             case 5:
-                return replace(one, payload=chance.randbytes(chance.randint(0, 40)))
+                payload = chance.randbytes(chance.randint(0, 40))
             case _:
-                return replace(one, payload=self._flipped(one.payload))
+                payload = self._flipped(one.payload)
+        return replace(one, payload=payload)
 
     def _flipped(self, payload: bytes) -> bytes:
         raw = bytearray(payload)

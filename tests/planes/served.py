@@ -84,7 +84,7 @@ def far(plane: str, directory: Path, *, answered: bool = True, **changes: Any) -
     """Both; `changes` may put another server behind. answered: wait until that one answers."""
     with upstream(directory) as address:
         tree: dict[str, Any] = {
-            "upstream": {"address": address, "timeout_s": 5.0},
+            "upstream": {"address": address, "timeout_s": 3.0},
             "models": [{"name": "m"}],
             "methods": {"allow": [TALK]},
             "limits": {"drain_s": 0.0, "max_request_bytes": 4 * MIB},

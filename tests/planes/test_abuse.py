@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+import grpc
 import pytest
 
 from tests.planes import frames, hpack
@@ -58,26 +59,39 @@ async def flood(caller: Wire, parts: list[bytes], patience_s: float = 1.0) -> st
     return "ended" if caller.closed.is_set() or caller.gone is not None else "taken"
 
 
+async def honest(far: Far, *, alone: bool) -> float:
+    """Seconds that one call takes. alone: it is answered well; else it may be told that all places are taken."""
+    started = time.monotonic()
+    while True:
+        try:
+            assert await asyncio.to_thread(far.honest)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() - started > IN_TIME_S:
+                raise
+            if alone:
+                await asyncio.sleep(0.1)
+                continue
+        return time.monotonic() - started
+
+
 @contextlib.asynccontextmanager
 async def watched(far: Far, growth: int = 64 * MIB) -> AsyncIterator[None]:
     """Honest calls while the block runs and after it, all of them in time; memory does not grow much."""
     before, slowest, over = far.rss, 0.0, False
 
-    async def honest() -> None:
+    async def meanwhile() -> None:
         nonlocal slowest
         while not over:
-            started = time.monotonic()
-            assert await asyncio.to_thread(far.honest)
-            slowest = max(slowest, time.monotonic() - started)
+            slowest = max(slowest, await honest(far, alone=False))
             await asyncio.sleep(0.05)
 
-    task = asyncio.create_task(honest())
+    task = asyncio.create_task(meanwhile())
     try:
         yield
     finally:
         over = True
         await task
-    await asyncio.to_thread(far.honest)
+    slowest = max(slowest, await honest(far, alone=True))
     grown = far.rss - before
     assert slowest < IN_TIME_S
     assert grown < growth
@@ -305,7 +319,7 @@ async def test_packed_bombs(far: Far) -> None:
 
 
 async def test_connections_that_come_and_go(far: Far) -> None:
-    """A thousand, each ended in the midst of a call."""
+    """Four hundred, each ended in the midst of a call."""
     before = far.files
 
     async def one(i: int) -> None:
@@ -313,7 +327,7 @@ async def test_connections_that_come_and_go(far: Far) -> None:
             await caller.drained(call(1, PATH if i % 2 else TALK.encode(), request()))
 
     async with watched(far):
-        for start in range(0, 1000, 50):
+        for start in range(0, 400, 50):
             await asyncio.gather(*map(one, range(start, start + 50)))
     await until(lambda: far.files < before + 20)
     await until(lambda: far.count("guard_calls_in_flight") == 0)

@@ -109,8 +109,8 @@ def h2load() -> Iterator[str]:
 @pytest.mark.parametrize(
     "options",
     [
-        ("-n2000", "-c8", "-m10"),
-        ("-n600", "-c100", "-m1"),
+        ("-n1000", "-c8", "-m10"),
+        ("-n300", "-c100", "-m1"),
         ("-n400", "-c2", "-m200"),
         ("-n100", "-c4", "-m4", "--window-bits=10", "--connection-window-bits=12"),
         ("-n100", "-c4", "-m4", "--header-table-size=0", "--encoder-header-table-size=0"),

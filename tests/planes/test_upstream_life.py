@@ -202,7 +202,8 @@ async def test_servers_that_change_places_under_load(guarding: Any) -> None:
             await answered(guarded)
         going = False
         await asyncio.gather(*callers)
-        assert set(ends) == {("OK", ""), AWAY} or set(ends) == {("OK", "")}
+        stopped = ("CANCELLED", "CANCELLED")  # grpc.aio's servers say so to calls that came as they stopped
+        assert set(ends) <= {("OK", ""), AWAY, stopped}
         assert ends.count(("OK", "")) > 50
     await server.server.stop(None)
 
