@@ -525,6 +525,8 @@ class Limits(_Settings):
     max_response_bytes: int = Field(64 * 1024 * 1024, ge=1024, le=2**31 - 1)
     """Larger upstream answers are RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=1024 * 1024)
+    max_connections: int = Field(1024, ge=1)
+    """Callers' connections at once, with `plane: fast`; further ones are closed."""
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
     max_queued_calls: int = Field(256, ge=0)
@@ -690,6 +692,9 @@ class Settings(_Settings):
     """Where the C library is glibc: keep the memory of large messages for the next ones (some 100 MB), or give it back
     after each, which takes up to ten times the CPU. MALLOC_* variables of the environment stay as they are. A change
     needs a restart."""
+    plane: Literal["grpcio", "fast"] = "grpcio"
+    """What speaks HTTP/2 to callers and upstreams: grpcio, or libnghttp2 at a fraction of its cost. Where `fast` cannot
+    be used, grpcio is, and the log says why. A change needs a restart."""
     listen: Listen = Listen()
     upstream: Upstream | None = None
     """The default upstream."""

@@ -24,12 +24,11 @@ import guard
 from guard import config
 from guard.metrics import Metrics
 from guard.profile import ProfileError
-from guard.proxy import admin_grpc, admin_http, private
+from guard.proxy import admin_grpc, admin_http, plane, private
 from guard.proxy.gate import Gate
 from guard.proxy.post import Post
 from guard.proxy.probe import Prober
 from guard.proxy.runtime import Runtime, build, share
-from guard.proxy.server import make_server
 from guard.settings import ConfigError, Settings
 
 LINGER_S = 2.0
@@ -39,6 +38,7 @@ AT_LEAST_S = 5.0
 _RESTART = (
     "workers",
     "allocator",
+    "plane",
     "listen",
     "admin",
     "history",
@@ -47,18 +47,21 @@ _RESTART = (
     "limits.max_request_bytes",
     "limits.max_response_bytes",
     "limits.max_metadata_bytes",
+    "limits.max_connections",
 )
 _log = logging.getLogger(__name__)
 
 
 def run(load: Callable[[], Settings]) -> int:
     """Serve until a signal; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
-    return asyncio.run(serve(load))
-
-
-async def serve(load: Callable[[], Settings]) -> int:
-    """The same inside an event loop. Prints one line to standard error when calls are taken."""
     settings = load()
+    with asyncio.Runner(loop_factory=plane.new_loop(settings)) as runner:
+        return runner.run(serve(load, settings))
+
+
+async def serve(load: Callable[[], Settings], settings: Settings | None = None) -> int:
+    """The same inside an event loop. Prints one line to standard error when calls are taken."""
+    settings = settings or load()
     token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
     app = await App.start(settings, load, token)
     try:
@@ -109,7 +112,8 @@ class App:
         listen, post = settings.listen, self._post
         if post is not None:
             listen = listen.model_copy(update={"address": post.address})
-        self._server, self.address = make_server(self._gate, listen, settings.limits, shared=post is not None)
+        plane.explain(settings)
+        self._server, self.address = plane.make_server(self._gate, settings, listen, shared=post is not None)
         self._show_info()
         if post is None:
             await self._start_admin(settings, token)

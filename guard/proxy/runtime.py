@@ -32,11 +32,11 @@ from guard.proxy.challenges import Challenges
 from guard.proxy.embedded import EmbeddedUpstream
 from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
+from guard.proxy.plane import make_upstream
 from guard.proxy.rations import Rations
-from guard.proxy.upstream import RemoteUpstream
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
-from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
+from guard.settings import ConfigError, History, Model, Settings, Upstream
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
@@ -332,13 +332,13 @@ async def _routes(settings: Settings, former: Runtime | None, made: dict[Any, Ro
         if former is not None and key in former.routes:
             routes[key] = former.routes[key]
         elif key not in routes:
-            routes[key] = made[key] = await _open(key, settings.limits)
+            routes[key] = made[key] = await _open(key, settings)
     return routes
 
 
-async def _open(key: Any, limits: Limits) -> Route:
+async def _open(key: Any, settings: Settings) -> Route:
     if isinstance(key, Upstream):
-        return Route(RemoteUpstream(key, limits), key.timeout_s, key.dialect)
+        return Route(make_upstream(settings, key), key.timeout_s, key.dialect)
     name, embedded, _ = key
     upstream = await asyncio.to_thread(EmbeddedUpstream, embedded, name)
     _log.info("model %s: %s runs on %s", name, embedded.file, upstream.provider)

@@ -188,7 +188,7 @@ class _Handlers(grpc.GenericRpcHandler):
             stream.cancel()
 
 
-def _streams(limits: Limits) -> int:
+def streams_of(limits: Limits) -> int:
     """Calls of one connection; well above what is admitted, so that whoever is too many is told."""
     return max(1000, 2 * (limits.max_concurrent_calls + limits.max_queued_calls))
 
@@ -199,7 +199,7 @@ def make_server(gate: Gate, listen: Listen, limits: Limits, *, shared: bool = Fa
         options=(
             *limit_options(limits, receive=limits.max_request_bytes, send=-1),
             ("grpc.so_reuseport", int(shared)),  # else a second process on the same port is a mistake
-            ("grpc.max_concurrent_streams", _streams(limits)),
+            ("grpc.max_concurrent_streams", streams_of(limits)),
             ("grpc.default_compression_level", _LEVELS[listen.compression]),
         ),
     )
