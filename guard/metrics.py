@@ -56,7 +56,10 @@ class _Known(MetricWrapperBase):
 
 
 class _Counter(_Known, Counter):
-    pass
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Add a number that is not negative; the library asks on each call what was settled when it was made."""
+        del exemplar
+        self._value.inc(amount)
 
 
 class _Gauge(_Known, Gauge):
