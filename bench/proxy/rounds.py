@@ -15,9 +15,9 @@ from bench.proxy import load, peers, upstream
 from bench.proxy.load import Took
 from bench.proxy.peers import Peer, Start
 from bench.proxy.shapes import Shape
+from bench.proxy.table import DIRECT
 
 SEED = 0
-DIRECT = "no proxy"
 STAGED = (
     "Guard, inspect",
     "Guard, monitors",
