@@ -561,6 +561,7 @@ static ssize_t on_read(ng_session *session, int32_t id, uint8_t *buffer, size_t 
     return (ssize_t)size;
 }
 
+/* Room for `more` bytes of output: in the session's own buffer, or in the object that is handed out. */
 static int room_for(Session *self, size_t more)
 {
     if (self->out_room - self->out_size >= more)
