@@ -167,6 +167,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+        self.plane = Gauge(
+            "guard_plane",
+            "1 for what speaks HTTP/2: grpcio or fast.",
+            ("plane",),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
         self.provider = Gauge(
             "guard_provider",
             "1 for the onnxruntime provider that really runs an embedded model.",

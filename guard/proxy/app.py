@@ -104,6 +104,7 @@ class App:
     async def _start(self, settings: Settings, token: str | None) -> None:
         prober = Prober(lambda: self.runtime)
         plane.explain(settings)
+        self.runtime.metrics.plane.labels(plane.in_use(settings)).set(1)
         self._server, self.address = plane.make_server(self._gate, settings)
         self._show_info()
         await self._start_admin(settings, token)
