@@ -14,7 +14,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-BUILT_FROM := pyproject.toml setup.py guard/_kernels.c
+BUILT_FROM := pyproject.toml setup.py guard/_kernels.c guard/_nghttp2.c guard/_nghttp2_abi.h
 
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
@@ -51,8 +51,8 @@ contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothi
 
 .PHONY: servers
 servers: $(VENV)/.dev
-	$(call say,real Triton, a real browser and a real Redis for the tests)
-	@$(BIN)/python -m tests.servers.install triton chromium redis
+	$(call say,real Triton, a real browser, a real Redis and the header of libnghttp2 for the tests)
+	@$(BIN)/python -m tests.servers.install triton chromium redis nghttp2
 
 .PHONY: test-core
 test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their own tests

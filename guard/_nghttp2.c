@@ -65,8 +65,9 @@ typedef struct {
     Py_ssize_t arrivals_count, arrivals_room;
     Piece *pieces;
     Py_ssize_t pieces_count, pieces_room;
-    uint8_t *out;
-    size_t out_size, out_room, out_limit, queued;
+    uint8_t *out, *own;  /* out: where output goes, the session's own buffer or `handed` */
+    PyObject *handed;    /* a bytearray, while much is written: it is not copied again */
+    size_t out_size, out_room, own_room, out_limit, queued;
     size_t max_header_bytes, max_continuations, continuations;
     uint64_t noise;
     int server, busy, in_block, failed; /* failed: a Python exception is set */
@@ -561,6 +562,7 @@ static ssize_t on_read(ng_session *session, int32_t id, uint8_t *buffer, size_t 
     return (ssize_t)size;
 }
 
+/* Room for `more` bytes of output: in the session's own buffer, or in the object that is handed out. */
 static int room_for(Session *self, size_t more)
 {
     if (self->out_room - self->out_size >= more)
@@ -568,10 +570,17 @@ static int room_for(Session *self, size_t more)
     size_t room = self->out_room ? self->out_room : 4096;
     while (room - self->out_size < more)
         room *= 2;
-    uint8_t *out = realloc(self->out, room);
-    if (out == NULL)
-        return -1;
-    self->out = out;
+    if (self->handed != NULL) {
+        if (PyByteArray_Resize(self->handed, (Py_ssize_t)room) < 0)
+            return -1;
+        self->out = (uint8_t *)PyByteArray_AsString(self->handed);
+    } else {
+        uint8_t *own = realloc(self->own, room);
+        if (own == NULL)
+            return -1;
+        self->out = self->own = own;
+        self->own_room = room;
+    }
     self->out_room = room;
     return 0;
 }
@@ -756,7 +765,8 @@ static void session_dealloc(Session *self)
     Py_XDECREF(self->events);
     free(self->arrivals);
     free(self->pieces);
-    free(self->out);
+    Py_XDECREF(self->handed);
+    free(self->own);
     release(self);
     Py_DECREF(type);
 }
@@ -792,14 +802,46 @@ static PyObject *session_take(Session *self, PyObject *unused)
     return events;
 }
 
-/* send(limit) -> bytes: what is to be written now, not much more than limit */
+/* Much is written into what is handed out, little into a buffer that stays. */
+static int begin_output(Session *self, size_t limit)
+{
+    self->out_limit = limit;
+    self->out_size = 0;
+    self->out = self->own;
+    self->out_room = self->own_room;
+    const size_t most = self->queued < limit ? self->queued : limit;
+    if (most < FRAME)
+        return 0;
+    self->handed = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)(most + FRAME + 4096));
+    if (self->handed == NULL)
+        return -1;
+    self->out = (uint8_t *)PyByteArray_AsString(self->handed);
+    self->out_room = most + FRAME + 4096;
+    return 0;
+}
+
+static PyObject *end_output(Session *self)
+{
+    PyObject *handed = self->handed;
+    self->handed = NULL;
+    self->out = NULL;
+    if (handed == NULL)
+        return PyBytes_FromStringAndSize((const char *)self->own, (Py_ssize_t)self->out_size);
+    if (PyByteArray_Resize(handed, (Py_ssize_t)self->out_size) < 0) {
+        Py_DECREF(handed);
+        return NULL;
+    }
+    return handed;
+}
+
+/* send(limit) -> bytes or bytearray: what is to be written now, not much more than limit */
 static PyObject *session_send(Session *self, PyObject *limit)
 {
     const Py_ssize_t most = PyLong_AsSsize_t(limit);
     if ((most == -1 && PyErr_Occurred()) || enter(self) < 0)
         return NULL;
-    self->out_limit = most < 1 ? 1 : (size_t)most;
-    self->out_size = 0;
+    if (begin_output(self, most < 1 ? 1 : (size_t)most) < 0)
+        return NULL;
     self->busy = 1;
     ssize_t size = 0;
     while (self->out_size < self->out_limit) {
@@ -815,15 +857,12 @@ static PyObject *session_send(Session *self, PyObject *limit)
         self->out_size += (size_t)size;
     }
     self->busy = self->failed = 0;
-    if (size < 0 || PyErr_Occurred())
+    PyObject *output = size < 0 || PyErr_Occurred() ? NULL : end_output(self);
+    if (output == NULL) {
+        Py_CLEAR(self->handed);
         return failure(self, "send", size);
-    PyObject *bytes = PyBytes_FromStringAndSize((const char *)self->out, (Py_ssize_t)self->out_size);
-    if (self->out_room > 4 * FRAME) {
-        free(self->out);
-        self->out = NULL;
-        self->out_room = 0;
     }
-    return bytes;
+    return output;
 }
 
 static int id_of(PyObject *number, int32_t *id)

@@ -246,6 +246,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+        self.plane = _Gauge(
+            "guard_plane",
+            "1 for what speaks HTTP/2: grpcio or fast.",
+            ("plane",),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
         self.provider = _Gauge(
             "guard_provider",
             "1 for the onnxruntime provider that really runs an embedded model.",

@@ -49,6 +49,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_calls_queued": (),
     "guard_store_entries": (),
     "guard_info": ("version", "config_digest"),
+    "guard_plane": ("plane",),
     "guard_provider": ("model", "provider"),
 }
 

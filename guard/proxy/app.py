@@ -113,6 +113,7 @@ class App:
         if post is not None:
             listen = listen.model_copy(update={"address": post.address})
         plane.explain(settings)
+        self.runtime.metrics.plane.labels(plane.in_use(settings)).set(1)
         self._server, self.address = plane.make_server(self._gate, settings, listen, shared=post is not None)
         self._show_info()
         if post is None:

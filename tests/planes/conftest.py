@@ -61,7 +61,14 @@ def quiet(plane: str, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def far(plane: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Far]:
-    """Guard and a server behind it as processes of their own, for what would disturb a test's own process."""
-    with served.far(plane, tmp_path_factory.mktemp(plane)) as made:
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server in a process of its own."""
+    with served.upstream(tmp_path_factory.mktemp("upstream")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def far(plane: str, upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Far]:
+    """Guard as a process of its own, for what would disturb a test's."""
+    with served.far(plane, tmp_path_factory.mktemp(plane), upstream) as made:
         yield made

@@ -315,17 +315,19 @@ def _until(seconds: float | None, last: int | None) -> Callable[[int], bool]:
 
 async def main(args: argparse.Namespace, directory: Path) -> None:
     last = None if args.count is None else args.first + args.count
-    async with odd.odd() as server:
-        changes = {"upstream": {"address": server.address, "timeout_s": 2.0}} if args.towards == "caller" else {}
-        with served.far(args.plane, directory, answered=args.towards != "caller", **changes) as far:
-            began, until = far.rss, _until(args.seconds, last)
-            if args.towards == "caller":
-                done = await at_upstream(far.address, server, args.seed, args.first, until)
-            else:
-                done = await at_listener(far, args.seed, args.first, until)
-            await _honest(far, f"seed {args.seed}, the end")
-            grown = (far.rss - began) // 1024
-            sys.stdout.write(f"{args.plane}: {done} sequences towards the {args.towards}, memory grew by {grown} KiB\n")
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(odd.odd())
+        at_caller = args.towards == "caller"
+        address = server.address if at_caller else stack.enter_context(served.upstream(directory))
+        far = stack.enter_context(served.far(args.plane, directory, address, answered=not at_caller))
+        began, until = far.rss, _until(args.seconds, last)
+        if at_caller:
+            done = await at_upstream(far.address, server, args.seed, args.first, until)
+        else:
+            done = await at_listener(far, args.seed, args.first, until)
+        await _honest(far, f"seed {args.seed}, the end")
+        grown = (far.rss - began) // 1024
+        sys.stdout.write(f"{args.plane}: {done} sequences towards the {args.towards}, memory grew by {grown} KiB\n")
 
 
 if __name__ == "__main__":

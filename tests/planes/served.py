@@ -24,7 +24,6 @@ class Far:
     """Guard as a process."""
 
     guarded: guard.Guarded
-    upstream: str
     plane: str
 
     @property
@@ -80,19 +79,18 @@ def upstream(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def far(plane: str, directory: Path, *, answered: bool = True, **changes: Any) -> Iterator[Far]:
-    """Both; `changes` may put another server behind. answered: wait until that one answers."""
-    with upstream(directory) as address:
-        tree: dict[str, Any] = {
-            "upstream": {"address": address, "timeout_s": 3.0},
-            "models": [{"name": "m"}],
-            "methods": {"allow": [TALK]},
-            "limits": {"drain_s": 0.0, "max_request_bytes": 4 * MIB},
-            **chosen(plane),
-            **changes,
-        }
-        with guard.start(directory, tree) as guarded:
-            made = Far(guarded, address, plane)
-            if answered:
-                made.honest()
-            yield made
+def far(plane: str, directory: Path, address: str, *, answered: bool = True, **changes: Any) -> Iterator[Far]:
+    """Guard in front of this address. answered: wait until the server behind answers."""
+    tree: dict[str, Any] = {
+        "upstream": {"address": address, "timeout_s": 3.0},
+        "models": [{"name": "m"}],
+        "methods": {"allow": [TALK]},
+        "limits": {"drain_s": 0.0, "max_request_bytes": 4 * MIB},
+        **chosen(plane),
+        **changes,
+    }
+    with guard.start(directory, tree) as guarded:
+        made = Far(guarded, plane)
+        if answered:
+            made.honest()
+        yield made

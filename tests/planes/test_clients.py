@@ -17,7 +17,9 @@ import tritonclient.grpc.aio as triton_aio
 
 from bench.proxy.programs import Missing, program
 from tests.planes import frames
-from tests.planes.served import Far
+from tests.planes.at import until
+from tests.planes.frames import wire
+from tests.planes.served import MIB, Far
 from tests.proxy.world import CLEAN, INFER, STREAM, answer, request
 
 ROWS = np.tile(CLEAN, (90, 1))
@@ -131,6 +133,33 @@ def test_h2load(far: Far, h2load: str, tmp_path: Path, options: tuple[str, ...])
     assert re.search(rf"requests: {total} total, .*, {total} succeeded, 0 failed, 0 errored", done.stdout), done.stdout
     assert re.search(rf"status codes: {total} 2xx", done.stdout)
     assert far.count("grpc_server_handled_total", grpc_method="ModelInfer", grpc_code="OK") - before == total
+
+
+async def _use(far: Far) -> None:
+    """Connections, calls, and streams that are cancelled: a hundred and twenty of each."""
+
+    async def one() -> None:
+        async with wire(far.address) as caller:
+            for number in range(1, 24, 4):
+                caller.send(frames.call(number, INFER.encode(), request(request_id=str(number))))
+                caller.send(frames.headers(number + 2, frames.head(STREAM.encode(), (b"x-key", b"v" * 500))))
+                caller.send(frames.data(number + 2, frames.message(request())))
+            for number in range(1, 24, 4):
+                assert (await caller.ended(number)).grpc == 0
+                caller.send(frames.rst(number + 2))
+
+    await asyncio.gather(*(one() for _ in range(20)))
+
+
+async def test_memory_does_not_grow_with_use(far: Far) -> None:
+    before, files = 0, 0
+    for i in range(4):
+        await _use(far)
+        if i == 1:
+            before, files = far.rss, far.files
+    await until(lambda: far.files <= files + 5)
+    await until(lambda: far.count("guard_calls_in_flight") == 0)
+    assert far.rss - before < 8 * MIB
 
 
 def test_nothing_was_said_in_the_log(far: Far) -> None:

@@ -77,9 +77,9 @@ class Caller(Connection):
             call.gone()
         self.listener.lost(self)
 
-    def data_received(self, data: bytes) -> None:
-        """What was read, and whether it is too much of what carries nothing."""
-        super().data_received(data)
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much was read; whether it is too much of what carries nothing."""
+        super().buffer_updated(nbytes)
         if self.session.noise - self._noise > NOISE:
             if self.last_in - self._noise_at < NOISE_S:
                 self.close(ENHANCE_YOUR_CALM)

@@ -14,6 +14,7 @@ from guard.proxy.fast.library import DATA, DRAINED, GOAWAY, HEADERS, Event, Prot
 CHUNK_BYTES = 256 * 1024
 MANY_EVENTS = 64
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
+_BUFFER = memoryview(bytearray(CHUNK_BYTES))
 _log = logging.getLogger(__name__)
 Headers = tuple[tuple[str, str], ...]
 
@@ -38,8 +39,8 @@ class Hearing(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
-    """Implements asyncio's Protocol. Subclasses keep `calls`, and say what events mean that are none of theirs.
+class Connection(asyncio.BufferedProtocol):
+    """Implements asyncio's BufferedProtocol. Subclasses keep `calls`, and say what events mean that are none of theirs.
 
     last_in: when something last came in, on the loop's clock. paused_at: since when the socket takes nothing; None: it
     does.
@@ -91,11 +92,15 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=CHUNK_BYTES)
         self.flush()
 
-    def data_received(self, data: bytes) -> None:
-        """What was read."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Where to read to: all connections share one place, for what was read is used up at once."""
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much was read."""
         self.last_in = self.loop.time()
         try:
-            events = self.session.receive(data)
+            events = self.session.receive(_BUFFER[:nbytes])
         except ProtocolError as error:
             _log.debug("%s", error)
             self.close(PROTOCOL_ERROR)

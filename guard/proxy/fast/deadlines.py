@@ -2,17 +2,17 @@
 
 import asyncio
 import heapq
-import math
 from typing import Protocol
 
 TICK_S = 0.01
+SOON_S, LATER_S = 5.0, 300.0
 LONGEST_S = 86_400.0
 """Later than this is never."""
 
 
 def _step(left_s: float) -> int:
     """Ticks of a slot so far ahead: within 2 %."""
-    return next(step for most_s, step in ((5.0, 1), (300.0, 8), (math.inf, 512)) if left_s <= most_s)
+    return 1 if left_s <= SOON_S else 8 if left_s <= LATER_S else 512
 
 
 class Timed(Protocol):

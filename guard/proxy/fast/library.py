@@ -34,7 +34,7 @@ class Session(Protocol):
     noise: int
     queued: int
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes | memoryview, /) -> list[Event]:
         """What came in means this."""
         ...
 
@@ -42,7 +42,7 @@ class Session(Protocol):
         """Events that sending brought about."""
         ...
 
-    def send(self, limit: int, /) -> bytes:
+    def send(self, limit: int, /) -> bytes | bytearray:
         """What is to be written now, not much more than the limit."""
         ...
 

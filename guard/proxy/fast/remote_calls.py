@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from guard.proxy import status
 from guard.proxy.fast import answers
 from guard.proxy.fast.connection import CANCEL, REFUSED_STREAM, Headers
-from guard.proxy.fast.framing import PREFIX_BYTES, Inbox, Malformed, TooLarge, inflated, pack, readable
+from guard.proxy.fast.framing import PREFIX_BYTES, Inbox, Malformed, TooLarge, inflated, pack
 from guard.proxy.seam import Metadata, Reply
 
 if TYPE_CHECKING:
@@ -39,17 +39,10 @@ class _Heads:
 
     def opened(self, headers: Headers) -> Reply | None:
         """The response's headers; how the call ends where these say so."""
-        end = answers.not_grpc(headers)
-        if end is not None:
-            return end
-        try:
-            self.initial = answers.metadata(headers)
-        except ValueError:
-            return status.upstream_broken()
-        for key, value in headers:
-            if key == "grpc-encoding":
-                self.encoding = value
-        return None if readable(self.encoding) else status.upstream_broken()
+        reply, initial, self.encoding = answers.opening(headers)
+        if reply is None:
+            self.initial = initial
+        return reply
 
     def widen(self, wanted: int) -> None:
         """Open the window as far as a message needs."""

@@ -190,7 +190,7 @@ class FastUpstream:
             prefix = framing.pack(0, len(body))
         else:
             prefix, body = await self._framing(body)
-        reply = status.upstream_away()
+        reply: Reply | None = None
         for _ in range(_TRIES):
             left_s = end - self._loop.time()
             link = self._link
@@ -207,7 +207,7 @@ class FastUpstream:
             reply = await self._answer(call, left_s)
             if not call.refused:
                 return await call.inflate(reply) if call.inbox.compressed else reply
-        return reply
+        return reply or status.upstream_away()
 
     async def _answer(self, call: UnaryCall, left_s: float) -> Reply:
         slot = self._deadlines.add(left_s, call)
