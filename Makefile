@@ -102,6 +102,10 @@ bench-ladder: $(VENV)/.dev ## copies made behind the whole ladder of responses: 
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
 
+.PHONY: bench-growth
+bench-growth: $(VENV)/.dev ## what a query costs as callers, rows, batches, monitors, workers grow: docs/results/growth.md
+	$(BIN)/python -m bench.growth $(BENCH_ARGS)
+
 .PHONY: bench-proxy
 bench-proxy: $(VENV)/.dev ## what Guard costs a call, beside nginx, Envoy and grpcio: docs/results/speed.md
 	$(BIN)/python -m bench.proxy $(BENCH_ARGS)
