@@ -122,6 +122,10 @@ bench-proxy: $(VENV)/.dev ## what Guard costs a call, beside nginx, Envoy and gr
 bench-kernels: $(VENV)/.dev ## what each compiled kernel saves: docs/results/kernels.md
 	$(BIN)/python -m bench.kernels --docs docs/results/kernels.md $(BENCH_ARGS)
 
+.PHONY: bench-batching
+bench-batching: $(VENV)/.dev ## rows of concurrent calls in one run of a network, or not: docs/results/batching.md
+	$(BIN)/python -m bench.batching $(BENCH_ARGS)
+
 .PHONY: bench-answers
 bench-answers: $(VENV)/.dev ## protected answers: labels, Square attack, membership: docs/results/answers.md
 	$(BIN)/python -m bench.answers $(BENCH_ARGS)

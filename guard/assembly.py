@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guard import networks
 from guard.calibration import Calibration, joint_threshold, weighted_least
 from guard.equipping import equip, learns, needs_of
+from guard.networks import Networks
 from guard.profile import Profile, ProfileError, stage_key
 from guard.settings import STAGE_LISTS, Model, build_stage
 from guard.types import AnswerDetector, Array, Finding, Kind, Mode, Network, OnError, ViewDetector, When
@@ -147,14 +147,18 @@ def _allowed(stage: Stage, monitors: Sequence[Stage], settings: Model) -> float:
 
 
 class Loaded(dict[str, Network]):
-    """The profile's networks, each loaded when a stage first asks for it."""
+    """The profile's networks, each loaded when a stage first asks for it.
 
-    def __init__(self, profile: Profile) -> None:
+    networks: where they are loaded, and files that stages bring; None: nobody else asks there.
+    """
+
+    def __init__(self, profile: Profile, networks: Networks | None = None) -> None:
         super().__init__()
         self._profile = profile
+        self.networks = Networks() if networks is None else networks
 
     def __missing__(self, name: str) -> Network:
-        self[name] = networks.load(self._profile.network(name))
+        self[name] = self.networks.load(self._profile.network(name), name)
         return self[name]
 
 
@@ -178,7 +182,8 @@ def _stage(
     scores = kind in {"detector", "monitor"}
     fit = profile.fitted(kind, entry.stage, impl) if scores or learns(impl) else None
     try:
-        working = equip(impl, stage_key(kind, entry.stage), loaded, {} if fit is None else fit.arrays, secret)
+        arrays = {} if fit is None else fit.arrays
+        working = equip(impl, stage_key(kind, entry.stage), loaded, arrays, secret, loaded.networks.load)
     except ProfileError:
         raise
     except (KeyError, ValueError) as error:

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 def sampled(decision_id: str, share: float) -> bool:
     """Whether a decision is in the sample: its draw lies below the share."""
-    return share >= 1.0 or draw_of(decision_id) < share
+    return share >= 1.0 or (share > 0.0 and draw_of(decision_id) < share)
 
 
 class Audit:

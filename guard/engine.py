@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from guard.assembly import Loaded, Stage, assemble, capped, credits_component, estimates
 from guard.keyed import draws
+from guard.networks import Networks
 from guard.profile import (
     Meaning,
     Profile,
@@ -83,14 +84,15 @@ class Engine:
     Raises ConfigError or ProfileError where settings and profile do not fit together.
     """
 
-    def __init__(self, settings: Model, profile: Profile, secret: bytes) -> None:
+    def __init__(self, settings: Model, profile: Profile, secret: bytes, networks: Networks | None = None) -> None:
+        """networks: shared with other engines; None: this one has its own."""
         self.settings = settings
         self.profile = profile
         self._secret = hashlib.blake2b(secret, key=b"guard engine", digest_size=32).digest()
         self._space: Space = profile.space
         self._datatype = next((t.datatype for t in profile.metadata.outputs if t.name == profile.output_name), "")
         self.stages: tuple[Stage, ...]
-        loaded = Loaded(profile)
+        loaded = Loaded(profile, networks)
         self.stages, self._cheap = assemble(settings, profile, self._secret, loaded)
         monitors = self._of("monitor")
         sketcher = sketcher_of(loaded, self._secret, self.stages)
@@ -108,6 +110,9 @@ class Engine:
         self._outputs = self._of("output")
         self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
+        self._validates = capped(settings.validation.mode, settings.mode)
+        self._of_everybody, self._of_input = settings.of_everybody, settings.of_input
+        self._looks = bool(self.stages) or self._counts_bits or self._of_everybody != {Action.ALLOW}
         self._check()
 
     def _check(self) -> None:
@@ -126,6 +131,11 @@ class Engine:
         """Whether any stage needs the model's answer as an array."""
         judges = self._view_detectors or self._answer_detectors or self._voters or self._outputs
         return bool(judges) or self._counts_bits or self._watching.reads_answers
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there are monitors, so that there is something to look up."""
+        return self._watching.reads_answers
 
     def most_bits(self, rows: int) -> float:
         """The most that an answer to so many rows can tell; 0 where nobody counts."""
@@ -148,20 +158,29 @@ class Engine:
             return query
         unit = self._space.to_unit(query.x)
         unit.flags.writeable = False
-        return replace(query, unit=unit, invalid=self._validate(query))
+        return replace(query, unit=unit, invalid=self._validate(query.x, query.caller, query.now))
 
-    def _validate(self, query: Query) -> bool:
+    def _validate(self, x: Array, caller: str, now: float) -> bool:
         """Whether values are invalid where validation is in shadow. Raises InvalidQuery where it enforces."""
-        checks = self.settings.validation
-        mode = capped(checks.mode, self.settings.mode)
-        if mode is not Mode.OFF:
+        checks, mode = self.settings.validation, self._validates
+        if mode is Mode.OFF:
+            self._space.check(x, finite=False, bounds=False)
+        else:
             try:
-                self._space.check(query.x, finite=checks.finite, bounds=checks.bounds)
+                self._space.check(x, finite=checks.finite, bounds=checks.bounds)
             except InvalidQuery:
-                if mode is Mode.ENFORCE and self.enforces_for(query.caller, query.now):
+                if mode is Mode.ENFORCE and self.enforces_for(caller, now):
                     raise
                 return True
         return False
+
+    def vet(self, x: Array, caller: str, now: float) -> bool:
+        """Whether a query is forwarded as it came and there is nothing to tell of it, without its unit form.
+
+        False where there is more to it: stages, a policy for everybody, values that break the rules in shadow. Raises
+        InvalidQuery.
+        """
+        return not (self._looks or self._validate(x, caller, now))
 
     def sketch(self, query: Query) -> Sketches:
         """What monitors want looked up and kept of each row; empty where there are none, or where that fails.
@@ -187,7 +206,7 @@ class Engine:
         What is done about the caller does not change with it: else who pays for nothing could ask until it is drawn.
         For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
         """
-        looking = self._detectors if Action.CHALLENGE in self.settings.of_input else ()
+        looking = self._detectors if Action.CHALLENGE in self._of_input else ()
         return replace(self._first(query, history, sketches, looking, draws=False), seen=(), update=Update())
 
     def _first(
@@ -234,7 +253,8 @@ class Engine:
         return self.settings.mode is Mode.ENFORCE and not exempt and self._in_canary(caller)
 
     def _in_canary(self, caller: str) -> bool:
-        return draws(caller.encode(), self._secret, b"guard canary")[0] < self.settings.canary
+        share = self.settings.canary
+        return share >= 1.0 or draws(caller.encode(), self._secret, b"guard canary")[0] < share
 
     def _score(self, stage: Stage, rows: int, score: Callable[[], Array]) -> Finding:
         """Run one scoring stage and calibrate what it says."""
@@ -250,7 +270,7 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
-        everybody = self.settings.of_everybody
+        everybody = self._of_everybody
         responses = self._weighing.responses(acting) | (everybody if decision.enforced else frozenset())
         responses -= decision.settled
         degrees = self._weighing.degrees(acting, rows)
@@ -285,8 +305,9 @@ class Engine:
             rows = np.ones(len(unit), np.bool_) if stage.when is When.ALWAYS else suspicious
             if not stage.enforces or not rows.any():
                 continue
+            chosen = _chosen(current, rows)
             try:
-                clean = _same_kind(stage.impl.purify(current[rows]), current[rows])
+                clean = _same_kind(stage.impl.purify(chosen), chosen)
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed.append(stage.finding(error=_name(error)))
                 continue
@@ -306,7 +327,7 @@ class Engine:
             makers, rows = [(_REFERENCE, None, _itself), *makers], np.ones_like(rows)
         if may_vote.any():
             makers += [(s.key, s, s.impl.copies) for s in self._voters if s.enforces]
-        views, counts, failed = self._make_views(makers, unit[rows], decision)
+        views, counts, failed = self._make_views(makers, _chosen(unit, rows), decision)
         if failed:
             decision = self._weigh(decision, decision.findings + failed)
         if decision.action is Action.DENY:
@@ -378,13 +399,13 @@ class Engine:
         """(N,) rows whose answer may yet turn out to be a vote: all, where detectors have still to speak."""
         voted = self._voted(decision)
         later = any(s.enforces for s in (*self._view_detectors, *self._answer_detectors))
-        asked = decision.enforced and Action.PURIFY in self.settings.of_input
+        asked = decision.enforced and Action.PURIFY in self._of_input
         if later and asked and any(s.enforces for s in self._voters):
             return np.ones_like(voted)
         return voted
 
     def _plan_standby(self, decision: Decision) -> Decision:
-        if Action.PURIFY not in self.settings.of_input or decision.suspicious.all():
+        if Action.PURIFY not in self._of_input or decision.suspicious.all():
             return decision
         purified, failed = self._run_purifiers(_unit(decision.query), np.ones_like(decision.suspicious))
         if failed:
@@ -542,6 +563,11 @@ def sketcher_of(loaded: Loaded, secret: bytes, stages: tuple[Stage, ...]) -> Ske
 def _unit(query: Query) -> Floats:
     """The unit form of an admitted query."""
     return cast("Floats", query.unit)
+
+
+def _chosen(unit: Floats, rows: Bools) -> Floats:
+    """Those rows; the array itself where it is all of them, so that networks know it again."""
+    return unit if rows.all() else unit[rows]
 
 
 def _name(error: Exception) -> str:

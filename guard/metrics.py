@@ -11,6 +11,7 @@ in that mode, so there are none.
 
 import os
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,10 +25,49 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from prometheus_client.metrics import MetricWrapperBase
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class _Known(MetricWrapperBase):
+    """Finds the child of labels that were seen before in one look: the library makes strings of them, under a lock."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def labels(self, *values: object, **named: object) -> Any:
+        """The series with these labels."""
+        if named:
+            return super().labels(*values, **named)
+        found = self._known.get(values)
+        if found is None:
+            found = self._known[values] = super().labels(*values)
+        return found
+
+    def remove(self, *values: object) -> None:
+        """Take a series out. Raises KeyError where there is none."""
+        self._known.pop(values, None)
+        super().remove(*values)
+
+
+class _Counter(_Known, Counter):
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Add a number that is not negative; the library asks on each call what was settled when it was made."""
+        del exemplar
+        self._value.inc(amount)
+
+
+class _Gauge(_Known, Gauge):
+    pass
+
+
+class _Histogram(_Known, Histogram):
+    pass
 
 
 def _multiprocess() -> bool:
@@ -60,10 +100,10 @@ class Metrics:
             PlatformCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+            return _Counter(name, text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+            return _Histogram(name, text, labels, registry=registry, buckets=buckets)
 
         self.started = counter("grpc_server_started_total", "Calls begun.", *_RPC)
         self.handled = counter("grpc_server_handled_total", "Calls completed, whatever the status.", *_RPC, "grpc_code")
@@ -90,6 +130,18 @@ class Metrics:
         )
         self.upstream_seconds = histogram(
             "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
+        )
+        self.network_rows = histogram(
+            "guard_network_batch_rows", "Rows that a batching network ran at once.", _ROWS, "network"
+        )
+        self.network_wait_seconds = histogram(
+            "guard_network_wait_seconds", "How long calls waited until their batch ran.", _FAST, "network"
+        )
+        self.network_alone = counter(
+            "guard_network_unbatched_total",
+            "Calls that a batching network ran by themselves, by why; mixes_rows: networks that never batch.",
+            "network",
+            "reason",
         )
         self.rows = counter("guard_rows_total", "Rows of inspected queries that the model was asked about.", "model")
         self.extra_rows = counter(
@@ -137,64 +189,64 @@ class Metrics:
         self._gauges(registry)
 
     def _gauges(self, registry: CollectorRegistry) -> None:
-        self.profile_mismatch = Gauge(
+        self.profile_mismatch = _Gauge(
             "guard_profile_mismatch",
             "1 where a profile was not made for what is served, so that the model is not defended.",
             ("model",),
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.drift_distance = Gauge(
+        self.drift_distance = _Gauge(
             "guard_drift_distance",
             "The most by which presumably clean inputs have smaller p-values than those of the fit; 0 to 1.",
             ("model", "stage"),
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.drift_alarm = Gauge(
+        self.drift_alarm = _Gauge(
             "guard_drift_alarm",
             "1 where inputs have become more suspicious to a detector than those of the fit, beyond chance.",
             ("model", "stage"),
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.model_ready = Gauge(
+        self.model_ready = _Gauge(
             "guard_model_ready",
             "1 where a model takes calls.",
             ("model",),
             registry=registry,
             multiprocess_mode="livemin",
         )
-        self.workers = Gauge(
+        self.workers = _Gauge(
             "guard_workers",
             "Worker processes that run, and that take calls; where there are several.",
             ("state",),
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.in_flight = Gauge(
+        self.in_flight = _Gauge(
             "guard_calls_in_flight", "Calls being handled.", registry=registry, multiprocess_mode="livesum"
         )
-        self.queued = Gauge(
+        self.queued = _Gauge(
             "guard_calls_queued", "Calls waiting for their turn.", registry=registry, multiprocess_mode="livesum"
         )
-        self.store_entries = Gauge(
+        self.store_entries = _Gauge(
             "guard_store_entries", "Rows that the store remembers.", registry=registry, multiprocess_mode="livesum"
         )
-        self.store_away = Gauge(
+        self.store_away = _Gauge(
             "guard_store_away",
             "1 while the shared store does not answer.",
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.info = Gauge(
+        self.info = _Gauge(
             "guard_info",
             "1 for the version and the settings in force.",
             ("version", "config_digest"),
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
-        self.provider = Gauge(
+        self.provider = _Gauge(
             "guard_provider",
             "1 for the onnxruntime provider that really runs an embedded model.",
             ("model", "provider"),

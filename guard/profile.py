@@ -30,6 +30,7 @@ FORMAT = 2
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _OWN_FILE = re.compile(r"[a-z_]{1,64}\.(npz|onnx)")
 _BF16 = 256.0
+_SLACK = 1e-5
 _BELOW = 1.0 - 2.0**-50
 CALIBRATION, LEARNED = "calibration.npz", "learned.npz"
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
@@ -104,31 +105,57 @@ class Space:
         last = self._channels_last(x)
         if last.size == 0:
             return
-        if finite and np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        bounds = bounds and self.certain
+        if not (bounds or (finite and x.dtype.kind == "f")):
+            return
+        least, most = float(x.min()), float(x.max())  # both are NaN where one is among them
+        if finite and not (math.isfinite(least) and math.isfinite(most)):
             raise InvalidQuery("the input holds NaN or infinite values")
-        if bounds and self.certain:
-            low, high = np.asarray(self.low), np.asarray(self.high)
-            slack = 1e-5 * (high - low)  # float32 arithmetic of honest clients
-            axes = tuple(range(last.ndim - 1)) if len(self.low) > 1 else None
-            if (last.min(axis=axes) < low - slack).any() or (last.max(axis=axes) > high + slack).any():
-                raise InvalidQuery(f"the input holds values outside {_show(self.low)} to {_show(self.high)}")
+        if bounds and self._has_outside(last, least, most):
+            raise InvalidQuery(f"the input holds values outside {_show(self.low)} to {_show(self.high)}")
+
+    def _has_outside(self, last: Array, least: float, most: float) -> bool:
+        """Whether a value is out of bounds, beyond what float32 arithmetic of honest clients makes."""
+        if len(self.low) == 1:
+            slack = _SLACK * (self.high[0] - self.low[0])
+            return least < self.low[0] - slack or most > self.high[0] + slack
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        slacks = _SLACK * (high - low)
+        axes = tuple(range(last.ndim - 1))
+        return bool((last.min(axis=axes) < low - slacks).any() or (last.max(axis=axes) > high + slacks).any())
 
     def to_unit(self, x: Array) -> Array:
-        """The model's layout and bounds -> unit form, float32, clipped to [0, 1]. Raises InvalidQuery."""
-        last = self._channels_last(x).astype(np.float32)
+        """The model's layout and bounds -> unit form, float32, clipped to [0, 1], in one piece. Raises InvalidQuery."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        unit = (last - low) / (high - low)
-        return np.asarray(np.clip(np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0), dtype=np.float32)
+        unit = np.array(self._channels_last(x), dtype=np.float32, order="C")
+        unit -= low
+        unit /= high - low
+        np.clip(unit, 0.0, 1.0, out=unit)
+        if np.isnan(unit.min(initial=1.0)):
+            np.nan_to_num(unit, copy=False, nan=0.0)
+        return unit
 
     def from_unit(self, unit: Array, like: Array) -> Array:
         """Unit form -> the model's layout and bounds, in dtype and shape of `like` (rows may differ in number)."""
-        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
-        x = unit.astype(np.float64) * (high - low) + low
+        x = unit + np.float32(0.0) if self._is_unit else self._stretched(unit)
         if np.issubdtype(like.dtype, np.integer):
             x = np.rint(x)
         if self.layout == "nchw":
             x = np.moveaxis(x, -1, 1)
-        return np.ascontiguousarray(x.reshape(len(unit), *like.shape[1:]).astype(like.dtype))
+        return np.ascontiguousarray(x.reshape(len(unit), *like.shape[1:]), dtype=like.dtype)
+
+    @property
+    def _is_unit(self) -> bool:
+        """Whether the bounds are 0 and 1."""
+        return not any(self.low) and all(value == 1.0 for value in self.high)
+
+    def _stretched(self, unit: Array) -> Array:
+        """To the bounds, in float64."""
+        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
+        x = unit.astype(np.float64)
+        x *= high - low
+        x += low
+        return x
 
 
 def _show(values: tuple[float, ...]) -> str:

@@ -525,6 +525,8 @@ class Limits(_Settings):
     max_response_bytes: int = Field(64 * 1024 * 1024, ge=1024, le=2**31 - 1)
     """Larger upstream answers are RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=1024 * 1024)
+    max_connections: int = Field(1024, ge=1)
+    """Callers' connections at once, with `plane: fast`; further ones are closed."""
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
     max_queued_calls: int = Field(256, ge=0)
@@ -565,6 +567,21 @@ class Valkey(_Settings):
     """The longest that a round trip may take, one for each 64 rows; less than `limits.inspection_timeout_s`."""
     on_away: Literal["local", "on_error"] = "local"
     """While it does not answer: keep history in this process, or let each monitor's `on_error` allow or deny."""
+
+
+class Batching(_Settings):
+    """Networks of stages: rows of calls that are inspected at once go in one run of a network, which fills a GPU.
+
+    As many calls are inspected at once as there are `limits.inspection_threads`: with a GPU, ask for about as many as
+    calls come at once.
+    """
+
+    where: Literal["gpu", "everywhere", "nowhere"] = "gpu"
+    """`gpu`: where onnxruntime really runs a network on CUDA. On CPUs it seldom pays (docs/results/batching.md)."""
+    max_wait_us: int = Field(200, ge=0, le=100_000)
+    """The longest that rows wait for further ones while the network could run. Who comes alone does not wait."""
+    max_rows: int = Field(64, ge=1, le=256)
+    """Of one run; less where a network's file fixes fewer. 1: no batching."""
 
 
 class History(_Settings):
@@ -675,6 +692,9 @@ class Settings(_Settings):
     """Where the C library is glibc: keep the memory of large messages for the next ones (some 100 MB), or give it back
     after each, which takes up to ten times the CPU. MALLOC_* variables of the environment stay as they are. A change
     needs a restart."""
+    plane: Literal["grpcio", "fast"] = "grpcio"
+    """What speaks HTTP/2 to callers and upstreams: grpcio, or libnghttp2 at a fraction of its cost. Where `fast` cannot
+    be used, grpcio is, and the log says why. A change needs a restart."""
     listen: Listen = Listen()
     upstream: Upstream | None = None
     """The default upstream."""
@@ -684,6 +704,7 @@ class Settings(_Settings):
     identity: Identity = Identity()
     methods: Methods = Methods()
     limits: Limits = Limits()
+    batching: Batching = Batching()
     history: History = History()
     admin: Admin = Admin()
     audit: Audit = Audit()
@@ -705,6 +726,8 @@ class Settings(_Settings):
                 )
         if self.upstream is None and not self.models:
             raise ValueError("nothing to guard: set upstream or models")
+        if self.batching.max_wait_us / 1e6 >= self.limits.inspection_timeout_s:
+            raise ValueError("batching.max_wait_us must be less than limits.inspection_timeout_s")
         if self.history.store == "valkey" and self.history.valkey.timeout_s >= self.limits.inspection_timeout_s:
             raise ValueError("history.valkey.timeout_s must be less than limits.inspection_timeout_s")
         return self

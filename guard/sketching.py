@@ -89,7 +89,9 @@ class Sketcher:
     def _embeddings(self, x: Floats) -> Floats:
         if self._auxiliary is None:
             return np.zeros((len(x), 0), np.float32)
-        found = self._auxiliary(np.ascontiguousarray(x, dtype=np.float32)).get("embedding")
+        found = self._auxiliary(x.astype(np.float32, copy=False)).get(
+            "embedding"
+        )  # no copy: detectors ask about x, too
         if found is None:
             raise ValueError("the auxiliary has no output named embedding")
         return np.asarray(found, dtype=np.float32)

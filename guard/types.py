@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -641,6 +642,20 @@ class Network(Protocol):
         ...
 
 
+class FileNetwork(Network, Protocol):
+    """A network of any file, which says what it takes and gives; sizes without rows, -1 where they are free."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its input."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Equipment:
     """What a stage works with beyond its options.
@@ -648,11 +663,13 @@ class Equipment:
     networks: of the profile, those that the stage needs.
     arrays:   what its `learn` returned at `guard fit`.
     secret:   32 bytes that key what is random; the stage's own.
+    load:     gets the network of a file, shared with other stages (raises ValueError, with words); None: nothing does.
     """
 
     networks: Mapping[str, Network] = field(default_factory=dict)
     arrays: Mapping[str, Array] = field(default_factory=dict)
     secret: bytes = b""
+    load: Callable[[Path], FileNetwork] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,9 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_denied_methods": ("grpc_method",),
     "guard_upstream_calls": ("model", "purpose", "grpc_code"),
     "guard_upstream_seconds": ("model", "purpose"),
+    "guard_network_batch_rows": ("network",),
+    "guard_network_wait_seconds": ("network",),
+    "guard_network_unbatched": ("network", "reason"),
     "guard_rows": ("model",),
     "guard_extra_rows": ("model", "how"),
     "guard_config_reloads": ("result",),
@@ -76,7 +79,7 @@ def test_naming_rules():
         assert family.documentation.endswith(".")
         assert not re.search(r"_(ms|us|millis|minutes|kb|mb|percent)(_|$)", name), "base units only"
         if family.type == "histogram":
-            assert name.endswith("_seconds")
+            assert name.endswith(("_seconds", "_rows"))
 
 
 def test_counters_end_in_total():

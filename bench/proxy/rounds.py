@@ -18,7 +18,14 @@ from bench.proxy.shapes import Shape
 
 SEED = 0
 DIRECT = "no proxy"
-STAGED = ("Guard, inspect", "Guard, monitors", "Guard, monitors, Valkey", "Guard, purify")
+STAGED = (
+    "Guard, inspect",
+    "Guard, monitors",
+    "Guard, monitors, Valkey",
+    "Guard, purify",
+    "Guard, fast plane, inspect",
+    "Guard, fast plane, purify",
+)
 """Those that are asked for rows that are all different as well."""
 
 

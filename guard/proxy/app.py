@@ -13,6 +13,7 @@ with the settings that they began with, long streams, too.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -23,12 +24,11 @@ import guard
 from guard import config
 from guard.metrics import Metrics
 from guard.profile import ProfileError
-from guard.proxy import admin_grpc, admin_http, private
+from guard.proxy import admin_grpc, admin_http, plane, private
 from guard.proxy.gate import Gate
 from guard.proxy.post import Post
 from guard.proxy.probe import Prober
 from guard.proxy.runtime import Runtime, build, share
-from guard.proxy.server import make_server
 from guard.settings import ConfigError, Settings
 
 LINGER_S = 2.0
@@ -38,6 +38,7 @@ AT_LEAST_S = 5.0
 _RESTART = (
     "workers",
     "allocator",
+    "plane",
     "listen",
     "admin",
     "history",
@@ -46,18 +47,21 @@ _RESTART = (
     "limits.max_request_bytes",
     "limits.max_response_bytes",
     "limits.max_metadata_bytes",
+    "limits.max_connections",
 )
 _log = logging.getLogger(__name__)
 
 
 def run(load: Callable[[], Settings]) -> int:
     """Serve until a signal; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
-    return asyncio.run(serve(load))
-
-
-async def serve(load: Callable[[], Settings]) -> int:
-    """The same inside an event loop. Prints one line to standard error when calls are taken."""
     settings = load()
+    with asyncio.Runner(loop_factory=plane.new_loop(settings)) as runner:
+        return runner.run(serve(load, settings))
+
+
+async def serve(load: Callable[[], Settings], settings: Settings | None = None) -> int:
+    """The same inside an event loop. Prints one line to standard error when calls are taken."""
+    settings = settings or load()
     token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
     app = await App.start(settings, load, token)
     try:
@@ -108,7 +112,8 @@ class App:
         listen, post = settings.listen, self._post
         if post is not None:
             listen = listen.model_copy(update={"address": post.address})
-        self._server, self.address = make_server(self._gate, listen, settings.limits, shared=post is not None)
+        plane.explain(settings)
+        self._server, self.address = plane.make_server(self._gate, settings, listen, shared=post is not None)
         self._show_info()
         if post is None:
             await self._start_admin(settings, token)
@@ -122,6 +127,8 @@ class App:
             self._stack.push_async_callback(own.close)
         task = asyncio.create_task(prober.run())
         self._tasks.add(task)
+        gc.collect()
+        gc.freeze()  # what the start has made stays: the collector need not go through it again and again
 
     async def _start_admin(self, settings: Settings, token: str | None) -> None:
         if settings.admin.http is not None:

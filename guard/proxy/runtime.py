@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from guard import config
 from guard.audit import Audit, Broadcast, Event
+from guard.batching import Gathering
 from guard.engine import Engine
 from guard.events import Exempted
 from guard.journal import Journal
 from guard.metrics import Metrics
+from guard.networks import Networks
 from guard.places import Place
 from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
@@ -29,11 +32,11 @@ from guard.proxy.challenges import Challenges
 from guard.proxy.embedded import EmbeddedUpstream
 from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
+from guard.proxy.plane import make_upstream
 from guard.proxy.rations import Rations
-from guard.proxy.upstream import RemoteUpstream
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
-from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
+from guard.settings import ConfigError, History, Model, Settings, Upstream
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
@@ -197,7 +200,7 @@ class Runtime:
         """Whether calls are welcome: not draining, every upstream and every model ready."""
         return self.upstreams_ready and all(model.ready for model in self.models.values())
 
-    @property
+    @cached_property
     def longest_s(self) -> float:
         """The longest that any upstream may take."""
         return max(route.timeout_s for route in self.routes.values())
@@ -244,9 +247,9 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
     audit = None
     try:
         routes = await _routes(settings, former, made)
-        models = {}
+        models, networks = {}, Networks(_gathering(settings, shared.metrics))
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(arm, model, shared.secret)
+            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -329,25 +332,38 @@ async def _routes(settings: Settings, former: Runtime | None, made: dict[Any, Ro
         if former is not None and key in former.routes:
             routes[key] = former.routes[key]
         elif key not in routes:
-            routes[key] = made[key] = await _open(key, settings.limits)
+            routes[key] = made[key] = await _open(key, settings)
     return routes
 
 
-async def _open(key: Any, limits: Limits) -> Route:
+async def _open(key: Any, settings: Settings) -> Route:
     if isinstance(key, Upstream):
-        return Route(RemoteUpstream(key, limits), key.timeout_s, key.dialect)
+        return Route(make_upstream(settings, key), key.timeout_s, key.dialect)
     name, embedded, _ = key
     upstream = await asyncio.to_thread(EmbeddedUpstream, embedded, name)
     _log.info("model %s: %s runs on %s", name, embedded.file, upstream.provider)
     return Route(upstream, EMBEDDED_TIMEOUT_S, "triton")
 
 
-def arm(model: Model, secret: bytes) -> tuple[Profile | None, Engine | None]:
+def _gathering(settings: Settings, metrics: Metrics) -> Gathering:
+    asked = settings.batching
+    return Gathering(
+        max_wait_s=asked.max_wait_us / 1e6,
+        max_rows=asked.max_rows,
+        where=asked.where,
+        patience_s=settings.limits.inspection_timeout_s,
+        on_run=lambda name, rows: metrics.network_rows.labels(name).observe(rows),
+        on_wait=lambda name, seconds: metrics.network_wait_seconds.labels(name).observe(seconds),
+        on_alone=lambda name, why: metrics.network_alone.labels(name, why).inc(),
+    )
+
+
+def arm(model: Model, secret: bytes, networks: Networks | None = None) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
     profile = load_profile(model.profile)
-    return profile, Engine(model, profile, secret)
+    return profile, Engine(model, profile, secret, networks)
 
 
 def _guard(

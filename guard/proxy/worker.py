@@ -14,6 +14,7 @@ from pathlib import Path
 
 from guard import allocator, config, metrics, registry
 from guard.profile import ProfileError
+from guard.proxy import plane
 from guard.proxy.app import App
 from guard.proxy.post import Post
 from guard.settings import ConfigError, Settings
@@ -31,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
         settings = settings_of(post)
         if settings.allocator == "keep":  # before there are threads
             allocator.keep()
-        return asyncio.run(_serve(settings, post))
+        with asyncio.Runner(loop_factory=plane.new_loop(settings)) as runner:
+            return runner.run(_serve(settings, post))
     except (ConfigError, ProfileError) as error:
         sys.stderr.write(f"guard serve: {error}\n")
         return 2

@@ -19,7 +19,7 @@ import numpy as np
 from guard import filters, networks
 from guard.purifiers._network import checked
 from guard.registry import register
-from guard.types import Array, Equipment
+from guard.types import Array, Equipment, FileNetwork
 
 Layout = Literal["NHWC", "NCHW"]
 _CHANNELS = (1, 3)
@@ -41,9 +41,9 @@ class OnnxDenoiser:
         if not self.low < self.high:
             raise ValueError(f"low must be less than high, not {self.low:g} and {self.high:g}")
 
-    def equip(self, _: Equipment) -> "_Working":
+    def equip(self, equipment: Equipment) -> "_Working":
         """With the file's network. Raises ValueError for a file that is none, or none of images."""
-        network = networks.load(self.file)
+        network = (equipment.load or networks.load)(self.file)
         if len(network.shape) != _AXES:
             raise ValueError(f"{self.file} takes no images: its input has {len(network.shape) + 1} axes, not 4")
         layout = _layout(network.shape) if self.layout == "auto" else self.layout
@@ -55,7 +55,7 @@ class OnnxDenoiser:
 @dataclass(frozen=True, eq=False)
 class _Working:
     options: OnnxDenoiser
-    network: networks.OnnxNetwork
+    network: FileNetwork
     layout: Layout
     output: str
 
@@ -63,7 +63,8 @@ class _Working:
         """(N, H, W, C) unit form -> the same. Raises ValueError where shapes do not match or values are not finite."""
         filters.require_images(x)
         low, span = np.float32(self.options.low), np.float32(self.options.high - self.options.low)
-        sent = x * span + low
+        whole = self.options.low == 0 and self.options.high == 1
+        sent = x if whole else x * span + low  # itself, where it can be: a network knows it again
         first = self.layout == "NCHW"
         y = self.network(sent.transpose(0, 3, 1, 2) if first else sent)[self.output]
         return checked(((y.transpose(0, 2, 3, 1) if first else y) - low) / span, x)
@@ -79,7 +80,7 @@ def _layout(shape: tuple[int, ...]) -> Layout | None:
     return None
 
 
-def _output(network: networks.OnnxNetwork) -> str:
+def _output(network: FileNetwork) -> str:
     """The first that could be an image. Raises ValueError."""
     for name, shape in network.outputs:
         pairs = zip(shape, network.shape, strict=False)

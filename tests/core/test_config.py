@@ -43,6 +43,11 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
     [
         ({}, "", "nothing to guard"),
         (BASE | {"history": {"store": "valkey", "valkey": {"timeout_s": 1.0}}}, "", "less than limits"),
+        (
+            BASE | {"batching": {"max_wait_us": 50_000}, "limits": {"inspection_timeout_s": 0.05}},
+            "",
+            "batching.max_wait",
+        ),
         (BASE | {"colour": 1}, "colour", "unknown key"),
         ({"upstream": {"address": "a", "tls": {"x": 1}}}, "upstream.tls.x", "unknown key"),
         (BASE | {"limits": {"max_rows": 0}}, "limits.max_rows", "greater than or equal to 1"),
