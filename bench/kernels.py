@@ -6,6 +6,7 @@ round by round.
 
 import argparse
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m bench.kernels", description="What each compiled kernel saves.")
     made.add_argument("--rounds", type=int, default=31, metavar="N", help="of everything (31)")
+    made.add_argument("--json", action="store_true", help="print the figures instead of the table")
     made.add_argument("--docs", type=Path, metavar="FILE.md", help="put the table into this page")
     return made
 
@@ -43,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if kernels.compiled is None:
         print("bench.kernels: Guard was built without a C compiler", file=sys.stderr)
         return 2
-    text = table([(name, *timed(*pair, options.rounds)) for name, pair in pairs()], digests(options.rounds))
-    print(text)
+    rows = [(name, *timed(*pair, options.rounds)) for name, pair in pairs()]
+    hashes = digests(options.rounds)
+    text = table(rows, hashes)
+    told = {"pairs": {name: {"kernel": kernel, "plain": plain} for name, kernel, plain in rows}, "digests": hashes}
+    print(json.dumps(told, indent=1) if options.json else text)
     if options.docs is not None:
         pages.put(options.docs, text, begin=_BEGIN, end=_END, title="Compiled kernels, measured")
     return 0
