@@ -422,9 +422,10 @@ class Engine:
         """What the answer adds, and what leaves. A denied decision stays denied."""
         if decision.action is Action.DENY:
             return Conclusion(decision, Action.DENY, decision.would_be, decision.findings)
-        watched, update = self._watching.conclude(decision.seen, decision.past, self._said(answer.y))
+        own = self._read(answer.y)
+        watched, update = self._watching.conclude(decision.seen, decision.past, self._said(answer.y, own))
         given = self._given(decision, answer)
-        probs = given.get(_REFERENCE, (self._read(answer.y),))[0]
+        probs = given.get(_REFERENCE, (own,))[0]
         if _REFERENCE in decision.view_counts and _REFERENCE not in given:
             probs = None
         unit = _unit(decision.query)
@@ -435,7 +436,7 @@ class Engine:
             if stage.key in decision.view_counts  # else `decide` has its error, or nobody was asked
         ]
         decision = self._weigh(decision, (*decision.findings, *found, *watched))
-        return replace(self._answer(decision, answer, given), update=update)
+        return replace(self._answer(decision, answer, own, given), update=update)
 
     def _given(self, decision: Decision, answer: Answer) -> dict[str, tuple[Floats, ...]]:
         """The answers to each stage's further inputs, of the rows of `view_rows`; without those that lack one."""
@@ -461,10 +462,12 @@ class Engine:
         except ValueError:
             return None
 
-    def _said(self, y: Array | None) -> Floats | None:
-        """The answer for monitors, which read labels, too."""
+    def _said(self, y: Array | None, own: Floats | None) -> Floats | None:
+        """The answer for monitors, which read labels, too; own: what else was read."""
+        if y is None or self.profile.meaning != "labels":
+            return own
         try:
-            return None if y is None else as_probabilities(y, self.profile.meaning, self.profile.classes)
+            return as_probabilities(y, self.profile.meaning, self.profile.classes)
         except ValueError:
             return None
 
@@ -480,15 +483,17 @@ class Engine:
         finding = self._score(stage, len(own), partial(stage.impl.score_views, own, given))
         return finding if finding.error is not None else _spread(finding, rows, decision.looked)
 
-    def _answer(self, decision: Decision, answer: Answer, given: dict[str, tuple[Floats, ...]]) -> Conclusion:
-        """Choose and protect the answer of a weighed decision."""
+    def _answer(
+        self, decision: Decision, answer: Answer, own: Floats | None, given: dict[str, tuple[Floats, ...]]
+    ) -> Conclusion:
+        """Choose and protect the answer of a weighed decision. own: `answer.y`, read."""
         y, use_standby = answer.y, False
         if Action.PURIFY in decision.responses and decision.standby is not None:
             if answer.standby is None:
                 decision = self._without_standby(decision)
             else:
                 y, use_standby = answer.standby, True
-        probs = self._read(y)
+        probs = self._read(y) if use_standby else own
         decision, probs, voted = self._vote(decision, probs, given)
         protected, failed = self._protect(decision, y, probs, voted)
         if failed:

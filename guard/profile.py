@@ -82,7 +82,7 @@ class Space:
         if x.ndim < 1 or (rank is not None and x.ndim != rank):
             raise InvalidQuery(f"the input has {x.ndim} dimensions, the model takes {rank}")
         if self.layout == "nchw":
-            x = np.moveaxis(x, 1, -1)
+            x = x.transpose(0, 2, 3, 1)
         elif self.layout == "nhw":
             x = x[..., None]
         elif self.layout == "flat":
@@ -138,10 +138,10 @@ class Space:
     def from_unit(self, unit: Array, like: Array) -> Array:
         """Unit form -> the model's layout and bounds, in dtype and shape of `like` (rows may differ in number)."""
         x = unit + np.float32(0.0) if self._is_unit else self._stretched(unit)
-        if np.issubdtype(like.dtype, np.integer):
+        if like.dtype.kind in "iu":
             x = np.rint(x)
         if self.layout == "nchw":
-            x = np.moveaxis(x, -1, 1)
+            x = x.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(x.reshape(len(unit), *like.shape[1:]), dtype=like.dtype)
 
     @property
@@ -173,14 +173,14 @@ def to_probabilities(y: Array, meaning: Meaning) -> Array:
     if y.ndim != 2 or not np.isfinite(y).all():  # noqa: PLR2004 - rows and classes
         raise ValueError("the model's answer is not a finite (N, C) array")
     best = y.max(axis=1, keepdims=True, initial=-np.inf)
-    odds = np.exp(y - best) if meaning == "logits" else np.clip(y, 0.0, None)
+    odds = np.exp(y - best) if meaning == "logits" else np.maximum(y, 0.0)
     total = odds.sum(axis=1, keepdims=True)
     if (total <= 0).any():
         raise ValueError("the model's answer has a row without probability")
-    probs = odds / total
-    return np.asarray(
-        np.where(y < best, np.minimum(probs, probs.max(axis=1, keepdims=True, initial=0.0) * _BELOW), probs)
-    )
+    probs = np.asarray(odds / total)
+    below = probs.max(axis=1, keepdims=True, initial=0.0) * _BELOW
+    np.minimum(probs, below, out=probs, where=y < best)
+    return probs
 
 
 def as_probabilities(y: Array, meaning: Meaning, classes: int) -> Array:
