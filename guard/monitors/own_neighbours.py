@@ -6,8 +6,8 @@ against that class, and who has sent more against more. Distances are of positio
 
 Source:  k nearest of a caller's own queries: Chen, Carlini, Wagner 2019, arXiv:1907.05587 (there of an encoder, at a
          fixed threshold); that stolen models are asked about steps from earlier queries: PRADA, Juuti et al. 2019,
-         arXiv:1805.02628. What is beside one of the caller's latest rows is passed over (`guard.watching`): films, and
-         searches, which other monitors see.
+         arXiv:1805.02628. What is beside one of the caller's latest rows says nothing here: it is of a film, or of
+         a search, which other monitors see.
 Answers: extraction by rounds of steps from what was asked before (Papernot's JBDA), from the first round on.
          Known bypass: steps longer than natural inputs are apart (T-RND's), another account for each round, rounds of
          several hundred rows (a caller's latest 256 are kept), images of the model's own kind.
@@ -85,7 +85,7 @@ class _Working:
         own = {label: past.recent.positions[past.recent.labels == label] for label in set(labels.tolist())}
         return np.array(
             [
-                self._score(row.sketch.position, own[label], group)
+                0.0 if row.beside else self._score(row.sketch.position, own[label], group)
                 for row, label, group in zip(rows, labels.tolist(), groups, strict=True)
             ]
         )
