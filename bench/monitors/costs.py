@@ -245,7 +245,10 @@ def subject(name: str) -> Subject:
     usual = import_module("guard.learning.auxiliary").defaults(few.x.shape[1:])
     hasty = replace(usual, foreign=0.0, pace=replace(usual.pace, epochs=1, least=1, most=1, batch=4))
     auxiliary = networks.load(train("auxiliary", few, {}, options=hasty))
-    known = Material(images.learn, answers, images.classes, {"auxiliary": auxiliary}, SEED)
+    known = Material(
+        images.learn, answers, images.classes, {"auxiliary": auxiliary}, SEED,
+        positions=lambda unit: (Sketcher(SECRET).positions(unit),),
+    )  # fmt: skip
     stages = tuple(_stages(known))
     settings = Settings.model_validate({
         "name": _SCOPE, "mode": "enforce", "profile": "profile", "embedded": {"file": "model.onnx"},
