@@ -883,13 +883,15 @@ static PyObject *waiting(Session *self, Stream *stream)
 {
     if (stream == NULL)
         return PyLong_FromLong(-1);
-    const int32_t of_stream = api.session_get_stream_remote_window_size(self->session, stream->id);
-    const int32_t of_connection = api.session_get_remote_window_size(self->session);
-    const int32_t window = of_stream < of_connection ? of_stream : of_connection;
     /* a request that has not left yet has no window to ask for */
-    const size_t through = window > 0 ? (size_t)window : stream->sent || self->server ? 0 : 65535;
-    const size_t held = stream->queued > through ? stream->queued - through : 0;
-    return PyLong_FromSize_t(held);
+    const int unknown = !self->server && !stream->sent;
+    const int32_t of_stream = unknown ? 65535 : api.session_get_stream_remote_window_size(self->session, stream->id);
+    const int32_t of_connection = api.session_get_remote_window_size(self->session);
+    const size_t through = of_stream > 0 ? (size_t)of_stream : 0, past = of_connection > 0 ? (size_t)of_connection : 0;
+    /* what the connection lets through is for all of its streams */
+    const size_t own = stream->queued > through ? stream->queued - through : 0;
+    const size_t shared = self->queued > past && stream->queued > 0 ? self->queued - past : 0;
+    return PyLong_FromSize_t(own > shared ? own : shared);
 }
 
 static int push_all(Session *self, Stream *stream, PyObject *const *args, Py_ssize_t count)

@@ -37,7 +37,8 @@ def explain(settings: Settings) -> None:
     if settings.plane == "fast" and library.unusable is not None:
         _log.error("plane: fast cannot be used, grpcio is: %s", library.unusable)
     elif settings.plane == "fast":
-        _log.info("plane: fast, libnghttp2 %s, on %s", library.binding.VERSION, type(asyncio.get_running_loop()))
+        loop = type(asyncio.get_running_loop()).__module__
+        _log.info("plane: fast, libnghttp2 %s, event loop of %s", library.binding.VERSION, loop)
 
 
 def make_server(gate: Gate, settings: Settings, listen: Listen, *, shared: bool = False) -> tuple[Listening, str]:

@@ -264,11 +264,12 @@ class Wire:
 
 
 async def connected(address: str, tls: ssl.SSLContext | None = None, *, buffer: int = 2**16) -> tuple:
-    """A reader and a writer. buffer: what the reader takes before TCP is told to wait."""
+    """A reader and a writer. buffer: what the reader takes before TCP is told to wait. With TLS it is `localhost`."""
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=buffer)
     host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host, int(port), ssl=tls, limit=buffer)
+    name = "localhost" if tls else None
+    return await asyncio.open_connection(host.strip("[]"), int(port), ssl=tls, server_hostname=name, limit=buffer)
 
 
 @contextlib.asynccontextmanager

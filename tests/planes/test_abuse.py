@@ -137,7 +137,7 @@ FLOODS = {
     "rapid reset": Flood(numbered(lambda n: opened(n) + rst(n), 10_000)),
     "rapid reset of whole calls": Flood(numbered(lambda n: call(n, PATH, request()) + rst(n), 10_000)),
     "rapid reset of streams": Flood(
-        numbered(lambda n: headers(n, head(TALK.encode())) + frames.data(n, frames.message(b"flood")) + rst(n), 4_000)
+        numbered(lambda n: headers(n, head(TALK.encode())) + frames.data(n, frames.message(b"x")) + rst(n), 3_000)
     ),
     "resets that the server is made to send": Flood(numbered(lambda n: opened(n) + window(n, 0), 10_000)),
     "resets by bodies that are too long": Flood(

@@ -24,6 +24,7 @@ Behind = Callable[..., Any]
 SERVED = {"dns": ("localhost",)}
 SPIFFE = "spiffe://example.org/app"
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+NAMED = ("grpc.ssl_target_name_override", "localhost")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def no_farewell(plane: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def listen(ca: Authority, tmp_path: Path) -> dict[str, Any]:
     """A listener with TLS."""
     cert, key = ca.leaf("first", **SERVED).write(tmp_path, "server")
-    return {"address": "localhost:0", "tls": {"cert_file": str(cert), "key_file": str(key)}}
+    return {"address": "127.0.0.1:0", "tls": {"cert_file": str(cert), "key_file": str(key)}}
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def credentials(ca: Authority, pair: Pair | None = None) -> grpc.ChannelCredenti
 
 async def end(guarded: Any, credentials: grpc.ChannelCredentials) -> grpc.StatusCode:
     """How a call on a connection of its own ends."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
+    options = [("grpc.use_local_subchannel_pool", 1), NAMED]
     async with aio.secure_channel(guarded.app.address, credentials, options) as channel:
         return (await ask(channel, request())).code
 
@@ -329,7 +330,7 @@ async def test_handshakes_that_are_never_finished_hold_nobody_up(
 
 async def test_a_large_call_over_tls(behind: Behind, listen: dict[str, Any], ca: Authority) -> None:
     async with behind(listen=listen) as (_, guarded):
-        async with aio.secure_channel(guarded.app.address, credentials(ca), LARGE) as channel:
+        async with aio.secure_channel(guarded.app.address, credentials(ca), [*LARGE, NAMED]) as channel:
             body = bytes(range(256)) * 40_000
             assert (await ask(channel, body, PASSED)).body == b"\x0a\x05other" + body
         await until(lambda: guarded.app.runtime.calls == 0)

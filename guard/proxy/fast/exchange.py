@@ -133,7 +133,8 @@ class Served:
         try:
             await (self._unary() if path in methods.TABLE and path not in methods.STREAMING else self._stream())
         except asyncio.CancelledError:
-            pass
+            if not self.caller.closing and self.caller.session.notify(self.number):  # what has not left is not sent
+                self._reset()
         except Gone:
             self._reset()
         except Exception:  # noqa: BLE001 - its text must not reach a caller

@@ -95,6 +95,8 @@ class Link(Connection):
     def sweep(self, now: float) -> None:
         """Look whether the server is still there."""
         silent_s = now - self.last_in
+        if self.closing and silent_s > ANSWER_S:
+            self.abort()
         if self._pinged is not None and self.last_in > self._pinged:
             self._pinged = None if now - self._pinged > AGAIN_S else self._pinged
         if not self.calls or silent_s < SILENT_S:

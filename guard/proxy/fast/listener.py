@@ -21,6 +21,8 @@ ACCEPTED_AT_ONCE = 64
 HANDSHAKE_S = 10.0
 SWEEP_S = 5.0
 NOTICE_S = 0.1
+LAST_WORDS_S = 0.2
+"""How long connections may take to send what is left, and to close, once no call has time any more."""
 BREATH_S = 1.0
 """How long nothing is accepted where the system has no more descriptors."""
 _log = logging.getLogger(__name__)
@@ -65,11 +67,13 @@ class Listener:
                 if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                     self._breathe(sock)
                 return
-            if len(self._connections) + len(self._opening) >= self.limits.max_connections:
+            if len(self._connections) >= self.limits.max_connections:
                 client.close()
                 continue
             client.setblocking(False)
-            task = self._loop.create_task(self._open(client))
+            caller = Caller(self)
+            self._connections.add(caller)
+            task = self._loop.create_task(self._open(client, caller))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
@@ -82,21 +86,17 @@ class Listener:
         if not self._stopped:
             self._loop.add_reader(sock, self._accept, sock)
 
-    async def _open(self, client: socket.socket) -> None:
+    async def _open(self, client: socket.socket, caller: Caller) -> None:
         context: ssl.SSLContext | None = None if self._contexts is None else self._contexts.value
         timeout = None if context is None else HANDSHAKE_S
         try:
             if client.family != socket.AF_UNIX:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.connect_accepted_socket(self._made, client, ssl=context, ssl_handshake_timeout=timeout)
+            await self._loop.connect_accepted_socket(lambda: caller, client, ssl=context, ssl_handshake_timeout=timeout)
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             _log.debug("a connection failed: %s", error)
             client.close()
-
-    def _made(self) -> Caller:
-        caller = Caller(self)
-        self._connections.add(caller)
-        return caller
+            self.lost(caller)
 
     def lost(self, caller: Caller) -> None:
         """A connection is gone; it is kept while its calls end."""
@@ -129,7 +129,7 @@ class Listener:
         for caller in tuple(self._connections):
             caller.cancel()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BREATH_S):
+            async with asyncio.timeout(LAST_WORDS_S):
                 await self._empty()
         for caller in tuple(self._connections):
             caller.abort()

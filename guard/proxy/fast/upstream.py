@@ -148,10 +148,9 @@ class FastUpstream:
     def _sweep(self) -> None:
         now = self._loop.time()
         for link in tuple(self._links):
-            if link.closing and not link.calls:
+            link.sweep(now)
+            if link.closing and link.transport is None and not link.calls:
                 self._links.discard(link)
-            else:
-                link.sweep(now)
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
 
     async def _usable(self, timeout_s: float) -> Link | Reply:

@@ -19,6 +19,7 @@ from guard.proxy.fast.upstream import FastUpstream, target
 from guard.proxy.server import Exchange
 from guard.proxy.upstream import RemoteUpstream
 from guard.settings import ConfigError, Limits, Listen
+from tests.proxy.certs import Authority
 from tests.proxy.world import eventually, guarding, request, serving, settings
 
 
@@ -183,3 +184,19 @@ async def test_files_that_cannot_be_used_are_named() -> None:
     made = settings("127.0.0.1:1", plane="fast", listen={"tls": {"cert_file": "/no", "key_file": "/no"}})
     with pytest.raises(ConfigError, match="/no: cannot read"):
         await App.start(made, lambda: made, None)
+
+
+async def test_handshakes_that_fail_hold_no_connection(tmp_path: Path) -> None:
+    cert, key = Authority().leaf("guard", dns=("localhost",)).write(tmp_path, "server")
+    tls = {"cert_file": cert, "key_file": key}
+    made, where = listener.make_server(
+        Open(), Listen.model_validate({"address": "127.0.0.1:0", "tls": tls}), Limits(max_connections=3)
+    )
+    await made.start()
+    for _ in range(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2]))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * 5)
+        await reader.read()
+        writer.close()
+        await eventually(lambda: not made._connections)
+    await made.stop(0)

@@ -326,3 +326,12 @@ def test_noise_does_no_harm():
             server.send(1 << 20)
         except (library.ProtocolError, ValueError):
             pass
+
+
+def test_what_a_connection_holds_back_is_counted_over_all_of_its_streams():
+    client, server = session(server=False, connection_window=65_535), session(server=True)
+    numbers = [client.request(REQUEST, True) for _ in range(4)]
+    carry(client, server)
+    held = [server.respond(number, RESPONSE, TRAILERS, bytes(30_000)) for number in numbers]
+    assert held[:2] == [0, 0]
+    assert held[2] > 0
