@@ -27,11 +27,11 @@ def claim(address: str) -> Iterator[str]:
     if not colon or not number.isdecimal() or int(number) > _MOST:
         raise ConfigError(_PATH, f"{address!r} is not HOST:PORT")
     with contextlib.ExitStack() as held:
-        port, found = int(number), 0
-        for family, where in _resolved(host.strip("[]"), address):
+        port, found, places = int(number), 0, _resolved(host.strip("[]"), address)
+        for family, where in places:
             taken = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
             try:
-                port = _take(taken, where, port)
+                port = _take(taken, where, port, both=where == "::" and len(places) == 1)
                 found += 1
             except OSError as error:
                 if error.errno not in _ABSENT:
@@ -49,10 +49,13 @@ def _resolved(host: str, address: str) -> list[tuple[socket.AddressFamily, str]]
     return list(dict.fromkeys((family, str(where[0])) for family, _, _, _, where in found))
 
 
-def _take(taken: socket.socket, where: str, port: int) -> int:
-    """The port that was bound. SO_REUSEADDR, so that connections of a former run that linger do not count."""
+def _take(taken: socket.socket, where: str, port: int, *, both: bool) -> int:
+    """The port that was bound. SO_REUSEADDR, so that connections of a former run that linger do not count.
+
+    both: of IPv4, too.
+    """
     if taken.family == socket.AF_INET6:
-        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind((where, port))
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else a second claim would pass until a worker listens

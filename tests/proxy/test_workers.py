@@ -20,6 +20,7 @@ from guard import config
 from guard.client import GuardClient
 from guard.proxy import supervisor
 from guard.proxy.claim import claim
+from guard.proxy.fast import library
 from guard.settings import ConfigError
 from tests.proxy.test_app import Process, process, tree
 from tests.proxy.world import INFER, Ended, ended, eventually, profile, request, serving
@@ -32,12 +33,12 @@ def two(address: str, **changes: Any) -> dict[str, Any]:
     return tree(address, workers=2, limits={"drain_s": 2}, **changes)
 
 
-async def anew(guard: Process, body: bytes = b"") -> Ended:
+async def anew(guard: Process, body: bytes = b"", timeout_s: float = 20) -> Ended:
     """A call on a connection of its own: of twenty, one worker gets all once in half a million times."""
     found = guard.said(r"listening on (\S+)")
     assert found is not None
     async with aio.insecure_channel(found[1], [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        return await ended(channel.unary_unary(INFER)(body or request(), timeout=20))
+        return await ended(channel.unary_unary(INFER)(body or request(), timeout=timeout_s))
 
 
 async def soon(what: Callable[[], Any]) -> Any:
@@ -101,6 +102,25 @@ async def test_one_scrape_one_health_one_api(tmp_path: Path) -> None:
         async with aio.insecure_channel(api(guard)) as channel:  # the token is asked for here, too
             refused = await ended(channel.unary_unary("/guard.v1.GuardService/Status")(b"", timeout=20))
             assert refused.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("plane", ["grpcio", "fast"])
+async def test_both_workers_take_connections(plane: str, tmp_path: Path) -> None:
+    """One that is stopped keeps its connections waiting: some of many are its, and some are not."""
+    if plane == "fast" and library.unusable is not None:
+        pytest.skip(str(library.unusable))
+    async with serving() as server, process(tmp_path, two(server.address, plane=plane)) as guard:
+        assert all([(await anew(guard)).body for _ in range(10)])
+        stopped = min(workers_of(guard.process.pid))
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            ends = await asyncio.gather(*(anew(guard, timeout_s=5) for _ in range(24)))
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        assert {end.code for end in ends} == {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}
+        guard.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(guard.process.wait(), 30) == 0
+        assert bool(guard.said("plane: fast, libnghttp2")) == (plane == "fast")
 
 
 async def test_no_other_guard_gets_the_port(tmp_path: Path) -> None:
