@@ -53,6 +53,8 @@ def test_unit_form_and_back(space: Space, shape: tuple[int, ...], unit_shape: tu
     assert unit.shape == unit_shape
     assert unit.dtype == np.float32
     assert space.is_image == (space.layout != "vector")
+    assert unit.flags.c_contiguous
+    assert not np.shares_memory(unit, x)
     np.testing.assert_allclose(space.from_unit(unit, x), x, atol=1e-6)
     assert space.from_unit(unit[:1], x).shape == (1, *shape[1:])
 
@@ -64,6 +66,20 @@ def test_bounds_by_channel_and_integers() -> None:
     eight = Space("nhw", (0.0,), (255.0,), certain=True)
     like = np.zeros((1, 1, 2), np.uint8)
     assert eight.from_unit(np.array([[[[0.5], [1.0]]]], np.float32), like).tolist() == [[[128, 255]]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, np.float32, np.float64])
+def test_between_0_and_1_the_way_back_is_exact(dtype: type[np.generic]) -> None:
+    """As by float64, which other bounds need."""
+    plain, like = Space("nchw", (0.0,), (1.0,), certain=True), np.zeros((2, 3, 4, 5), dtype)
+    unit = np.random.default_rng(0).random((2, 4, 5, 3), dtype=np.float32)
+    unit[0, 0, 0] = -0.0, 0.5, 1.0
+    wide = np.moveaxis(unit.astype(np.float64) * 1.0 + 0.0, -1, 1)
+    expected = (np.rint(wide) if np.issubdtype(dtype, np.integer) else wide).astype(dtype)
+    found = plain.from_unit(unit, like)
+    assert found.dtype == dtype
+    assert found.tobytes() == expected.tobytes()
+    assert not np.shares_memory(found, unit)
 
 
 def test_unit_form_survives_what_validation_lets_through() -> None:
