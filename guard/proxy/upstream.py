@@ -138,6 +138,8 @@ class RemoteUpstream:
             return self._ended(code, details, error.initial_metadata(), error.trailing_metadata())
         except aio.UsageError:  # the channel was closed under the call
             return status.upstream_away()
+        if answer is None:  # the server says that all is well, and nothing else
+            return status.upstream_broken()
         return Reply(
             body=answer,
             initial=to_caller(await call.initial_metadata()),
