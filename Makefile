@@ -20,6 +20,7 @@ BUILT_FROM := pyproject.toml setup.py guard/_kernels.c guard/_nghttp2.c guard/_n
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
 	linking nearness sketching windows kernels puzzles
 CORE_TESTS := tests/core tests/wire
+PROXY_TESTS := tests/proxy tests/planes tests/stores
 
 say = @printf '\n== %s\n' "$(1)"
 
@@ -33,7 +34,7 @@ demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a
 
 .PHONY: test
 test: servers ## everything that must pass (real Triton and Chromium included, MLServer not)
-	@$(MAKE) --no-print-directory -j2 lint contract test-core test-rest
+	@$(MAKE) --no-print-directory -j2 test-rest lint contract test-core test-proxy
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
@@ -60,10 +61,15 @@ test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their 
 	$(BIN)/python -m pytest $(CORE_TESTS) $(CORE:%=--cov=guard.%) --cov=guard.wire --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
 
+.PHONY: test-proxy
+test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
+	$(call say,tests of the proxy, of both planes and of the stores)
+	$(BIN)/python -m pytest -m "not mlserver" $(PROXY_TESTS) $(PYTEST_ARGS)
+
 .PHONY: test-rest
 test-rest: $(VENV)/.dev ## all other tests but those against MLServer
 	$(call say,all other tests; those against a real MLServer are left out: make test-mlserver)
-	$(BIN)/python -m pytest -m "not mlserver" $(CORE_TESTS:%=--ignore=%) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not mlserver" $(patsubst %,--ignore=%,$(CORE_TESTS) $(PROXY_TESTS)) $(PYTEST_ARGS)
 
 .PHONY: test-mlserver
 test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
