@@ -52,7 +52,7 @@ contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothi
 
 .PHONY: servers
 servers: $(VENV)/.dev
-	$(call say,real Triton, a real browser, a real Redis and the header of libnghttp2 for the tests)
+	$(call say,real Triton and a real browser and Redis and the header of libnghttp2 for the tests)
 	@$(BIN)/python -m tests.servers.install triton chromium redis nghttp2
 
 .PHONY: test-core
@@ -63,7 +63,7 @@ test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their 
 
 .PHONY: test-proxy
 test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
-	$(call say,tests of the proxy, of both planes and of the stores)
+	$(call say,tests of the proxy and its planes and of the stores)
 	$(BIN)/python -m pytest -m "not mlserver" $(PROXY_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-rest
