@@ -27,7 +27,7 @@ LABEL org.opencontainers.image.title="guard" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/guard /opt/guard
 # For `plane: fast`; a BASE without apt-get brings its own, or the last step here fails.
-RUN ldconfig -p | grep -q libnghttp2.so.14 || { apt-get update \
+RUN /opt/guard/bin/python -I -c "import ctypes; ctypes.CDLL('libnghttp2.so.14')" || { apt-get update \
  && apt-get install --yes --no-install-recommends libnghttp2-14 && rm -rf /var/lib/apt/lists/*; }
 RUN /opt/guard/bin/python -I -c "from guard.proxy.fast import library as l; assert l.unusable is None, l.unusable"
 ENV PATH="/opt/guard/bin:${PATH}" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

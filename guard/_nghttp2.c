@@ -911,8 +911,10 @@ static int set_trailers(Stream *stream, PyObject *trailers)
         return -1;
     if (nv != few)
         free(nv);
+    PyObject *old = stream->trailers;
     Py_INCREF(trailers);
     stream->trailers = trailers;
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -1032,17 +1034,17 @@ static PyObject *session_finish(Session *self, PyObject *const *args, Py_ssize_t
     return waiting(self, stream);
 }
 
-/* notify(stream) -> whether a DRAINED event will follow: once, when all of its data have left */
+/* notify(stream) -> bytes that have not left; if any, a DRAINED event will follow: once, when all of them have */
 static PyObject *session_notify(Session *self, PyObject *number)
 {
     int32_t id;
     if (enter(self) < 0 || id_of(number, &id) < 0)
         return NULL;
     Stream *stream = find(self, id);
-    const int will = stream != NULL && stream->queued > 0;
-    if (will)
-        stream->notify = 1;
-    return PyBool_FromLong(will);
+    if (stream == NULL || stream->queued == 0)
+        return PyLong_FromLong(0);
+    stream->notify = 1;
+    return PyLong_FromSize_t(stream->queued);
 }
 
 /* reset(stream, code): no event follows */

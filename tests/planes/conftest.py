@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from guard.proxy.fast import library
 from tests.planes import served
 from tests.planes.at import PLANES, chosen, here
 from tests.proxy import world
@@ -19,7 +20,7 @@ __all__ = ["world_stages"]  # the fixture
 def plane(request: pytest.FixtureRequest) -> str:
     """What speaks HTTP/2."""
     if not here(request.param):
-        pytest.skip(f"there is no plane {request.param}")
+        pytest.skip(f"the plane {request.param} cannot be used here: {library.unusable}")
     return str(request.param)
 
 

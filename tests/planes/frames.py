@@ -105,6 +105,7 @@ class Stream:
 class Wire:
     """One end of a connection. Reads for ever; keeps the rules only where it is `polite`.
 
+    windows: what was given beyond the first windows, less what `send_data` used.
     polite: acknowledges SETTINGS and PINGs; generous: gives window back for what came; answer: what a server does when
     a caller has ended a stream.
     """
@@ -148,18 +149,24 @@ class Wire:
 
     async def send_data(self, number: int, payload: bytes, *, end: bool = True, timeout_s: float = 10.0) -> None:
         """DATA as far as the windows let it; stops where the stream or the connection has ended."""
-        sent = 0
+        at, stream = 0, self.stream(number)
         async with asyncio.timeout(timeout_s):
-            while sent < len(payload) and not self.closed.is_set() and not self.stream(number).done.is_set():
-                first = self.settings.get(INITIAL_WINDOW, 65_535)
-                room = min(65_535 + self.windows.get(0, 0), first + self.windows.get(number, 0)) - sent
-                part = payload[sent : sent + min(room, 16_384)] if room > 0 else b""
-                sent += len(part)
+            while at < len(payload) and not self.closed.is_set() and stream.code is None:
+                if stream.done.is_set() and not self.is_server:
+                    return
+                room = min(self._room(0, 65_535), self._room(number, self.settings.get(INITIAL_WINDOW, 65_535)), 16_384)
+                part = payload[at : at + max(0, room)]
+                at += len(part)
+                for counted in (0, number):
+                    self.windows[counted] = self.windows.get(counted, 0) - len(part)
                 if part:
-                    await self.drained(frame(DATA, END_STREAM if end and sent == len(payload) else 0, number, part))
+                    await self.drained(frame(DATA, END_STREAM if end and at == len(payload) else 0, number, part))
                 else:
                     self.arrived.clear()
                     await self.arrived.wait()
+
+    def _room(self, number: int, first: int) -> int:
+        return first + self.windows.get(number, 0)
 
     def stream(self, number: int) -> Stream:
         return self.streams.setdefault(number, Stream())

@@ -41,6 +41,26 @@ async def test_an_answer_that_is_not_read_frees_its_place(
                 assert (await caller.ended(1)).code == frames.CANCEL
 
 
+async def test_a_slow_reader_of_a_stream(behind: Behind, plane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that takes longer than UNREAD_S, and never stands still: the fast plane has no patience for it."""
+    monkeypatch.setattr(seam_server, "UNREAD_S", 0.6)
+
+    async def stream(bodies: Any, context: Any) -> Any:
+        async for _ in bodies:
+            yield bytes(300_000)
+
+    async with behind(methods={"allow": [TALK]}) as (server, guarded):
+        server.stream = stream
+        async with wire(guarded.app.address, generous=False) as caller:
+            answer = caller.stream(1)
+            caller.send(frames.call(1, TALK.encode(), request()))
+            while not answer.done.is_set():
+                caller.send(frames.window(0, 20_000), frames.window(1, 20_000))
+                await asyncio.sleep(0.1)
+            assert (answer.grpc, answer.code) == {"grpcio": (0, None), "fast": (None, frames.CANCEL)}[plane]
+            assert (len(answer.body) == 300_005) == (plane == "grpcio")
+
+
 @pytest.mark.parametrize("path", [TALK, STREAM])
 async def test_a_stream_that_is_not_read_ends(
     behind: Behind, plane: str, path: str, monkeypatch: pytest.MonkeyPatch

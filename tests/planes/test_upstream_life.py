@@ -139,18 +139,26 @@ async def test_calls_in_flight_survive_a_goaway(guarding: Any) -> None:
         assert len(server.wires) >= 2
 
 
-async def test_a_call_that_a_goaway_leaves_out_is_asked_again(guarding: Any) -> None:
-    """The server says that it has not seen it: on a new connection it is safe."""
+@pytest.mark.parametrize("path", [INFER, TALK])
+async def test_a_call_that_a_goaway_leaves_out_is_asked_again(guarding: Any, plane: str, path: str) -> None:
+    """The server has not seen it, it says: on a new connection it is safe. The fast plane does not repeat streams."""
 
     def leave_out(wire: Wire, number: int) -> None:
         server.answer = odd.good
         wire.send(frames.goaway(number - 2 if number > 1 else 0))
 
-    async with odd.odd() as server, guarding(server.address) as guarded:
-        assert (await ask(guarded.channel, request())).body == b"ok"
+    call = ask if path == INFER else talk
+    async with odd.odd() as server, guarding(server.address, methods={"allow": [TALK]}) as guarded:
+        assert (await call(guarded.channel, request(), path=path)).body == b"ok"
         server.answer = leave_out
-        assert (await ask(guarded.channel, request())).body == b"ok"
-        assert server.asked == 3
+        reply = await call(guarded.channel, request(), path=path)
+        if plane == "fast" and path == TALK:
+            assert reply.end == AWAY
+            assert server.asked == 2
+        else:
+            assert reply.body == b"ok"
+            assert server.asked == 3
+        await answered(guarded)
 
 
 async def test_a_server_that_refuses_a_stream_is_asked_again_or_told_of(guarding: Any) -> None:

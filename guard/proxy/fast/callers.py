@@ -166,4 +166,4 @@ class Caller(Connection):
         self.flush()
         if self.transport is not None and self.transport.get_write_buffer_size() > CHUNK_BYTES:
             self.abort()
-        self.close()
+        self.close(NO_ERROR)

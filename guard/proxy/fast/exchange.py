@@ -26,6 +26,8 @@ EARLY_S = 0.02
 """How long an early end waits for the first message: grpc.aio loses a status that comes before it has written."""
 LINGER_S = 0.5
 """How long a caller that was answered early may go on sending, as far as its window lets it."""
+PACE_BYTES = 1024 * 1024
+"""What must leave of an answer within UNREAD_S, at least, for its caller to keep the place that it holds."""
 _log = logging.getLogger(__name__)
 
 
@@ -291,13 +293,17 @@ class Served:
         self.caller.touch()
 
     async def _drained(self) -> None:
-        """Wait until everything has left. Raises Gone."""
+        """Wait until everything has left. Raises Gone where too little does."""
         caller = self.caller
-        if caller.closing or not caller.session.notify(self.number):
-            return
-        self._leaving = caller.loop.create_future()
-        try:
-            async with asyncio.timeout(server.UNREAD_S):
-                await self._leaving
-        except TimeoutError:
-            raise Gone from None
+        left = 0 if caller.closing else caller.session.notify(self.number)
+        while left:
+            self._leaving = caller.loop.create_future()
+            try:
+                async with asyncio.timeout(server.UNREAD_S):
+                    await self._leaving
+            except TimeoutError:
+                before, left = left, 0 if caller.closing else caller.session.notify(self.number)
+                if before - left < PACE_BYTES and left:
+                    raise Gone from None
+            else:
+                return

@@ -62,8 +62,8 @@ class Session(Protocol):
         """No more data."""
         ...
 
-    def notify(self, stream: int, /) -> bool:
-        """Whether a DRAINED event will follow."""
+    def notify(self, stream: int, /) -> int:
+        """Bytes that have not left; if any, a DRAINED event follows when all of them have."""
         ...
 
     def reset(self, stream: int, code: int, /) -> None:

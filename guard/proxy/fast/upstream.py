@@ -139,9 +139,11 @@ class FastUpstream:
                     return link
         except (OSError, TimeoutError) as error:
             _log.debug("upstream %s: %s", self.name, error)
-        except BaseException:
+        except asyncio.CancelledError:
             link.abort()
             raise
+        except Exception:  # noqa: BLE001 - a name that cannot be looked up, say: it must go on trying
+            _log.exception("upstream %s: no connection can be made", self.name)
         link.abort()
         return None
 

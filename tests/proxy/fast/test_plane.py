@@ -20,7 +20,7 @@ from guard.proxy.server import Exchange
 from guard.proxy.upstream import RemoteUpstream
 from guard.settings import ConfigError, Limits, Listen
 from tests.proxy.certs import Authority
-from tests.proxy.world import eventually, guarding, request, serving, settings
+from tests.proxy.world import INFER, eventually, guarding, request, serving, settings
 
 
 async def test_what_is_asked_for_is_used_and_shown() -> None:
@@ -200,3 +200,32 @@ async def test_handshakes_that_fail_hold_no_connection(tmp_path: Path) -> None:
         writer.close()
         await eventually(lambda: not made._connections)
     await made.stop(0)
+
+
+async def test_a_name_that_cannot_be_looked_up_is_away_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    made = settings(f"{'a' * 70}.example:80", plane="fast")
+    assert made.upstream is not None
+    upstream = FastUpstream(made.upstream, made.limits)
+    for _ in range(2):
+        assert (await upstream.unary("/a/B", b"", (), 5.0)).details == "upstream unavailable"
+    await asyncio.sleep(0.4)
+    assert caplog.text.count("no connection can be made") > 1
+    await upstream.close()
+
+
+async def test_a_server_that_is_away_fails_calls_at_once_and_is_found_when_it_comes() -> None:
+    async with serving() as server:
+        address = server.address
+    made = settings(address, plane="fast")
+    assert made.upstream is not None
+    upstream = FastUpstream(made.upstream, made.limits)
+    assert upstream.connection is None
+    async with asyncio.timeout(2):
+        for _ in range(3):
+            assert (await upstream.unary("/a/B", b"", (), 30.0)).code == 14
+    async with serving(address=address):
+        await eventually(lambda: upstream.connection == 1)
+        assert (await upstream.unary(INFER, request(), (), 5.0)).code == 0
+    await eventually(lambda: upstream.connection is None)
+    await upstream.close()
+    assert (await upstream.unary(INFER, request(), (), 5.0)).code == 14
