@@ -14,7 +14,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-BUILT_FROM := pyproject.toml setup.py guard/_kernels.c
+BUILT_FROM := pyproject.toml setup.py guard/_kernels.c guard/_nghttp2.c guard/_nghttp2_abi.h
 
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
@@ -51,8 +51,8 @@ contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothi
 
 .PHONY: servers
 servers: $(VENV)/.dev
-	$(call say,real Triton, a real browser and a real Redis for the tests)
-	@$(BIN)/python -m tests.servers.install triton chromium redis
+	$(call say,real Triton, a real browser, a real Redis and the header of libnghttp2 for the tests)
+	@$(BIN)/python -m tests.servers.install triton chromium redis nghttp2
 
 .PHONY: test-core
 test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their own tests
@@ -78,6 +78,14 @@ reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the sett
 results: demo ## the demo, and its table in docs/results.md
 	$(BIN)/python docs/make_results.py
 
+.PHONY: bench
+bench: $(VENV)/.dev ## quick benches; fails where a ratio is worse than recorded, beyond noise (not for CI)
+	@$(BIN)/python -m bench.regress $(BENCH_ARGS)
+
+.PHONY: bench-record
+bench-record: $(VENV)/.dev ## the same, recorded in bench/recorded/: on a machine that does nothing else
+	@$(BIN)/python -m bench.regress --record $(BENCH_ARGS)
+
 .PHONY: bench-attacks
 bench-attacks: $(VENV)/.peers ## our attacks beside other libraries', on the bare models of the shipped campaigns
 	$(BIN)/python -m bench.attacks $(BENCH_ARGS)
@@ -101,6 +109,10 @@ bench-ladder: $(VENV)/.dev ## copies made behind the whole ladder of responses: 
 .PHONY: bench-scale
 bench-scale: $(VENV)/.dev ## what monitoring costs, and servers for ten million callers: docs/results/scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)
+
+.PHONY: bench-growth
+bench-growth: $(VENV)/.dev ## what a query costs as callers, rows, batches, monitors, workers grow: docs/results/growth.md
+	$(BIN)/python -m bench.growth $(BENCH_ARGS)
 
 .PHONY: bench-proxy
 bench-proxy: $(VENV)/.dev ## what Guard costs a call, beside nginx, Envoy and grpcio: docs/results/speed.md

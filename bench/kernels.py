@@ -6,6 +6,7 @@ round by round.
 
 import argparse
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from blake3 import blake3
 from adversary.judge_document import machine
 from bench import pages
 from guard import kernels, linking, sketching, windows
+from guard.wire import messages, scan
 
 _BEGIN, _END = "<!-- bench.kernels: begin -->", "<!-- bench.kernels: end -->"
 _SECRET = b"a bench needs none that is secret"
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m bench.kernels", description="What each compiled kernel saves.")
     made.add_argument("--rounds", type=int, default=31, metavar="N", help="of everything (31)")
+    made.add_argument("--json", action="store_true", help="print the figures instead of the table")
     made.add_argument("--docs", type=Path, metavar="FILE.md", help="put the table into this page")
     return made
 
@@ -42,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if kernels.compiled is None:
         print("bench.kernels: Guard was built without a C compiler", file=sys.stderr)
         return 2
-    text = table([(name, *timed(*pair, options.rounds)) for name, pair in pairs()], digests(options.rounds))
-    print(text)
+    rows = [(name, *timed(*pair, options.rounds)) for name, pair in pairs()]
+    hashes = digests(options.rounds)
+    text = table(rows, hashes)
+    told = {"pairs": {name: {"kernel": kernel, "plain": plain} for name, kernel, plain in rows}, "digests": hashes}
+    print(json.dumps(told, indent=1) if options.json else text)
     if options.docs is not None:
         pages.put(options.docs, text, begin=_BEGIN, end=_END, title="Compiled kernels, measured")
     return 0
@@ -63,16 +69,19 @@ def pairs() -> list[tuple[str, tuple[Call, Call]]]:
         found.append((f"fingerprint, {_words(shape)}", both))
     for shape in _SHAPES[:2]:
         x = rng.random((1, *shape), dtype=np.float32)
-        found.append((f"motions, {_words(shape)}", (partial(sketching._moved, x), partial(_without, x))))  # noqa: SLF001
+        still = sketching._moved  # noqa: SLF001
+        found.append((f"motions, {_words(shape)}", (partial(still, x), partial(_without, still, x))))
     motions, ways = rng.normal(size=(1, 10, 48)).astype(np.float32), rng.normal(size=(1, 2, 48))
     pair = partial(linking._compiled, motions, ways), partial(linking._plain, motions, ways)  # noqa: SLF001
-    return [*found, ("what motion explains", pair)]
+    body = messages.build_request("model", {"image": np.zeros((1, 28, 28, 1), np.float32)})
+    divided = partial(scan.divide, body), partial(_without, scan.divide, body)
+    return [*found, ("what motion explains", pair), ("a request taken apart", divided)]
 
 
-def _without(x: Any) -> Any:
+def _without(call: Callable[[Any], Any], x: Any) -> Any:
     kept, kernels.compiled = kernels.compiled, None
     try:
-        return sketching._moved(x)  # noqa: SLF001
+        return call(x)
     finally:
         kernels.compiled = kept
 
@@ -112,7 +121,7 @@ def _once(call: Call, calls: int) -> float:
 
 def table(rows: Sequence[tuple[str, list[float], list[float]]], hashes: Mapping[str, list[float]]) -> str:
     """Markdown: medians, and the middle half of the ratios and of what a digest takes."""
-    lines = ["| what | kernel, us | numpy, us | numpy over kernel |", "|---|---|---|---|"]
+    lines = ["| what | kernel, us | without, us | without over kernel |", "|---|---|---|---|"]
     for name, kernel, plain in rows:
         low, middle, high = np.quantile(np.array(plain) / np.array(kernel), (0.25, 0.5, 0.75))
         lines.append(

@@ -1,6 +1,6 @@
 /* What numpy takes many small steps for. Each function does what its plain twin does, which the tests hold it against:
- * guard/windows.py, guard/sketching.py, guard/linking.py. Arrays come as buffers of the type and size that guard/kernels.py
- * says; sizes are checked here, contents are the caller's. Nothing is allocated, nothing is kept. */
+ * guard/windows.py, guard/sketching.py, guard/linking.py, guard/wire/scan.py. Arrays come as buffers of the type and size that guard/kernels.py
+ * says; sizes are checked here, contents are the caller's (but those of `fields`: they are anybody's). Nothing is kept. */
 #ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030b0000
 #endif
@@ -248,7 +248,84 @@ done:
     Py_RETURN_NONE;
 }
 
+/* A variable-length integer of at most ten groups; 0: it does not end before `end`, or is longer. */
+static int varint(const uint8_t *body, Py_ssize_t *at, Py_ssize_t end, uint64_t *value)
+{
+    *value = 0;
+    for (int shift = 0; shift < 70 && *at < end; shift += 7) {
+        const uint8_t byte = body[(*at)++];
+        if (shift == 63 && (byte & 0x7e))
+            *value = UINT64_MAX; /* more than 64 bits: of a size or a tag, more than there is */
+        else
+            *value |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80)
+            return 1;
+    }
+    return 0;
+}
+
+/* What scan.fields gives, as a list; of more than `most` fields the first most + 1. None: they do not add up. */
+static PyObject *fields(PyObject *module, PyObject *args)
+{
+    Py_buffer buffer;
+    Py_ssize_t start, end, most;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*nnn", &buffer, &start, &end, &most))
+        return NULL;
+    PyObject *found = NULL;
+    if (start < 0 || start > end || end > buffer.len) {
+        PyErr_SetString(PyExc_ValueError, "the offsets are out of bounds");
+        goto done;
+    }
+    found = PyList_New(0);
+    const uint8_t *body = buffer.buf;
+    int sound = 1;
+    for (Py_ssize_t at = start; found && at < end && PyList_Size(found) <= most;) {
+        uint64_t tag = 0, size = 0;
+        if (!varint(body, &at, end, &tag) || tag > UINT32_MAX) {
+            sound = 0;
+            break;
+        }
+        Py_ssize_t stop = at;
+        switch (tag & 7) {
+        case 0:
+            sound = varint(body, &stop, end, &size);
+            break;
+        case 1:
+            sound = end - at >= 8;
+            stop = at + 8;
+            break;
+        case 2:
+            sound = varint(body, &at, end, &size) && size <= (uint64_t)(end - at);
+            stop = at + (sound ? (Py_ssize_t)size : 0);
+            break;
+        case 5:
+            sound = end - at >= 4;
+            stop = at + 4;
+            break;
+        default: /* groups */
+            sound = 0;
+        }
+        if (!sound)
+            break;
+        PyObject *field = Py_BuildValue(
+            "(iOnn)", (int)(tag >> 3), (tag & 7) == 2 ? Py_True : Py_False, at, stop);
+        if (!field || PyList_Append(found, field) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(field);
+        at = stop;
+    }
+    if (found && !sound) {
+        Py_DECREF(found);
+        found = Py_NewRef(Py_None);
+    }
+done:
+    PyBuffer_Release(&buffer);
+    return found;
+}
+
 static PyMethodDef functions[] = {
+    {"fields", fields, METH_VARARGS, NULL},
     {"largest_windows", largest_windows, METH_VARARGS, NULL},
     {"moved", moved, METH_VARARGS, NULL},
     {"explained", explained, METH_VARARGS, NULL},

@@ -10,12 +10,13 @@ import logging
 import queue
 import threading
 import time
+from pathlib import Path
 
 from guard.broadcast import Broadcast, Subscription, TooManyReaders
 from guard.events import Event, Forgiven, Reason, Record, draw_of, event_of, render
 from guard.metrics import Metrics
 from guard.settings import Audit as AuditSettings
-from guard.sinks import FileSink, Sink, StdoutSink
+from guard.sinks import FileSink, Sink, StdoutSink, TurnSink
 
 __all__ = [
     "Audit",
@@ -36,16 +37,17 @@ _log = logging.getLogger(__name__)
 
 def sampled(decision_id: str, share: float) -> bool:
     """Whether a decision is in the sample: its draw lies below the share."""
-    return share >= 1.0 or draw_of(decision_id) < share
+    return share >= 1.0 or (share > 0.0 and draw_of(decision_id) < share)
 
 
 class Audit:
-    """Records events. Raises OSError where the file cannot be opened."""
+    """Records events. turn: a file that processes share who write to the same place. Raises OSError."""
 
-    def __init__(self, settings: AuditSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: AuditSettings, metrics: Metrics, turn: Path | None = None) -> None:
         self._share = settings.sample_allowed
         self._metrics = metrics
-        self._sink: Sink = StdoutSink() if settings.file is None else FileSink(settings.file)
+        sink: Sink = StdoutSink() if settings.file is None else FileSink(settings.file)
+        self._sink = sink if turn is None else TurnSink(sink, turn)
         self._queue: queue.Queue[Record | None] = queue.Queue(settings.max_queued)
         self._failing = False
         self._closed = False

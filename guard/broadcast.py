@@ -62,6 +62,11 @@ class Broadcast(Generic[T]):
         self._max_readers = max_readers
         self._readers: list[Subscription[T]] = []
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody reads."""
+        return bool(self._readers)
+
     def publish(self, event: T) -> None:
         """Hand the event to every reader. Never blocks."""
         for reader in self._readers:

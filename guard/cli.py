@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import guard
-from guard import kernels
-from guard.settings import ConfigError
+from guard import allocator, kernels
+from guard.settings import ConfigError, Settings
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,18 @@ def _serve(args: argparse.Namespace) -> int:
     if args.config and (args.model or args.model_name or args.profile):
         raise ConfigError("--config", "has the models: --model, --model-name and --profile exclude it")
     base = _base(args)
-    return guard.proxy.app.run(lambda: config.load(args.config, base=base))
+
+    def load() -> Settings:
+        return config.load(args.config, base=base)
+
+    settings = load()
+    if settings.allocator == "keep" and settings.workers == 1:  # before there are threads
+        allocator.keep()
+    if settings.workers > 1:
+        from guard.proxy import supervisor
+
+        return supervisor.run(settings, load, args.log_level)
+    return guard.proxy.app.run(load)
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -268,7 +268,7 @@ class GuardClient:
     ) -> Explanation:
         """Why a decision was taken, or what a caller's latest decisions were about. Raises GuardError.
 
-        From the memory of the one process that is asked.
+        From the memory of the Guard that is asked, all its workers together.
         """
         subject: dict[str, Any] = {"decision_id": decision_id} if decision_id else {"caller": caller}
         request = pb.ExplainRequest(model=model, limit=limit, **subject)

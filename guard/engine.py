@@ -110,6 +110,9 @@ class Engine:
         self._outputs = self._of("output")
         self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
+        self._validates = capped(settings.validation.mode, settings.mode)
+        self._of_everybody, self._of_input = settings.of_everybody, settings.of_input
+        self._looks = bool(self.stages) or self._counts_bits or self._of_everybody != {Action.ALLOW}
         self._check()
 
     def _check(self) -> None:
@@ -128,6 +131,11 @@ class Engine:
         """Whether any stage needs the model's answer as an array."""
         judges = self._view_detectors or self._answer_detectors or self._voters or self._outputs
         return bool(judges) or self._counts_bits or self._watching.reads_answers
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there are monitors, so that there is something to look up."""
+        return self._watching.reads_answers
 
     def most_bits(self, rows: int) -> float:
         """The most that an answer to so many rows can tell; 0 where nobody counts."""
@@ -150,20 +158,29 @@ class Engine:
             return query
         unit = self._space.to_unit(query.x)
         unit.flags.writeable = False
-        return replace(query, unit=unit, invalid=self._validate(query))
+        return replace(query, unit=unit, invalid=self._validate(query.x, query.caller, query.now))
 
-    def _validate(self, query: Query) -> bool:
+    def _validate(self, x: Array, caller: str, now: float) -> bool:
         """Whether values are invalid where validation is in shadow. Raises InvalidQuery where it enforces."""
-        checks = self.settings.validation
-        mode = capped(checks.mode, self.settings.mode)
-        if mode is not Mode.OFF:
+        checks, mode = self.settings.validation, self._validates
+        if mode is Mode.OFF:
+            self._space.check(x, finite=False, bounds=False)
+        else:
             try:
-                self._space.check(query.x, finite=checks.finite, bounds=checks.bounds)
+                self._space.check(x, finite=checks.finite, bounds=checks.bounds)
             except InvalidQuery:
-                if mode is Mode.ENFORCE and self.enforces_for(query.caller, query.now):
+                if mode is Mode.ENFORCE and self.enforces_for(caller, now):
                     raise
                 return True
         return False
+
+    def vet(self, x: Array, caller: str, now: float) -> bool:
+        """Whether a query is forwarded as it came and there is nothing to tell of it, without its unit form.
+
+        False where there is more to it: stages, a policy for everybody, values that break the rules in shadow. Raises
+        InvalidQuery.
+        """
+        return not (self._looks or self._validate(x, caller, now))
 
     def sketch(self, query: Query) -> Sketches:
         """What monitors want looked up and kept of each row; empty where there are none, or where that fails.
@@ -189,7 +206,7 @@ class Engine:
         What is done about the caller does not change with it: else who pays for nothing could ask until it is drawn.
         For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
         """
-        looking = self._detectors if Action.CHALLENGE in self.settings.of_input else ()
+        looking = self._detectors if Action.CHALLENGE in self._of_input else ()
         return replace(self._first(query, history, sketches, looking, draws=False), seen=(), update=Update())
 
     def _first(
@@ -236,7 +253,8 @@ class Engine:
         return self.settings.mode is Mode.ENFORCE and not exempt and self._in_canary(caller)
 
     def _in_canary(self, caller: str) -> bool:
-        return draws(caller.encode(), self._secret, b"guard canary")[0] < self.settings.canary
+        share = self.settings.canary
+        return share >= 1.0 or draws(caller.encode(), self._secret, b"guard canary")[0] < share
 
     def _score(self, stage: Stage, rows: int, score: Callable[[], Array]) -> Finding:
         """Run one scoring stage and calibrate what it says."""
@@ -252,7 +270,7 @@ class Engine:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
         rows = len(decision.query.x)
         acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
-        everybody = self.settings.of_everybody
+        everybody = self._of_everybody
         responses = self._weighing.responses(acting) | (everybody if decision.enforced else frozenset())
         responses -= decision.settled
         degrees = self._weighing.degrees(acting, rows)
@@ -381,13 +399,13 @@ class Engine:
         """(N,) rows whose answer may yet turn out to be a vote: all, where detectors have still to speak."""
         voted = self._voted(decision)
         later = any(s.enforces for s in (*self._view_detectors, *self._answer_detectors))
-        asked = decision.enforced and Action.PURIFY in self.settings.of_input
+        asked = decision.enforced and Action.PURIFY in self._of_input
         if later and asked and any(s.enforces for s in self._voters):
             return np.ones_like(voted)
         return voted
 
     def _plan_standby(self, decision: Decision) -> Decision:
-        if Action.PURIFY not in self.settings.of_input or decision.suspicious.all():
+        if Action.PURIFY not in self._of_input or decision.suspicious.all():
             return decision
         purified, failed = self._run_purifiers(_unit(decision.query), np.ones_like(decision.suspicious))
         if failed:

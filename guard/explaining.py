@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from guard.events import Event
-from guard.journal import Journal, relevant
+from guard.journal import relevant
 from guard.recorded import Tally, read
 from guard.techniques import leader_of, technique_of
 from guard.traces import Cluster, Trace
@@ -18,6 +19,23 @@ from guard.types import Action, Finding, Level
 
 Origin = Callable[[str, int], tuple[str, int] | None]
 """(model, the store's number of a row) -> the decision that it came in, and its place there."""
+
+
+class Kept(Protocol):
+    """Decisions at hand; `guard.journal.Journal` is one process's."""
+
+    @property
+    def events(self) -> Iterator[Event]:
+        """Oldest first."""
+        ...
+
+    def find(self, decision_id: str) -> Event | None:
+        """One decision."""
+        ...
+
+    def origin(self, model: str, number: int) -> tuple[str, int] | None:
+        """The decision that a row came in, and its place there."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ class Explanation:
     state: tuple[Caller, ...] = ()
 
 
-def from_journal(journal: Journal, *, decision_id: str = "", caller: str = "", model: str = "", limit: int = 20) -> (
+def from_journal(journal: Kept, *, decision_id: str = "", caller: str = "", model: str = "", limit: int = 20) -> (
     Explanation | None
 ):  # fmt: skip
     """Of a decision, if one is named, else of a caller; None where the journal has neither. model: empty: any."""

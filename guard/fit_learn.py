@@ -12,10 +12,12 @@ import numpy as np
 from guard import networks
 from guard.equipping import NETWORKS, equip, learner_of, needs_of
 from guard.fit_clean import FitError
+from guard.fit_monitors import DRAWS
 from guard.fit_stages import SECRET, Chosen, Progress, chunks, trial
 from guard.fit_subject import Positions, Subject
 from guard.profile import Profile
-from guard.types import Array, Material, Network
+from guard.sketching import Sketcher
+from guard.types import Array, Floats, Material, Network
 
 MAX_MATERIAL_BYTES = 2 * 1024**3
 
@@ -127,4 +129,10 @@ def _arrays(
     if material is None:
         raise ValueError("it learns, and there is nothing to learn from")
     own = {name: loaded[name] for name in needs_of(stage.impl)}
-    return {name: np.asarray(array) for name, array in learn(replace(material, networks=own)).items()}
+    given_to = replace(material, networks=own, positions=_positions)
+    return {name: np.asarray(array) for name, array in learn(given_to).items()}
+
+
+def _positions(unit: Array) -> tuple[Floats, ...]:
+    """(N, ...) -> (N, D) for each of the secrets by which windows are judged, too."""
+    return tuple(Sketcher(bytes([i])).positions(unit) for i in range(DRAWS))

@@ -3,12 +3,15 @@
 Label values come from the settings or from closed lists: whoever counts maps what a client can choose (an unlisted
 model, an unknown method) to `unknown` first, so that no client can grow the number of series.
 
-One process: a registry of its own. Several: set PROMETHEUS_MULTIPROC_DIR to an empty directory before the start; every
-process writes there and `exposition()` adds them up. Custom collectors do not work in that mode, so there are none.
+One process: a registry of its own. Several: each calls `join` first (or PROMETHEUS_MULTIPROC_DIR names an empty
+directory before the start); every process writes there and `exposition()` adds them up. Custom collectors do not work
+in that mode, so there are none.
 (prometheus_client leaves some functions untyped: hence the few `type: ignore`.)
 """
 
 import os
+from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +23,9 @@ from prometheus_client import (
     disable_created_metrics,
     exposition,
     multiprocess,
+    values,
 )
+from prometheus_client.metrics import MetricWrapperBase
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -28,8 +33,59 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
 
 
+class _Known(MetricWrapperBase):
+    """Finds the child of labels that were seen before in one look: the library makes strings of them, under a lock."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def labels(self, *values: object, **named: object) -> Any:
+        """The series with these labels."""
+        if named:
+            return super().labels(*values, **named)
+        found = self._known.get(values)
+        if found is None:
+            found = self._known[values] = super().labels(*values)
+        return found
+
+    def remove(self, *values: object) -> None:
+        """Take a series out. Raises KeyError where there is none."""
+        self._known.pop(values, None)
+        super().remove(*values)
+
+
+class _Counter(_Known, Counter):
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Add a number that is not negative; the library asks on each call what was settled when it was made."""
+        del exemplar
+        self._value.inc(amount)
+
+
+class _Gauge(_Known, Gauge):
+    pass
+
+
+class _Histogram(_Known, Histogram):
+    pass
+
+
 def _multiprocess() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+def join(directory: Path, name: str) -> None:
+    """Count together with the processes that join the same directory; before any `Metrics` is made.
+
+    A process that takes the name of one that ended goes on with its counts. name: letters and digits.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
+
+
+def bury(directory: Path, name: str) -> None:
+    """Take the gauges of a process that ended out of the sum. Its counters stay."""
+    multiprocess.mark_process_dead(name, str(directory))  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -44,10 +100,10 @@ class Metrics:
             PlatformCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+            return _Counter(name, text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+            return _Histogram(name, text, labels, registry=registry, buckets=buckets)
 
         self.started = counter("grpc_server_started_total", "Calls begun.", *_RPC)
         self.handled = counter("grpc_server_handled_total", "Calls completed, whatever the status.", *_RPC, "grpc_code")
@@ -126,61 +182,78 @@ class Metrics:
             "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
         )
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
+        self.worker_restarts = counter(
+            "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
+        )
         self.watch_lost = counter("guard_watch_lost_total", "Decisions that slow readers of Watch have lost.")
         self._gauges(registry)
 
     def _gauges(self, registry: CollectorRegistry) -> None:
-        self.profile_mismatch = Gauge(
+        self.profile_mismatch = _Gauge(
             "guard_profile_mismatch",
             "1 where a profile was not made for what is served, so that the model is not defended.",
             ("model",),
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.drift_distance = Gauge(
+        self.drift_distance = _Gauge(
             "guard_drift_distance",
             "The most by which presumably clean inputs have smaller p-values than those of the fit; 0 to 1.",
             ("model", "stage"),
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.drift_alarm = Gauge(
+        self.drift_alarm = _Gauge(
             "guard_drift_alarm",
             "1 where inputs have become more suspicious to a detector than those of the fit, beyond chance.",
             ("model", "stage"),
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.model_ready = Gauge(
+        self.model_ready = _Gauge(
             "guard_model_ready",
             "1 where a model takes calls.",
             ("model",),
             registry=registry,
             multiprocess_mode="livemin",
         )
-        self.in_flight = Gauge(
+        self.workers = _Gauge(
+            "guard_workers",
+            "Worker processes that run, and that take calls; where there are several.",
+            ("state",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.in_flight = _Gauge(
             "guard_calls_in_flight", "Calls being handled.", registry=registry, multiprocess_mode="livesum"
         )
-        self.queued = Gauge(
+        self.queued = _Gauge(
             "guard_calls_queued", "Calls waiting for their turn.", registry=registry, multiprocess_mode="livesum"
         )
-        self.store_entries = Gauge(
+        self.store_entries = _Gauge(
             "guard_store_entries", "Rows that the store remembers.", registry=registry, multiprocess_mode="livesum"
         )
-        self.store_away = Gauge(
+        self.store_away = _Gauge(
             "guard_store_away",
             "1 while the shared store does not answer.",
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.info = Gauge(
+        self.info = _Gauge(
             "guard_info",
             "1 for the version and the settings in force.",
             ("version", "config_digest"),
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
-        self.provider = Gauge(
+        self.plane = _Gauge(
+            "guard_plane",
+            "1 for what speaks HTTP/2: grpcio or fast.",
+            ("plane",),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.provider = _Gauge(
             "guard_provider",
             "1 for the onnxruntime provider that really runs an embedded model.",
             ("model", "provider"),

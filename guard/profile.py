@@ -30,6 +30,7 @@ FORMAT = 2
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _OWN_FILE = re.compile(r"[a-z_]{1,64}\.(npz|onnx)")
 _BF16 = 256.0
+_SLACK = 1e-5
 _BELOW = 1.0 - 2.0**-50
 CALIBRATION, LEARNED = "calibration.npz", "learned.npz"
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "vector", "encoded"]
@@ -104,14 +105,24 @@ class Space:
         last = self._channels_last(x)
         if last.size == 0:
             return
-        if finite and np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        bounds = bounds and self.certain
+        if not (bounds or (finite and x.dtype.kind == "f")):
+            return
+        least, most = float(x.min()), float(x.max())  # both are NaN where one is among them
+        if finite and not (math.isfinite(least) and math.isfinite(most)):
             raise InvalidQuery("the input holds NaN or infinite values")
-        if bounds and self.certain:
-            low, high = np.asarray(self.low), np.asarray(self.high)
-            slack = 1e-5 * (high - low)  # float32 arithmetic of honest clients
-            axes = tuple(range(last.ndim - 1)) if len(self.low) > 1 else None
-            if (last.min(axis=axes) < low - slack).any() or (last.max(axis=axes) > high + slack).any():
-                raise InvalidQuery(f"the input holds values outside {_show(self.low)} to {_show(self.high)}")
+        if bounds and self._has_outside(last, least, most):
+            raise InvalidQuery(f"the input holds values outside {_show(self.low)} to {_show(self.high)}")
+
+    def _has_outside(self, last: Array, least: float, most: float) -> bool:
+        """Whether a value is out of bounds, beyond what float32 arithmetic of honest clients makes."""
+        if len(self.low) == 1:
+            slack = _SLACK * (self.high[0] - self.low[0])
+            return least < self.low[0] - slack or most > self.high[0] + slack
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        slacks = _SLACK * (high - low)
+        axes = tuple(range(last.ndim - 1))
+        return bool((last.min(axis=axes) < low - slacks).any() or (last.max(axis=axes) > high + slacks).any())
 
     def to_unit(self, x: Array) -> Array:
         """The model's layout and bounds -> unit form, float32, clipped to [0, 1], in one piece. Raises InvalidQuery."""

@@ -346,6 +346,14 @@ class Model(_Settings):
         """Whether it ever asks for proof of work."""
         return any(Action.CHALLENGE in do for do in (self.of_input, *map(self.of, Level)))
 
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is kept of callers between calls: evidence, what they have used up, proofs."""
+        asked = (self.of_input, *map(self.of, Level))
+        watched = any(monitor.mode is not Mode.OFF for monitor in self.monitors)
+        rationed = not self.budget.unlimited or any(Action.THROTTLE in do for do in asked)
+        return watched or rationed or self.challenges
+
     def _can_degrade(self, level: Level) -> bool:
         """Whether an output protection acts on suspicious answers to a caller on this level, and only on these."""
         return any(
@@ -517,6 +525,8 @@ class Limits(_Settings):
     max_response_bytes: int = Field(64 * 1024 * 1024, ge=1024, le=2**31 - 1)
     """Larger upstream answers are RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=1024 * 1024)
+    max_connections: int = Field(1024, ge=1)
+    """Callers' connections at once, with `plane: fast`; further ones are closed."""
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
     max_queued_calls: int = Field(256, ge=0)
@@ -604,13 +614,13 @@ class Audit(_Settings):
     """One JSON event for each decision that is not a plain allow."""
 
     file: Path | None = None
-    """Append here; default: standard output."""
+    """Append here; default: standard output. Workers take turns: lines are whole."""
     sample_allowed: float = Field(0.0, ge=0, le=1)
     """The share of allowed queries that are recorded too."""
     max_queued: int = Field(10_000, ge=1)
     """Events waiting to be written; further ones are dropped and counted."""
     max_explained: int = Field(10_000, ge=1)
-    """Decisions kept in this process's memory for `guard explain`: those in which a monitor found something."""
+    """Decisions kept in memory (each worker's) for `guard explain`: those in which a monitor found something."""
 
 
 class S3(_Settings):
@@ -675,6 +685,16 @@ class Quarantine(_Settings):
 class Settings(_Settings):
     """The whole file."""
 
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that answer calls, all on one port. More than one share their history: `history.store: valkey`, unless
+    nothing is to be remembered of callers. A connection stays with one worker: a client with one channel uses one."""
+    allocator: Literal["keep", "system"] = "keep"
+    """Where the C library is glibc: keep the memory of large messages for the next ones (some 100 MB), or give it back
+    after each, which takes up to ten times the CPU. MALLOC_* variables of the environment stay as they are. A change
+    needs a restart."""
+    plane: Literal["grpcio", "fast"] = "grpcio"
+    """What speaks HTTP/2 to callers and upstreams: grpcio, or libnghttp2 at a fraction of its cost. Where `fast` cannot
+    be used, grpcio is, and the log says why. A change needs a restart."""
     listen: Listen = Listen()
     upstream: Upstream | None = None
     """The default upstream."""
@@ -710,6 +730,21 @@ class Settings(_Settings):
             raise ValueError("batching.max_wait_us must be less than limits.inspection_timeout_s")
         if self.history.store == "valkey" and self.history.valkey.timeout_s >= self.limits.inspection_timeout_s:
             raise ValueError("history.valkey.timeout_s must be less than limits.inspection_timeout_s")
+        return self
+
+    @model_validator(mode="after")
+    def _together(self) -> "Settings":
+        """Several workers share what they must."""
+        if self.workers == 1:
+            return self
+        if self.listen.address.startswith("unix:"):
+            raise ValueError("listen.address: a Unix socket has one listener: HOST:PORT, or workers: 1")
+        remembering = next((i for i, model in enumerate(self.models) if model.remembers), None)
+        if self.history.store == "memory" and remembering is not None:
+            raise ValueError(
+                f"history.store: memory is each worker's own, and what models.{remembering} remembers of callers would "
+                f"be in {self.workers} parts: valkey, or workers: 1"
+            )
         return self
 
 

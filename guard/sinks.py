@@ -1,5 +1,6 @@
-"""Where lines go: standard output, or a file that survives rotation."""
+"""Where lines go: standard output, or a file that survives rotation; of several processes, one after the other."""
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -66,3 +67,28 @@ class FileSink:
     def close(self) -> None:
         """Release the file."""
         os.close(self._fd)
+
+
+class TurnSink:
+    """Lines of several processes to one place: whoever writes holds a lock on a file that they share.
+
+    A long write to a pipe is cut where the pipe is full, and what others write gets in between. The kernel gives the
+    lock of a process that dies to the next.
+    """
+
+    def __init__(self, sink: Sink, turn: Path) -> None:
+        self._sink = sink
+        self._turn = os.open(turn, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: bytes) -> None:
+        """Write once it is this process's turn. Raises OSError or ValueError."""
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            self._sink.write(data)
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Release what is held."""
+        self._sink.close()
+        os.close(self._turn)

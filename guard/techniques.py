@@ -14,7 +14,15 @@ EXTRACT_MODEL = "AML.T0024.002"
 ALERT = "alert"
 COHORT = "cohort "
 _COPYING = frozenset(
-    {"coverage", "embedding_novelty", "embedding_window", "extraction_budget", "low_confidence", "prada"}
+    {
+        "coverage",
+        "embedding_novelty",
+        "embedding_window",
+        "extraction_budget",
+        "low_confidence",
+        "own_neighbours",
+        "prada",
+    }
 )
 _LEAST_P = 1e-300
 

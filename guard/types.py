@@ -5,7 +5,7 @@ The engine converts between unit form and the model's own layout, dtype and boun
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -676,11 +676,12 @@ class Equipment:
 class Material:
     """What `guard fit` lets a stage, or a network, learn from: clean rows that calibrate nothing.
 
-    x:       (N, ...) unit form.
-    probs:   (N, C) the served model's answers, rows sum to 1; None where it answers with labels only.
-    classes: how many there are.
-    seed:    of everything that is random.
-    tell:    what is being done, how much of it, of how much: for what takes long.
+    x:         (N, ...) unit form.
+    probs:     (N, C) the served model's answers, rows sum to 1; None where it answers with labels only.
+    classes:   how many there are.
+    seed:      of everything that is random.
+    tell:      what is being done, how much of it, of how much: for what takes long.
+    positions: (N, ...) unit form -> positions (N, D) as sketches have them, one array for each of several secrets.
     """
 
     x: Array
@@ -689,6 +690,7 @@ class Material:
     networks: Mapping[str, Network] = field(default_factory=dict)
     seed: int = 0
     tell: Callable[[str, int, int], None] = lambda *_: None
+    positions: Callable[[Array], Sequence[Floats]] = lambda _: ()
 
 
 @runtime_checkable

@@ -27,6 +27,12 @@ class Weighing:
     settings: Model
     on_error: Mapping[tuple[Kind, str], OnError] = field(default_factory=dict)
     clusters: frozenset[str] = frozenset()
+    _of: Mapping[Level, frozenset[Action]] = field(init=False, repr=False, compare=False)
+    _of_input: frozenset[Action] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_of", {level: self.settings.of(level) for level in Level})
+        object.__setattr__(self, "_of_input", self.settings.of_input)
 
     def responses(self, findings: Iterable[Finding]) -> frozenset[Action]:
         """All that is done, where these findings act; allow is always among them."""
@@ -44,10 +50,10 @@ class Weighing:
         A monitor of clusters in shadow may have no part in that level, and says what it would mean.
         """
         if finding.kind != "monitor":
-            return self.settings.of_input
+            return self._of_input
         if finding.stage in self.clusters and finding.mode is Mode.SHADOW:
-            return self.settings.of(Level.HOSTILE)
-        return self.settings.of(acting(finding)) if finding.stage == ALERT else frozenset()
+            return self._of[Level.HOSTILE]
+        return self._of[acting(finding)] if finding.stage == ALERT else frozenset()
 
     def degrees(self, findings: Iterable[Finding], rows: int) -> NDArray[np.int64]:
         """(N,) of flagged rows: of a caller who is alarming all, to the degree of his level; 3 for those that fired."""
@@ -64,8 +70,8 @@ class Weighing:
 
         It fires where the policy does anything about the latter.
         """
-        everybody = self.settings.of_everybody if acting is Level.CLEAR else frozenset()
-        acts = bool(self.settings.of(acting) - {Action.ALLOW} - everybody)
+        everybody = self._of[Level.CLEAR] if acting is Level.CLEAR else frozenset()
+        acts = bool(self._of[acting] - {Action.ALLOW} - everybody)
         return Finding(ALERT, "monitor", mode, (float(level), float(acting)), (p_value,), 1.0 if acts else 0.0)
 
 

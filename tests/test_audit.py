@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -204,3 +205,26 @@ def test_a_closed_standard_output_is_counted(monkeypatch, metrics, tmp_path):
 def test_a_file_that_cannot_be_opened(tmp_path, metrics):
     with pytest.raises(OSError):
         Audit(Settings(file=tmp_path / "no" / "such"), metrics)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from guard.sinks import StdoutSink, TurnSink
+
+sink = TurnSink(StdoutSink(), Path(sys.argv[1]))
+for _ in range(20):
+    sink.write(sys.argv[2].encode() * 200_000 + b"\\n")  # more than a pipe holds
+sink.close()
+"""
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path):
+    reading, writing = os.pipe()
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "turn")]
+    writers = [subprocess.Popen([*words, letter], stdout=writing) for letter in "abc"]
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        lines = pipe.read().splitlines()
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert sorted(lines) == [letter * 200_000 for letter in (b"a", b"b", b"c") for _ in range(20)]

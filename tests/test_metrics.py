@@ -38,15 +38,18 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_quarantine_failures": (),
     "guard_store_evicted": ("what",),
     "guard_store_away": (),
+    "guard_worker_restarts": ("worker",),
     "guard_watch_lost": (),
     "guard_profile_mismatch": ("model",),
     "guard_drift_distance": ("model", "stage"),
     "guard_drift_alarm": ("model", "stage"),
     "guard_model_ready": ("model",),
+    "guard_workers": ("state",),
     "guard_calls_in_flight": (),
     "guard_calls_queued": (),
     "guard_store_entries": (),
     "guard_info": ("version", "config_digest"),
+    "guard_plane": ("plane",),
     "guard_provider": ("model", "provider"),
 }
 

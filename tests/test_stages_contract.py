@@ -83,7 +83,8 @@ def material(form):
     logits = every_network(form)["auxiliary"](x)["logits"].astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     frozen(x, odds)
-    return Material(x, odds / odds.sum(axis=1, keepdims=True), CLASSES, every_network(form), seed=3)
+    probs, sketcher = odds / odds.sum(axis=1, keepdims=True), Sketcher(SECRET)
+    return Material(x, probs, CLASSES, every_network(form), seed=3, positions=lambda unit: (sketcher.positions(unit),))
 
 
 @contextlib.contextmanager

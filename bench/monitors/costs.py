@@ -163,7 +163,7 @@ def _with_store(
     make = one.near if kind == "near" else one.fresh
     _beside(one, store)
     sketches = [one.full(row) for row in make(calls)]
-    histories = _timed(times, (name, "exchange", *at), [partial(_exchange, store, name, s) for s in sketches])
+    histories = _timed(times, (name, "exchange", *at), [partial(meet, store, name, s) for s in sketches])
     _judges(times, (name, *at), one, sketches, histories)
     rows = make(calls)
     queries = [Query(row, name, _SCOPE, "", row, now=_NOW) for row in rows]
@@ -204,7 +204,8 @@ def _a_window(stage: Stage) -> str:
     return f", once in {stage.impl.window} rows" if isinstance(stage.impl, WindowMonitor) else ""
 
 
-def _exchange(store: MemoryStore, caller: str, sketches: Sketches) -> History:
+def meet(store: MemoryStore, caller: str, sketches: Sketches) -> History:
+    """What was known of these rows, which are known from then on."""
     return at_once(store.exchange(_SCOPE, caller, _COHORTS, sketches, _NOW))
 
 
@@ -215,7 +216,7 @@ def _credit(store: MemoryStore, caller: str, update: Update) -> None:
 def whole(one: Subject, caller: str, store: MemoryStore, row: Array) -> None:
     """All that monitors add to a query."""
     sketches = one.full(row)
-    history = _exchange(store, caller, sketches)
+    history = meet(store, caller, sketches)
     judged = one.watching.judge(Query(row, caller, _SCOPE, "", row, now=_NOW), sketches, history)
     _credit(store, caller, judged.update)
     _, update = one.watching.conclude(judged.seen, judged.past, one.probs)
@@ -225,7 +226,7 @@ def whole(one: Subject, caller: str, store: MemoryStore, row: Array) -> None:
 def _beside(one: Subject, store: MemoryStore) -> None:
     """Eight rows for near-repeats to be near to."""
     for row in one.near(NEAR):
-        _exchange(store, "somebody else", one.full(row))
+        meet(store, "somebody else", one.full(row))
 
 
 def _warm(one: Subject, name: str, store: MemoryStore, queries: int) -> None:
@@ -244,7 +245,10 @@ def subject(name: str) -> Subject:
     usual = import_module("guard.learning.auxiliary").defaults(few.x.shape[1:])
     hasty = replace(usual, foreign=0.0, pace=replace(usual.pace, epochs=1, least=1, most=1, batch=4))
     auxiliary = networks.load(train("auxiliary", few, {}, options=hasty))
-    known = Material(images.learn, answers, images.classes, {"auxiliary": auxiliary}, SEED)
+    known = Material(
+        images.learn, answers, images.classes, {"auxiliary": auxiliary}, SEED,
+        positions=lambda unit: (Sketcher(SECRET).positions(unit),),
+    )  # fmt: skip
     stages = tuple(_stages(known))
     settings = Settings.model_validate({
         "name": _SCOPE, "mode": "enforce", "profile": "profile", "embedded": {"file": "model.onnx"},
@@ -289,7 +293,7 @@ def filled(stored: int) -> MemoryStore:
     """A store that is full of so many rows."""
     store, rng = MemoryStore(max_entries=stored), np.random.default_rng(SEED)
     for at in range(0, stored, _CHUNK):
-        _exchange(store, f"caller {at % 10_000}", strangers(rng, min(_CHUNK, stored - at)))
+        meet(store, f"caller {at % 10_000}", strangers(rng, min(_CHUNK, stored - at)))
     return store
 
 
@@ -300,7 +304,7 @@ def bytes_a_row(rows: int) -> float:
     store, rng = MemoryStore(max_entries=rows), np.random.default_rng(SEED)
     for at in range(0, rows, 200):
         sketches = strangers(rng, min(200, rows - at))
-        numbers = [match.number for match in _exchange(store, f"{at}", sketches).matches]
+        numbers = [match.number for match in meet(store, f"{at}", sketches).matches]
         ones = np.ones(EMBEDDED, np.float32)
         kept = tuple(Kept(n, s.position, ones, 1, 0.5) for n, s in zip(numbers, sketches, strict=True))
         _credit(store, f"{at}", Update({"one": (0.5,)}, {}, dict.fromkeys(numbers[::20], (0.5,)), {}, kept))

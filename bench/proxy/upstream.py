@@ -1,12 +1,14 @@
-"""An upstream that costs next to nothing: nghttpd hands out files, one a method, with gRPC's trailer."""
+"""An upstream that costs next to nothing, `bench.proxy.answering`: a fixed answer a method."""
 
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.proxy import programs
 from bench.proxy.shapes import Shape
+from guard.proxy.fast import library
 from guard.wire import open_inference_pb2 as pb
 from tests.servers.process import answers, free_port, running
 
@@ -29,9 +31,8 @@ def start(directory: Path, shape: Shape) -> Iterator[int]:
     for name, message in methods.items():
         (root / name).write_bytes(struct.pack(">BI", 0, len(message)) + message)
     port = free_port()
-    command = [
-        *programs.pinned(1), programs.program("nghttpd"), "--no-tls", "--address=127.0.0.1", "-d", str(root.parent),
-        "--trailer=grpc-status: 0", "-W", "20", "-w", "20", str(port),
-    ]  # fmt: skip
-    with running(command, directory / "nghttpd.log", lambda: answers(f"127.0.0.1:{port}", INFER)):
+    if library.unusable is not None:
+        raise programs.Missing(f"the upstream needs guard._nghttp2: {library.unusable}")
+    command = [*programs.pinned(1), sys.executable, "-m", "bench.proxy.answering", str(port), str(root)]
+    with running(command, directory / "upstream.log", lambda: answers(f"127.0.0.1:{port}", INFER)):
         yield port

@@ -19,7 +19,7 @@ from bench.monitors.costs import EMBEDDED, SEED, strangers
 from bench.monitors.guarded import DEFAULT
 from guard.stores.client import Server
 from guard.stores.valkey import ValkeyStore
-from guard.types import Kept, Sketch, Sketches, Update
+from guard.types import Kept, Sketch, Sketches, Store, Update
 from tests.servers import valkey
 
 OPERATIONS = ("exchange, unlike rows", "exchange, near-repeats", "exchange, exact repeats", "credit a decision",
@@ -73,7 +73,7 @@ async def _measured(port: int, sample: Sample) -> Units:
     async with _store(port, sample) as store, _told(port) as server:
         rng = np.random.default_rng(SEED)
         sizes = [await server.bytes()]
-        await _callers(store, sample)
+        await callers(store, 0, sample.callers)
         sizes.append(await server.bytes())
         rows = await _rows(store, sample, rng)
         sizes.append(await server.bytes())
@@ -143,16 +143,16 @@ def evidence() -> dict[str, tuple[float, ...]]:
     return {name: (0.5,) for name in DEFAULT.named if name not in _CLUSTERS}
 
 
-def _name(number: int) -> str:
+def name_of(number: int) -> str:
+    """A caller's."""
     return f"spiffe://example.org/tenant/{number:09d}"
 
 
-async def _callers(store: ValkeyStore, sample: Sample) -> None:
-    for at in range(0, sample.callers, _CHUNK):
-        told = (
-            store.credit(_SCOPE, _name(i), (), Update(evidence=evidence()), _NOW)
-            for i in range(at, min(sample.callers, at + _CHUNK))
-        )
+async def callers(store: Store, first: int, last: int) -> None:
+    """Each from `first` to before `last` is credited the evidence of a row."""
+    update = Update(evidence=evidence())
+    for at in range(first, last, _CHUNK):
+        told = (store.credit(_SCOPE, name_of(i), (), update, _NOW) for i in range(at, min(last, at + _CHUNK)))
         await asyncio.gather(*told)
 
 
@@ -160,11 +160,11 @@ async def _rows(store: ValkeyStore, sample: Sample, rng: np.random.Generator) ->
     """Dealt out to the callers in turn."""
     found: list[tuple[str, int, Sketch]] = []
     for at in range(0, sample.rows, _CHUNK):
-        rows, caller = strangers(rng, min(_CHUNK, sample.rows - at)), _name(at // _CHUNK % sample.callers)
+        rows, caller = strangers(rng, min(_CHUNK, sample.rows - at)), name_of(at // _CHUNK % sample.callers)
         history = await store.exchange(_SCOPE, caller, _COHORTS, rows, _NOW)
         numbers = [match.number for match in history.matches]
         found += [
-            (_name((at + i) % sample.callers), n, row) for i, (n, row) in enumerate(zip(numbers, rows, strict=True))
+            (name_of((at + i) % sample.callers), n, row) for i, (n, row) in enumerate(zip(numbers, rows, strict=True))
         ]
     return found
 
@@ -216,7 +216,7 @@ def _work(
 ) -> dict[str, Callable[[int], Awaitable[Any]]]:  # fmt: skip
     """One round's operations by name; what is credited are rows that its exchanges have met."""
     fresh, near = strangers(rng, sample.calls), _near(rng, sample.calls)
-    who = [_name(int(i)) for i in rng.integers(sample.callers, size=sample.calls)]
+    who = [name_of(int(i)) for i in rng.integers(sample.callers, size=sample.calls)]
     numbers: dict[int, int] = {}
 
     async def exchange(rows: Sketches, i: int) -> None:

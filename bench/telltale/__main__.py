@@ -2,7 +2,7 @@
 
 CIFAR-10's victim in `guard serve`, over gRPC, one query after the other. The bar is for the default policy; `loud` is
 the control in which the answer must be yes. `bare` holds the model's own answers to the same queries, without Guard,
-against the same flags: what they tell, no policy can hide.
+against the same flags: what they tell, no policy can hide. `more` is what the default policy's tell beyond that.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from typing import Any
 from adversary.data.cache import DataUnavailable, write_atomic
 from bench import pages
 from bench.detection.run import made
-from bench.telltale import worlds
+from bench.telltale import judging, worlds
 from bench.telltale.asking import SEEN, asked
-from bench.telltale.judging import judge
+from bench.telltale.judging import judge, scored
 from bench.telltale.worlds import Sending
 
 DATA, BAR = "cifar10", 0.60
@@ -68,11 +68,18 @@ def measured(accounts: int, each: int, seed: int) -> list[dict[str, Any]]:
         bare = asked(worlds.settings(DATA, None), DATA, sending).seen
         for policy in worlds.POLICIES:
             told = asked(worlds.settings(DATA, policy, detectors=detectors), DATA, sending)
-            for who, seen in {policy: told.seen, **({"bare": bare} if policy == "default" else {})}.items():
-                for stage, flagged in told.flagged.items():
-                    one = judge(seen, sending.account, flagged, SEEN, seed)
-                    if one is not None:
-                        found.append({"kind": kind, "policy": who, "stage": stage, **asdict(one)})
+            known = {
+                stage: scored(bare, sending.account, flagged, SEEN, seed)
+                for stage, flagged in told.flagged.items()
+                if policy == "default"
+            }
+            for stage, flagged in told.flagged.items():
+                one = judge(told.seen, sending.account, flagged, SEEN, seed, known.get(stage))
+                if one is not None:
+                    found.append({"kind": kind, "policy": policy, "stage": stage, **asdict(one)})
+            for stage, alone in known.items():
+                if alone is not None:
+                    found.append({"kind": kind, "policy": "bare", "stage": stage, **asdict(judging.told(alone, seed))})
     return found
 
 
@@ -81,20 +88,26 @@ def markdown(found: Sequence[Mapping[str, Any]], by: Mapping[str, Any]) -> str:
     rows = [
         f"| {one['kind']} | {one['policy']} | {one['stage']} | {one['flagged']} of {one['n']} "
         f"| {one['auroc']:.2f} ({one['low']:.2f} to {one['high']:.2f}) "
-        f"| {one['beside']:.2f} | {one['by']} |"
+        f"| {one['beside']:.2f} ({one['beside_low']:.2f} to {one['beside_high']:.2f}) | {_more(one['more'])} "
+        f"| {one['by']} |"
         for one in found
     ]
     default = [one for one in found if one["policy"] == "default"]
     worst = max(default, key=lambda one: float(one["auroc"]), default=None)
     said = "nothing was flagged often enough" if worst is None else f"{worst['auroc']:.2f} at most"
     held = worst is not None and worst["auroc"] <= BAR
-    head = (
-        "| queries | policy | flagged by | flagged | AUROC (95 % interval over accounts) | of neighbours | by what |",
-        "|---|---|---|---|---|---|---|",
-    )
+    columns = (
+        "queries", "policy", "flagged by", "flagged", "AUROC (95 % interval over accounts)", "of neighbours",
+        "more than the bare model", "by what",
+    )  # fmt: skip
+    head = (f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
     lines = [*head, *rows, "", f"Default policy: {said}; wanted: at most {BAR:.2f}: **{'yes' if held else 'no'}**.", ""]
     lines.append(f"Made by `{by['command']}`.")
     return "\n".join(lines) + "\n"
+
+
+def _more(found: Sequence[float] | None) -> str:
+    return "" if found is None else f"{found[0]:+.2f} ({found[1]:+.2f} to {found[2]:+.2f})"
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ Its features are what came back for a query, for the one before it and for the t
 (a decision that is taken late shows later). Numbers are brought to ranks of the training half; what is missing has a
 feature of its own. The classifier is a small network; beside it each feature by itself, the best of them on the
 training half in whichever direction. The better of the two there is told for the other half.
+
+What the model's own answers foretell cannot be hidden; what Guard's tell `more` is the difference, over the same
+queries.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +32,30 @@ Floats = NDArray[np.float64]
 class Found:
     """auroc, with its 95 % interval over accounts; by what; n: queries of the judged half, of which so many flagged.
 
-    beside: the same within an account, of queries at most BESIDE apart: which of them was it?
+    beside: the same within an account, of queries at most BESIDE apart: which of them was it? Its interval likewise.
+    more: auroc less that of the bare model's answers, and its interval; None where nothing is known of these.
     """
 
     auroc: float
     low: float
     high: float
     beside: float
+    beside_low: float
+    beside_high: float
     by: str
     n: int
     flagged: int
+    more: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The judged half, (M,) each: scores, by what; which of them were flagged, whose they are."""
+
+    scores: Floats
+    by: str
+    flagged: Array
+    account: Array
 
 
 def auroc(scores: Array, positive: Array) -> float:
@@ -61,8 +79,16 @@ def features(seen: Array, account: Array) -> Floats:
     return np.concatenate(parts, axis=1)
 
 
-def judge(seen: Array, account: Array, flagged: Array, names: tuple[str, ...], seed: int) -> Found | None:
-    """None where one half has too few of either kind."""
+def judge(
+    seen: Array, account: Array, flagged: Array, names: tuple[str, ...], seed: int, bare: Scored | None = None
+) -> Found | None:
+    """None where one half has too few of either kind. bare: the same queries by what the model answers alone."""
+    one = scored(seen, account, flagged, names, seed)
+    return None if one is None else told(one, seed, bare)
+
+
+def scored(seen: Array, account: Array, flagged: Array, names: tuple[str, ...], seed: int) -> Scored | None:
+    """The other half by what is learned on the one; None where a half has too few of either kind."""
     x = features(seen, account)
     accounts = np.random.default_rng([seed, 3]).permutation(np.unique(account))
     learn = np.isin(account, accounts[: len(accounts) // 2])
@@ -78,10 +104,24 @@ def judge(seen: Array, account: Array, flagged: Array, names: tuple[str, ...], s
     else:
         offset, which = divmod(best, len(names))
         scores, by = alone[~learn], f"{names[which]}{_when(AROUND[offset])}"
-    low, high = _interval(scores, flagged[~learn], account[~learn], seed)
-    near = beside(scores, flagged[~learn], account[~learn])
+    return Scored(scores, by, flagged[~learn], account[~learn])
+
+
+def told(one: Scored, seed: int, bare: Scored | None = None) -> Found:
+    """In numbers."""
+    scores, flagged = one.scores, one.flagged
+    low, high = _interval(lambda some, _: _whole(scores[some], flagged[some]), one.account, seed)
+    near = _interval(lambda some, whose: beside(scores[some], flagged[some], whose), one.account, seed)
+    more = None
+    if bare is not None:
+        known = bare.scores
+        apart = _interval(
+            lambda some, _: _whole(scores[some], flagged[some]) - _whole(known[some], flagged[some]), one.account, seed
+        )
+        more = auroc(scores, flagged) - auroc(known, flagged), *apart
     return Found(
-        auroc(scores, flagged[~learn]), low, high, near, by, int((~learn).sum()), int(flagged[~learn].sum())
+        auroc(scores, flagged), low, high, beside(scores, flagged, one.account), *near, one.by, len(flagged),
+        int(flagged.sum()), more,
     )  # fmt: skip
 
 
@@ -140,13 +180,17 @@ def _network(x: Floats, flagged: Array, others: Floats, seed: int) -> Floats:
             return np.asarray(net(torch.tensor(others, dtype=torch.float32))[:, 0].numpy(), np.float64)
 
 
-def _interval(scores: Array, flagged: Array, account: Array, seed: int) -> tuple[float, float]:
-    """Whole accounts are drawn."""
+def _whole(scores: Array, flagged: Array) -> float:
+    return auroc(scores, flagged) if 0 < flagged.sum() < len(flagged) else float("nan")
+
+
+def _interval(tell: Callable[[Array, Array], float], account: Array, seed: int) -> tuple[float, float]:
+    """Whole accounts are drawn, and one that is drawn twice is two. tell: of some queries, and whose they are."""
     rng, groups = np.random.default_rng([seed, 4]), [np.flatnonzero(account == one) for one in np.unique(account)]
     found = []
     for _ in range(_RESAMPLES):
-        some = np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
-        if 0 < flagged[some].sum() < len(some):
-            found.append(auroc(scores[some], flagged[some]))
-    low, high = np.quantile(found, (0.025, 0.975))
+        drawn = [groups[i] for i in rng.integers(0, len(groups), len(groups))]
+        whose = np.repeat(np.arange(len(drawn)), [len(group) for group in drawn])
+        found.append(tell(np.concatenate(drawn), whose))
+    low, high = np.nanquantile(found, (0.025, 0.975))
     return float(low), float(high)

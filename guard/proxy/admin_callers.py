@@ -1,7 +1,7 @@
 """Callers as Guard's own API tells of them: who is alarming, and why."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from guard import explaining
@@ -75,10 +75,11 @@ async def explained(
     state = [caller_of(model, caller, past) for model, past in pasts if past is not None]
     if found is None and not state:
         return None
-    return _explanation(found or Explanation(caller, (), ()), state)
+    return explanation(found or Explanation(caller, (), ()), state)
 
 
-def _explanation(found: Explanation, state: list[pb.Caller]) -> pb.ExplainResponse:
+def explanation(found: Explanation, state: Iterable[pb.Caller]) -> pb.ExplainResponse:
+    """The same words, and what the store knows of the caller, one a model."""
     return pb.ExplainResponse(
         caller=found.caller,
         decisions=[_decision(decision) for decision in found.decisions],

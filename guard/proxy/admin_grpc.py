@@ -23,7 +23,7 @@ from guard.proxy.admin_http import has_token
 from guard.proxy.admin_messages import Guarded
 from guard.proxy.inspection import Inspection
 from guard.proxy.status import Code
-from guard.settings import ConfigError, Settings
+from guard.settings import ConfigError, Limits, Settings
 from guard.types import Conclusion, InvalidQuery, Store
 from guard.wire.guard.v1 import guard_pb2 as pb
 from guard.wire.guard.v1 import guard_pb2_grpc
@@ -152,8 +152,8 @@ class _Service:
             forgiven = await runtime.store.forget(request.model, request.caller)
         except OSError:
             await _abort(context, Code.UNAVAILABLE, "the store is away")
+        runtime.journal.forgive(request.model, request.caller)  # another worker may have forgiven him in the store
         if forgiven:
-            runtime.journal.forgive(request.model, request.caller)
             runtime.audit.record(audit.Forgiven(time.time(), request.caller[: events.MAX_NAME], request.model))
         return pb.ForgiveResponse(forgiven=forgiven)
 
@@ -195,21 +195,48 @@ class _Token(aio.ServerInterceptor):
 class AdminGrpc:
     """The listener, once started. `address`: where it is bound."""
 
-    def __init__(self, server: aio.Server, address: str, runtime: Callable[[], Runtime]) -> None:
-        self._server, self._runtime = server, runtime
+    def __init__(self, server: aio.Server, address: str, end_watches: Callable[[], None]) -> None:
+        self._server, self._end_watches = server, end_watches
         self.address = address
 
     async def close(self, grace_s: float = 1.0) -> None:
         """End watches, then what is left after the grace."""
-        self._runtime().watchers.close()
+        self._end_watches()
         await self._server.stop(grace_s)
 
 
 async def start(runtime: Callable[[], Runtime], address: str, token: str) -> AdminGrpc:
     """Listen. Raises ConfigError where the address cannot be taken."""
-    limits = runtime().settings.limits
+    return await listen(_Service(runtime), runtime().settings.limits, address, token, _ending(runtime))
+
+
+async def start_private(
+    runtime: Callable[[], Runtime], address: str, further: tuple[grpc.GenericRpcHandler, ...]
+) -> AdminGrpc:
+    """For the parent of a worker alone: the same API without a token. address: a socket that no other user reaches."""
+    return await listen(_Service(runtime), runtime().settings.limits, address, None, _ending(runtime), further)
+
+
+def _ending(runtime: Callable[[], Runtime]) -> Callable[[], None]:
+    """Ends every watch; a reload may have swapped the runtime by then."""
+
+    def end() -> None:
+        runtime().watchers.close()
+
+    return end
+
+
+async def listen(
+    service: Any,
+    limits: Limits,
+    address: str,
+    token: str | None,
+    end_watches: Callable[[], None],
+    further: tuple[grpc.GenericRpcHandler, ...] = (),
+) -> AdminGrpc:
+    """The API as a service answers it. Raises ConfigError where the address cannot be taken."""
     server = aio.server(
-        interceptors=(_Token(token),),
+        interceptors=() if token is None else (_Token(token),),
         maximum_concurrent_rpcs=MAX_CALLS,
         options=(
             ("grpc.so_reuseport", 0),
@@ -219,11 +246,12 @@ async def start(runtime: Callable[[], Runtime], address: str, token: str) -> Adm
             ("grpc.absolute_max_metadata_size", limits.max_metadata_bytes),
         ),
     )
-    guard_pb2_grpc.add_GuardServiceServicer_to_server(_Service(runtime), server)  # type: ignore[no-untyped-call]
+    guard_pb2_grpc.add_GuardServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers(further)
     serving = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(serving, server)
-    for service in ("", SERVICE):
-        await serving.set(service, health_pb2.HealthCheckResponse.SERVING)
+    for name in ("", SERVICE):
+        await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
         port = server.add_insecure_port(address)
@@ -231,4 +259,4 @@ async def start(runtime: Callable[[], Runtime], address: str, token: str) -> Adm
         raise ConfigError("admin.grpc", f"cannot listen on {address}") from None
     await server.start()
     bound = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-    return AdminGrpc(server, bound, runtime)
+    return AdminGrpc(server, bound, end_watches)

@@ -13,6 +13,7 @@ with the settings that they began with, long streams, too.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -23,11 +24,11 @@ import guard
 from guard import config
 from guard.metrics import Metrics
 from guard.profile import ProfileError
-from guard.proxy import admin_grpc, admin_http
+from guard.proxy import admin_grpc, admin_http, plane, private
 from guard.proxy.gate import Gate
+from guard.proxy.post import Post
 from guard.proxy.probe import Prober
 from guard.proxy.runtime import Runtime, build, share
-from guard.proxy.server import make_server
 from guard.settings import ConfigError, Settings
 
 LINGER_S = 2.0
@@ -35,6 +36,9 @@ PAUSE_S = 0.2
 FIRST_LOOK_S = 1.0
 AT_LEAST_S = 5.0
 _RESTART = (
+    "workers",
+    "allocator",
+    "plane",
     "listen",
     "admin",
     "history",
@@ -43,18 +47,21 @@ _RESTART = (
     "limits.max_request_bytes",
     "limits.max_response_bytes",
     "limits.max_metadata_bytes",
+    "limits.max_connections",
 )
 _log = logging.getLogger(__name__)
 
 
 def run(load: Callable[[], Settings]) -> int:
     """Serve until a signal; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
-    return asyncio.run(serve(load))
-
-
-async def serve(load: Callable[[], Settings]) -> int:
-    """The same inside an event loop. Prints one line to standard error when calls are taken."""
     settings = load()
+    with asyncio.Runner(loop_factory=plane.new_loop(settings)) as runner:
+        return runner.run(serve(load, settings))
+
+
+async def serve(load: Callable[[], Settings], settings: Settings | None = None) -> int:
+    """The same inside an event loop. Prints one line to standard error when calls are taken."""
+    settings = settings or load()
     token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
     app = await App.start(settings, load, token)
     try:
@@ -71,8 +78,8 @@ async def serve(load: Callable[[], Settings]) -> int:
 class App:
     """A running Guard."""
 
-    def __init__(self, gate: Gate, load: Callable[[], Settings]) -> None:
-        self._gate, self._load = gate, load
+    def __init__(self, gate: Gate, load: Callable[[], Settings], post: Post | None = None) -> None:
+        self._gate, self._load, self._post = gate, load, post
         self._tasks: set[asyncio.Task[None]] = set()
         self._former: list[Runtime] = []
         self._stack = contextlib.AsyncExitStack()
@@ -81,10 +88,12 @@ class App:
         self.admin: dict[str, str] = {}
 
     @classmethod
-    async def start(cls, settings: Settings, load: Callable[[], Settings], token: str | None) -> "App":
-        """Make and start everything. Raises ConfigError, ProfileError."""
-        runtime = await build(settings, share(settings))
-        app = cls(Gate(runtime), load)
+    async def start(
+        cls, settings: Settings, load: Callable[[], Settings], token: str | None, post: Post | None = None
+    ) -> "App":
+        """Make and start everything. post: where it is one of several workers. Raises ConfigError, ProfileError."""
+        runtime = await build(settings, share(settings, None if post is None else post.turn))
+        app = cls(Gate(runtime), load, post)
         try:
             await app._start(settings, token)
         except BaseException:
@@ -100,14 +109,27 @@ class App:
 
     async def _start(self, settings: Settings, token: str | None) -> None:
         prober = Prober(lambda: self.runtime)
-        self._server, self.address = make_server(self._gate, settings.listen, settings.limits)
+        listen, post = settings.listen, self._post
+        if post is not None:
+            listen = listen.model_copy(update={"address": post.address})
+        plane.explain(settings)
+        self.runtime.metrics.plane.labels(plane.in_use(settings)).set(1)
+        self._server, self.address = plane.make_server(self._gate, settings, listen, shared=post is not None)
         self._show_info()
-        await self._start_admin(settings, token)
+        if post is None:
+            await self._start_admin(settings, token)
         with contextlib.suppress(TimeoutError):  # an upstream that hangs does not hold up the start
             await asyncio.wait_for(prober.look(), FIRST_LOOK_S)
         await self._server.start()
+        if post is not None:  # its parent knows by that socket that it takes calls
+            own = await admin_grpc.start_private(
+                lambda: self.runtime, post.socket, (private.handlers(lambda: self.runtime),)
+            )
+            self._stack.push_async_callback(own.close)
         task = asyncio.create_task(prober.run())
         self._tasks.add(task)
+        gc.collect()
+        gc.freeze()  # what the start has made stays: the collector need not go through it again and again
 
     async def _start_admin(self, settings: Settings, token: str | None) -> None:
         if settings.admin.http is not None:

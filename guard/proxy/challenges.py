@@ -76,7 +76,7 @@ class Challenges:
 
     def may(self, model: GuardedModel, caller: str) -> bool:
         """Whether he may be challenged."""
-        return model.settings.challenges and model.enforces_for(caller, time.time())
+        return model.challenges and model.enforces_for(caller, time.time())
 
     def foresees(self, model: GuardedModel, caller: str, paid: float) -> bool:
         """Whether to see what is decided on a query before it is remembered."""

@@ -157,7 +157,7 @@ class Asking:
         return self._message(messages.want_output(self.forward, self.profile.output_name)[0])
 
     def _message(self, body: bytes) -> ModelInferRequest:
-        return self.inference.message if body is self.inference.body else ModelInferRequest.FromString(body)
+        return ModelInferRequest.FromString(body)  # the inference's own has no contents
 
     def _part(self, x: Array, chosen: NDArray[np.intp]) -> Mapping[str, Array]:
         """Every input for the rows of one view."""

@@ -8,10 +8,12 @@ was. Probes (health, ServerLive, ServerReady) need no identity and have places o
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from typing import Any, Self
 
+from guard.metrics import Metrics
 from guard.proxy import methods, status
-from guard.proxy.admission import Overloaded
+from guard.proxy.admission import Admission, Overloaded
 from guard.proxy.challenges import purse_of
 from guard.proxy.headers import to_upstream
 from guard.proxy.health import Health
@@ -22,12 +24,56 @@ from guard.proxy.pipeline import UNLISTED, Pipeline, Ticket
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Call, Reply
 from guard.proxy.server import Exchange
-from guard.proxy.status import Code
 from guard.proxy.streams import Conversation, first_end, relay, silence
 from guard.types import InvalidQuery
 from guard.wire.open_inference_pb2 import ModelReadyRequest, ServerReadyResponse
 
 ANONYMOUS = "anonymous"
+
+
+class _Way:
+    """What is counted of the calls of one method. Label by label is found once, not a call."""
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, ...]) -> None:
+        self.started, self.seconds = metrics.started.labels(*labels), metrics.handling_seconds.labels(*labels)
+        self._handled, self._labels = metrics.handled, labels
+
+    def handled(self, name: str) -> Any:
+        """The calls that ended so."""
+        return self._handled.labels(*self._labels, name)
+
+
+class _Counting:
+    """One call, from its beginning to its end; it holds the runtime. reply: how it ended."""
+
+    __slots__ = ("_began", "_runtime", "_way", "reply")
+
+    def __init__(self, way: _Way, runtime: Runtime) -> None:
+        self._way, self._runtime = way, runtime
+        self.reply = status.internal()
+
+    def __enter__(self) -> Self:
+        self._way.started.inc()
+        self._began = time.perf_counter()
+        self._runtime.calls += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._runtime.calls -= 1
+        if kind is None:
+            name = status.name_of(self.reply.code)
+        else:
+            name = "INTERNAL" if issubclass(kind, Exception) else "CANCELLED"
+        self._way.handled(name).inc()
+        self._way.seconds.observe(time.perf_counter() - self._began)
+
+
+async def _answered(runtime: Runtime, exchange: Exchange, reply: Reply) -> Reply:
+    """The reply, sent; not in the moment in which the listener stops."""
+    if not runtime.shared.answering.is_set():
+        await runtime.shared.answering.wait()
+    await exchange.send(reply)
+    return reply
 
 
 class Gate:
@@ -36,54 +82,49 @@ class Gate:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._health = Health(lambda: self.runtime)
+        self._ways: dict[tuple[str, ...], _Way] = {}
 
     async def unary(self, call: Call, exchange: Exchange) -> None:
         """One unary call."""
+        with self._counting(call) as counting:
+            counting.reply = await self._one(self.runtime, call, exchange)
 
-        async def answer(reply: Reply) -> Reply:
-            await self.runtime.shared.answering.wait()
-            await exchange.send(reply)
-            return reply
+    def _counting(self, call: Call) -> _Counting:
+        labels = methods.labels(call.path)
+        way = self._ways.get(labels)
+        if way is None:
+            way = self._ways[labels] = _Way(self.runtime.metrics, labels)
+        return _Counting(way, self.runtime)
 
-        async def handle(runtime: Runtime) -> Reply:
-            treatment = methods.treatment(call.path, runtime.settings.methods.allow)
-            if treatment is Treatment.DENY:
-                return await answer(self._denied(runtime, call))
-
-            async def read(ticket: Ticket) -> Reply:
-                async with asyncio.timeout(max(0.0, ticket.left_s)):
-                    body = await exchange.receive()
+    async def _one(self, runtime: Runtime, call: Call, exchange: Exchange) -> Reply:
+        treatment = methods.treatment(call.path, runtime.settings.methods.allow)
+        if treatment is Treatment.DENY:
+            return await _answered(runtime, exchange, self._denied(runtime, call))
+        entered = await self._enter(runtime, call)
+        if isinstance(entered, Reply):
+            return await _answered(runtime, exchange, entered)
+        ticket, admission = entered
+        try:
+            try:
+                body = await exchange.receive(max(0.0, ticket.left_s))
                 if body is None:
-                    return status.incomplete()
-                return await self._unary(runtime, call, treatment, body, ticket)
-
-            return await self._admitted(runtime, call, read, answer)
-
-        await self._counted(call, handle)
+                    reply = status.incomplete()
+                else:
+                    reply = await self._unary(runtime, call, treatment, body, ticket)
+            except TimeoutError:
+                reply = status.late()
+            return await _answered(runtime, exchange, reply)
+        finally:
+            exchange.then(admission.leave)
 
     def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> LocalStream:
         """One bidirectional stream."""
-        return LocalStream(
-            lambda outlet: self._counted(call, lambda runtime: self._stream(runtime, call, bodies, outlet))
-        )
+        return LocalStream(lambda outlet: self._counted_stream(call, bodies, outlet))
 
-    async def _counted(self, call: Call, handle: Callable[[Runtime], Awaitable[Reply]]) -> Reply:
-        runtime = self.runtime
-        metrics, labels = runtime.metrics, methods.labels(call.path)
-        metrics.started.labels(*labels).inc()
-        started, code = time.perf_counter(), Code.CANCELLED.name
-        runtime.calls += 1
-        try:
-            reply = await handle(runtime)
-            code = status.name_of(reply.code)
-        except Exception:
-            code = Code.INTERNAL.name
-            raise
-        finally:
-            runtime.calls -= 1
-            metrics.handled.labels(*labels, code).inc()
-            metrics.handling_seconds.labels(*labels).observe(time.perf_counter() - started)
-        return reply
+    async def _counted_stream(self, call: Call, bodies: AsyncIterator[bytes], outlet: Outlet) -> Reply:
+        with self._counting(call) as counting:
+            counting.reply = await self._stream(self.runtime, call, bodies, outlet)
+        return counting.reply
 
     # --- unary
 
@@ -111,40 +152,32 @@ class Gate:
 
     # --- what every call goes through
 
-    async def _admitted(
-        self,
-        runtime: Runtime,
-        call: Call,
-        handle: Callable[[Ticket], Awaitable[Reply]],
-        answer: Callable[[Reply], Awaitable[Reply]],
-    ) -> Reply:
-        """Handle and answer the call in a place of its own, or answer why there is none."""
+    async def _enter(self, runtime: Runtime, call: Call) -> tuple[Ticket, Admission] | Reply:
+        """A place of the call's own, to be left, or why there is none."""
         longest = runtime.longest_s if call.timeout_s is None else min(call.timeout_s, runtime.longest_s)
         deadline = asyncio.get_running_loop().time() + longest
         caller = self._caller(runtime, call)
         if isinstance(caller, Reply):
-            return await answer(caller)
+            return caller
         try:
             metadata = to_upstream(call.metadata)
         except InvalidQuery as error:
-            return await answer(self._rejected(runtime, "metadata", status.invalid(str(error))))
-        admission = runtime.shared.probes if call.path in methods.URGENT else runtime.shared.admission
+            return self._rejected(runtime, "metadata", status.invalid(str(error)))
+        is_urgent = call.path in methods.URGENT
+        admission = runtime.shared.probes if is_urgent else runtime.shared.admission
         try:
             await admission.enter(longest)
         except Overloaded:
-            return await answer(self._rejected(runtime, "overloaded", status.overloaded()))
+            return self._rejected(runtime, "overloaded", status.overloaded())
         except TimeoutError:
-            return await answer(self._rejected(runtime, "queued_too_long", status.late()))
+            return self._rejected(runtime, "queued_too_long", status.late())
         try:
-            try:
-                cohorts = () if call.path in methods.URGENT else runtime.cohorts.of(call)
-                purse = purse_of(call.metadata, streams=call.path in methods.STREAMING)
-                reply = await handle(Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts, purse))
-            except TimeoutError:
-                reply = status.late()
-            return await answer(reply)
-        finally:
+            cohorts = () if is_urgent else runtime.cohorts.of(call)
+            purse = purse_of(call.metadata, streams=call.path in methods.STREAMING)
+            return Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts, purse), admission
+        except BaseException:
             admission.leave()
+            raise
 
     def _caller(self, runtime: Runtime, call: Call) -> str | Reply:
         """Who calls; a reply where that must be known and is not."""
@@ -170,17 +203,24 @@ class Gate:
         if treatment is Treatment.DENY:
             return self._denied(runtime, call)
 
-        async def handle(ticket: Ticket) -> Reply:
-            timeout_s = None if call.timeout_s is None else call.timeout_s - (time.monotonic() - arrived)
-            if treatment is Treatment.INSPECT_STREAM:
-                return await Conversation(Pipeline(runtime), ticket, timeout_s, outlet).run(bodies)
-            return await self._relay(runtime, call, bodies, ticket, timeout_s, outlet)
-
-        async def answer(reply: Reply) -> Reply:
+        entered = await self._enter(runtime, call)
+        if isinstance(entered, Reply):
+            await runtime.shared.answering.wait()
+            return entered
+        ticket, admission = entered
+        timeout_s = None if call.timeout_s is None else call.timeout_s - (time.monotonic() - arrived)
+        try:
+            try:
+                if treatment is Treatment.INSPECT_STREAM:
+                    reply = await Conversation(Pipeline(runtime), ticket, timeout_s, outlet).run(bodies)
+                else:
+                    reply = await self._relay(runtime, call, bodies, ticket, timeout_s, outlet)
+            except TimeoutError:
+                reply = status.late()
             await runtime.shared.answering.wait()
             return reply
-
-        return await self._admitted(runtime, call, handle, answer)
+        finally:
+            admission.leave()
 
     async def _relay(
         self,

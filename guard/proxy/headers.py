@@ -7,6 +7,7 @@ come from a client that keeps the protocol: such requests are refused, such answ
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from guard.proxy.seam import Metadata
 from guard.proxy.status import DECISION_KEY, DETAILS_KEY, PROOF_KEY, PUZZLE_KEY
@@ -20,6 +21,7 @@ _OWN = frozenset({DECISION_KEY, PUZZLE_KEY})
 _KEPT = frozenset({DETAILS_KEY, "grpc-trace-bin", "grpc-tags-bin"})
 
 
+@lru_cache(maxsize=512)
 def _travels(key: str) -> bool:
     return key in _KEPT or not (key in _HOP or key.startswith((":", "grpc-")))
 
@@ -32,9 +34,10 @@ def _is_legal(key: str, value: str | bytes) -> bool:
 
 def to_upstream(metadata: Metadata) -> Metadata:
     """What of a caller's metadata goes to the upstream. Raises InvalidQuery."""
-    kept = tuple((key, value) for key, value in metadata if _travels(key) and key != PROOF_KEY)
-    if not all(_is_legal(key, value) for key, value in kept):
-        raise InvalidQuery("metadata values must be printable ASCII; others go under keys that end in -bin")
+    kept = tuple([pair for pair in metadata if _travels(pair[0]) and pair[0] != PROOF_KEY])
+    for key, value in kept:
+        if not _is_legal(key, value):
+            raise InvalidQuery("metadata values must be printable ASCII; others go under keys that end in -bin")
     return kept
 
 

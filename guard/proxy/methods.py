@@ -7,6 +7,7 @@ Answers: control of the server through its inference port (repository, shared me
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -74,6 +75,7 @@ def treatment(path: str, allowed: tuple[str, ...]) -> Treatment:
     return known
 
 
+@lru_cache(maxsize=256)
 def labels(path: str) -> tuple[str, str, str]:
     """grpc_type, grpc_service and grpc_method for metrics: a closed list, whatever callers ask for."""
     if path not in TABLE:

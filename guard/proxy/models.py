@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from guard.drift import Drift, Report, Watched
 from guard.engine import Engine
@@ -20,8 +21,8 @@ from guard.proxy import methods, status
 from guard.proxy.seam import Metadata, Reply, Upstream
 from guard.proxy.status import Code
 from guard.settings import Model
-from guard.types import Finding, Mode, ModelMetadata, ViewDetector
-from guard.wire.messages import Dialect, InvalidAnswer, parse_metadata
+from guard.types import Finding, InvalidQuery, Mode, ModelMetadata, ViewDetector
+from guard.wire.messages import Dialect, Head, Inference, InvalidAnswer, check_against, parse_metadata
 from guard.wire.open_inference_pb2 import ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse
 
 REFRESH_S = 30.0
@@ -59,7 +60,7 @@ async def ask(
 ) -> Reply:
     """One unary call, counted."""
     started = time.perf_counter()
-    code = Code.CANCELLED.name
+    code = "CANCELLED"
     try:
         reply = await route.upstream.unary(path, body, metadata, min(timeout_s, route.timeout_s))
         code = status.name_of(reply.code)
@@ -74,6 +75,7 @@ class GuardedModel:
 
     ready:    the upstream serves it.
     engine:   its defence; None where there is none, or the profile is not used.
+    challenges: whether it ever asks for proof of work.
     drift:    whether its traffic still is like the fit's clean inputs.
     metadata: what the upstream says of it; None where it has not said.
     mismatch: why the profile is not used; None where it is, or there is none.
@@ -85,9 +87,14 @@ class GuardedModel:
     ) -> None:
         self.settings, self.route, self.profile = settings, route, profile
         self._engine = engine
+        self.challenges = settings.challenges
+        encoded = profile is not None and profile.space.layout == "encoded"
+        self.input_name = "" if profile is None else profile.input_name
+        self._is_plain = settings.budget.unlimited and not self.challenges and not encoded
         self.ready = False
         self.reason = "not asked yet"
         self.metadata: ModelMetadata | None = None
+        self._sound: WeakSet[Head] = WeakSet()
         self.mismatch: str | None = None
         self._metrics = metrics
         self._asked_at = -REFRESH_S
@@ -139,6 +146,7 @@ class GuardedModel:
 
     def inherit(self, former: "GuardedModel") -> None:
         """Take over what is known of the same model at the same upstream."""
+        self._sound.clear()
         self.metadata, self._connection, self._asked_at = former.metadata, former._connection, former._asked_at  # noqa: SLF001
         self.ready, self.reason = former.ready, former.reason
         self._judge_profile()
@@ -162,6 +170,32 @@ class GuardedModel:
         if not version or self.profile is None:
             return True
         return version == _latest(self.profile.metadata.versions)
+
+    def check(self, inference: Inference) -> None:
+        """Compare the declared inputs with the metadata, where that is this version's. Raises InvalidQuery."""
+        head = inference.head
+        if self.metadata is None or not self.describes(head.version) or head in self._sound:
+            return
+        inspected = frozenset() if self.profile is None else frozenset({self.profile.input_name})
+        check_against(inference, self.metadata, required=inspected)  # others may be optional
+        self._sound.add(head)
+
+    def passes(self, inference: Inference, caller: str, now: float) -> bool:
+        """Whether the request is valid, and that is all that there is to it.
+
+        There are no stages, budgets or challenges, and it is known to be the model that was fitted.
+        """
+        engine, profile, head = self.engine, self.profile, inference.head
+        if not self._is_plain or engine is None or profile is None or head.hidden or not self.is_current:
+            return False
+        x = inference.tensors.get(profile.input_name)
+        if x is None or x.ndim == 0 or x.dtype == object or not self.fits(head.version):
+            return False
+        try:
+            self.check(inference)
+            return engine.vet(x, caller, now)
+        except InvalidQuery:
+            return False
 
     def describes(self, version: str) -> bool:
         """Whether the metadata is this version's."""
@@ -210,6 +244,7 @@ class GuardedModel:
             self._connection = None
             return reply
         self.metadata = _read_metadata(reply)
+        self._sound.clear()
         self._connection = before if before == self.route.connection else None  # else: nobody knows whose answer it is
         self._asked_at = time.monotonic()
         self._judge_profile()

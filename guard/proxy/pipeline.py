@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from guard.audit import event_of
+from guard.audit import event_of, sampled
 from guard.proxy import case, methods, record, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, How, Looked, Plan
@@ -50,8 +50,11 @@ from guard.wire import messages
 from guard.wire.messages import Inference, InvalidAnswer
 
 INLINE_BYTES = 16 * 1024
-"""Smaller messages are read on the event loop: a thread would cost more than the work."""
+"""Smaller messages are read on the event loop: a thread would cost more than the work. So are light ones, which may be
+larger (`messages.parse_light`)."""
 UNLISTED = "unknown"
+_NO_ROWS = np.zeros(0)
+_ALLOWED = frozenset({Action.ALLOW})
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -130,7 +133,11 @@ class Pipeline:
 
     async def infer(self, ticket: Ticket, body: bytes) -> Reply:
         """One unary request."""
-        opened = await self.open(ticket, body)
+        began = time.perf_counter()
+        light = self._light(body)
+        if light is not None and self._passes(ticket, light):
+            return _named(await self._pass(ticket, light, began), ticket)
+        opened = await self.open(ticket, body, light)
         if isinstance(opened, Reply):
             return _named(opened, ticket)
         if opened.plan is None:
@@ -145,6 +152,33 @@ class Pipeline:
         await self.hold(opened, opened.plan.decision)
         reply = self._with_puzzle(opened, opened.plan.decision, reply)
         return _named(await self._as_asked(opened, reply), ticket)
+
+    def _light(self, body: bytes) -> Inference | None:
+        """The request, where reading it takes no time and there is nothing wrong with it."""
+        try:
+            return messages.parse_light(body, max_rows=self._limits.max_rows, max_elements=self._limits.max_elements)
+        except InvalidQuery:
+            return None
+
+    def _passes(self, ticket: Ticket, inference: Inference) -> bool:
+        """Whether the request is valid, and nobody wants to know more of it than that it was."""
+        model = self.runtime.models.get(inference.model)
+        if model is None or self.runtime.watchers.watched:
+            return False
+        is_sample = sampled(ticket.decision_id, self.runtime.settings.audit.sample_allowed)
+        return not is_sample and model.passes(inference, ticket.caller, time.time())
+
+    async def _pass(self, ticket: Ticket, inference: Inference, began: float) -> Reply:
+        """What the steps below come to for such a request."""
+        model = self.runtime.models[inference.model]
+        rows = inference.tensors[model.input_name].shape[0]
+        self._metrics.rows.labels(model.name).inc(rows)
+        self._metrics.inspection_seconds.labels(model.name).observe(time.perf_counter() - began)
+        self._metrics.decisions.labels(model.name, Action.ALLOW, Action.ALLOW).inc()
+        metadata, left_s = ticket.metadata, ticket.left_s
+        return await ask(
+            model.route, self._metrics, model.name, "original", methods.INFER, inference.body, metadata, left_s
+        )
 
     async def _as_asked(self, opened: Opened, reply: Reply) -> Reply:
         """The reply with no more classes than its caller asked for."""
@@ -167,11 +201,11 @@ class Pipeline:
 
     # --- before the upstream
 
-    async def open(self, ticket: Ticket, body: bytes) -> Opened | Reply:
-        """Read, check and decide; a reply where the request ends here."""
+    async def open(self, ticket: Ticket, body: bytes, light: Inference | None = None) -> Opened | Reply:
+        """Read, check and decide; a reply where the request ends here. light: the request, where it is read."""
         label = UNLISTED
         try:
-            inference = await self._read(ticket, body)
+            inference = await self._read(ticket, body, light)
             label = inference.model if inference.model in self.runtime.models else UNLISTED
             return await self._open(ticket, inference)
         except InvalidQuery as error:
@@ -180,16 +214,16 @@ class Pipeline:
         except TimeoutError:
             return status.late()
 
-    async def _read(self, ticket: Ticket, body: bytes) -> Inference:
+    async def _read(self, ticket: Ticket, body: bytes, light: Inference | None) -> Inference:
         """Raises InvalidQuery."""
+        rows, elements = self._limits.max_rows, self._limits.max_elements
 
         def read() -> Inference:
-            most = self._limits
-            inference = messages.parse_request(body, max_rows=most.max_rows, max_elements=most.max_elements)
-            model = self.runtime.models.get(inference.model)
-            return inference if model is None or not model.makes_classes else case.widened(inference, model.profile)
+            return self._widened(messages.parse_request(body, max_rows=rows, max_elements=elements))
 
-        if len(body) <= INLINE_BYTES:
+        if light is not None:
+            inference = self._widened(light)
+        elif len(body) <= INLINE_BYTES:
             inference = read()
         else:
             work = asyncio.get_running_loop().run_in_executor(self.runtime.readers, read)
@@ -198,9 +232,17 @@ class Pipeline:
         self._check_hidden(inference, inspected=inference.classes is not None)
         return inference
 
+    def _widened(self, inference: Inference) -> Inference:
+        """With all classes asked for, where its caller asks for some."""
+        model = self.runtime.models.get(inference.model)
+        return inference if model is None or not model.makes_classes else case.widened(inference, model.profile)
+
     def _check_hidden(self, inference: Inference, *, inspected: bool) -> None:
         """Raises InvalidQuery for what nobody may ask for, classes only where they are not inspected."""
-        hidden = messages.hidden_parameters(inference) - set(self.runtime.settings.methods.allow_parameters)
+        hidden = messages.hidden_parameters(inference)
+        if not hidden:
+            return
+        hidden -= set(self.runtime.settings.methods.allow_parameters)
         hidden -= {"classification"} if inspected else set()
         if hidden:
             raise InvalidQuery(f"the request asks for what is not allowed here: {', '.join(sorted(hidden))}")
@@ -220,9 +262,8 @@ class Pipeline:
             if away is not None and model.profile is not None:  # it must be known to be the model that was fitted
                 return away
         fits = not model.mismatch and model.fits(inference.version)
-        if fits and model.metadata is not None and model.describes(inference.version):
-            inspected = frozenset() if model.profile is None else frozenset({model.profile.input_name})
-            messages.check_against(inference, model.metadata, required=inspected)  # others may be optional
+        if fits:
+            model.check(inference)
         spent = await self.rations.budget(model, ticket.caller, opened.rows)
         if spent is not None:
             return spent
@@ -283,8 +324,9 @@ class Pipeline:
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed, the settings say what follows
             return await self._charged(self._unproved(self.stuck(opened, error), 0.0))
-        opened = replace(opened, plan=made)
-        conclusion, refusal = await self.settle(opened, model, as_decided(made.decision))
+        conclusion, refusal = as_decided(made.decision), None
+        if made.decision.responses != _ALLOWED:
+            conclusion, refusal = await self.settle(opened, model, conclusion)
         if refusal is not None:
             if conclusion.action is Action.CHALLENGE:
                 self.spawn_credit(opened, unanswered(made.decision.seen))  # of a dearer query than was paid for
@@ -293,7 +335,9 @@ class Pipeline:
             if conclusion.action is Action.DENY:
                 await self.rations.pace(model, made.decision, opened.rows, opened.taken_s, opened.ticket.left_s)
             return refusal
-        opened = replace(opened, plan=replace(made, decision=conclusion.decision))
+        if conclusion.decision is not made.decision:
+            made = replace(made, decision=conclusion.decision)
+        opened = replace(opened, plan=made)
         self._metrics.rows.labels(opened.label).inc(made.rows)
         return opened
 
@@ -307,10 +351,20 @@ class Pipeline:
         engine, profile, ticket = model.engine, model.profile, opened.ticket
         assert engine is not None  # noqa: S101 - seen by the caller
         assert profile is not None  # noqa: S101
-        query = Query(np.zeros(0), ticket.caller, model.name, ticket.decision_id, now=time.time())
-        looked = await opened.budget.run(
-            case.look, opened.inference, profile, model.settings, self._limits, engine, query
-        )
+        query = Query(_NO_ROWS, ticket.caller, model.name, ticket.decision_id, now=time.time())
+        audit, how = self.runtime.settings.audit, self._how(model)
+
+        def look() -> Looked:
+            return case.look(opened.inference, profile, model.settings, self._limits, engine, query)
+
+        def decide(looked: Looked, history: History | None) -> Plan:
+            decision = engine.decide(looked.query, history, looked.sketches)
+            return case.plan(opened.inference, profile, looked, decision, how, digest=is_recorded(audit, decision))
+
+        if not engine.remembers and not model.challenges:  # nothing to look up in between
+            made = await opened.budget.run(lambda: decide(look(), None))
+            return await self._flag(opened, made, made.decision.findings)
+        looked = await opened.budget.run(look)
         if self.challenges.foresees(model, ticket.caller, opened.paid):
             history = await self._exchange(opened, model, looked, remember=False)
             foreseen = await opened.budget.run(engine.foresee, looked.query, history, looked.sketches)
@@ -318,13 +372,7 @@ class Pipeline:
             if foreseen.action is Action.CHALLENGE and short:
                 return Plan(foreseen, b"")
         history = await self._exchange(opened, model, looked, remember=True)
-        audit, how = self.runtime.settings.audit, self._how(model)
-
-        def decide() -> Plan:
-            decision = engine.decide(looked.query, history, looked.sketches)
-            return case.plan(opened.inference, profile, looked, decision, how, digest=is_recorded(audit, decision))
-
-        made = await opened.budget.run(decide)
+        made = await opened.budget.run(decide, looked, history)
         await self._credit(opened, made.decision.update)
         return await self._flag(opened, made, made.decision.findings)
 
@@ -618,7 +666,7 @@ class Pipeline:
     def record(self, opened: Opened, made: Plan, conclusion: Conclusion) -> None:
         """Count it, write it down, tell who watches."""
         self._metrics.inspection_seconds.labels(opened.label).observe(opened.budget.spent_s)
-        if opened.model is not None:
+        if opened.model is not None and conclusion.findings:
             opened.model.watch_drift(conclusion.findings)
         event = event_of(
             conclusion,

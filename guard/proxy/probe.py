@@ -10,7 +10,6 @@ from guard.proxy.models import PROBE_TIMEOUT_S, GuardedModel, Route, ask
 from guard.proxy.pipeline import UNLISTED
 from guard.proxy.runtime import Runtime
 from guard.proxy.status import Code
-from guard.proxy.upstream import RemoteUpstream
 from guard.wire.open_inference_pb2 import ServerReadyRequest, ServerReadyResponse
 
 TICK_S = 0.5
@@ -53,8 +52,9 @@ class Prober:
         return not ready or now - self._asked.get(id(thing), -READY_EVERY_S) >= READY_EVERY_S
 
     async def _look_at(self, runtime: Runtime, route: Route) -> None:
-        if isinstance(route.upstream, RemoteUpstream):
-            route.upstream.refresh()
+        refresh = getattr(route.upstream, "refresh", None)  # an embedded model has nothing to refresh
+        if refresh is not None:
+            refresh()
         body = ServerReadyRequest().SerializeToString()
         reply = await ask(route, runtime.metrics, UNLISTED, "health", methods.SERVER_READY, body, (), PROBE_TIMEOUT_S)
         ready = reply.code == Code.UNIMPLEMENTED  # answers, but not this question

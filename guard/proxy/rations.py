@@ -45,8 +45,11 @@ class Rations:
 
     async def budget(self, model: GuardedModel, caller: str, rows: int) -> Reply | None:
         """Take what a call costs; the refusal where there is not enough left."""
-        budget, mode = model.settings.budget, capped(model.settings.budget.mode, model.settings.mode)
-        if budget.unlimited or mode is Mode.OFF:
+        budget = model.settings.budget
+        if budget.unlimited:
+            return None
+        mode = capped(budget.mode, model.settings.mode)
+        if mode is Mode.OFF:
             return None
         least = 0.0 if model.engine is None else model.engine.least_bits(rows)
         wait_s = await self._take(model.name, caller, rationing.of_budget(budget, rows, least), force=False)

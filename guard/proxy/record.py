@@ -8,7 +8,9 @@ from guard.journal import Journal
 from guard.metrics import Metrics
 from guard.settings import Audit
 from guard.techniques import COHORT
-from guard.types import Action, Conclusion, Decision
+from guard.types import Action, Conclusion, Decision, Update
+
+_NO_UPDATE = Update()
 
 
 class Log(Protocol):
@@ -67,4 +69,4 @@ def is_recorded(settings: Audit, decision: Decision) -> bool:
 
 def as_decided(decision: Decision) -> Conclusion:
     """The conclusion where the answer adds nothing."""
-    return Conclusion(decision, decision.action, decision.would_be, decision.findings)
+    return Conclusion(decision, decision.action, decision.would_be, decision.findings, update=_NO_UPDATE)

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from guard import config
@@ -30,11 +32,11 @@ from guard.proxy.challenges import Challenges
 from guard.proxy.embedded import EmbeddedUpstream
 from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
+from guard.proxy.plane import make_upstream
 from guard.proxy.rations import Rations
-from guard.proxy.upstream import RemoteUpstream
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
-from guard.settings import ConfigError, History, Limits, Model, Settings, Upstream
+from guard.settings import ConfigError, History, Model, Settings, Upstream
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
@@ -55,6 +57,7 @@ class Shared:
     draining:  no new callers are wanted.
     closing:   the listener stops now.
     answering: cleared for the moment in which the listener stops; answers wait for it.
+    turn:      a file that workers lock while they write to the audit log.
     """
 
     metrics: Metrics
@@ -70,12 +73,13 @@ class Shared:
     draining: bool = False
     closing: bool = False
     answering: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: Path | None = None
 
     def __post_init__(self) -> None:
         self.answering.set()
 
 
-def share(settings: Settings) -> Shared:
+def share(settings: Settings, turn: Path | None = None) -> Shared:
     """Raises ConfigError."""
     metrics, limits, history = Metrics(), settings.limits, settings.history
     store = _store(history, metrics)
@@ -84,10 +88,11 @@ def share(settings: Settings) -> Shared:
         store=store,
         watchers=Broadcast(metrics),
         journal=Journal(settings.audit.max_explained),
-        secret=_secret(settings),
+        secret=secret_of(settings).encode(),
         admission=Admission(limits.max_concurrent_calls, limits.max_queued_calls, metrics),
         probes=Admission(MAX_PROBES, 0, metrics),
         background=Background(limits.max_concurrent_calls),
+        turn=turn,
     )
 
 
@@ -115,14 +120,15 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
     return FallbackStore(shared, own, apart=apart, on_away=lambda away: metrics.store_away.set(float(away)))
 
 
-def _secret(settings: Settings) -> bytes:
+def secret_of(settings: Settings) -> str:
+    """What keys every hash; random where none is set. Raises ConfigError."""
     text = config.read_secret(settings.secret_file, "GUARD_SECRET")
     if text is None:
         _log.warning("no secret is set: callers' hashes and fingerprints change with each start")
-        return secrets.token_bytes(32)
+        return secrets.token_hex(32)
     if len(text.encode()) < MIN_SECRET_BYTES:
         raise ConfigError("secret_file", f"the secret has less than {MIN_SECRET_BYTES} bytes")
-    return text.encode()
+    return text
 
 
 @dataclass(eq=False)
@@ -194,7 +200,7 @@ class Runtime:
         """Whether calls are welcome: not draining, every upstream and every model ready."""
         return self.upstreams_ready and all(model.ready for model in self.models.values())
 
-    @property
+    @cached_property
     def longest_s(self) -> float:
         """The longest that any upstream may take."""
         return max(route.timeout_s for route in self.routes.values())
@@ -243,7 +249,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         routes = await _routes(settings, former, made)
         models, networks = {}, Networks(_gathering(settings, shared.metrics))
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(_arm, model, shared.secret, networks)
+            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -303,7 +309,7 @@ def _quarantine(settings: Settings, shared: Shared, former: Runtime | None, plac
 
 def _audit(settings: Settings, shared: Shared) -> Audit:
     try:
-        return Audit(settings.audit, shared.metrics)
+        return Audit(settings.audit, shared.metrics, shared.turn)
     except OSError as error:
         raise ConfigError("audit.file", f"cannot open {settings.audit.file}: {error.strerror}") from None
 
@@ -326,13 +332,13 @@ async def _routes(settings: Settings, former: Runtime | None, made: dict[Any, Ro
         if former is not None and key in former.routes:
             routes[key] = former.routes[key]
         elif key not in routes:
-            routes[key] = made[key] = await _open(key, settings.limits)
+            routes[key] = made[key] = await _open(key, settings)
     return routes
 
 
-async def _open(key: Any, limits: Limits) -> Route:
+async def _open(key: Any, settings: Settings) -> Route:
     if isinstance(key, Upstream):
-        return Route(RemoteUpstream(key, limits), key.timeout_s, key.dialect)
+        return Route(make_upstream(settings, key), key.timeout_s, key.dialect)
     name, embedded, _ = key
     upstream = await asyncio.to_thread(EmbeddedUpstream, embedded, name)
     _log.info("model %s: %s runs on %s", name, embedded.file, upstream.provider)
@@ -352,7 +358,7 @@ def _gathering(settings: Settings, metrics: Metrics) -> Gathering:
     )
 
 
-def _arm(model: Model, secret: bytes, networks: Networks) -> tuple[Profile | None, Engine | None]:
+def arm(model: Model, secret: bytes, networks: Networks | None = None) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None

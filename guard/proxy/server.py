@@ -1,7 +1,8 @@
 """The listener: grpc.aio calls become `seam.Call`, a `seam.Reply` becomes the end of the call. Nothing else is here.
 
-Every path gets a bidirectional stream without serialisers, which is byte-transparent to unary calls, too. So a message
-is read only when the gate asks for it: what is denied or finds no place costs no more than its head.
+Unary paths get a handler of streamed requests, all others one of bidirectional streams, without serialisers. So a
+message is read only when the gate asks for it: what is denied or finds no place costs no more than its head. A unary
+answer leaves together with its status, once the handler has returned: in one step of gRPC instead of two.
 Known bypass: gRPC gives no way to end a call whose caller does not read its answer; past UNREAD_S the call loses its
 place, but its answer stays in memory until the caller leaves.
 grpcio 1.84 and 1.85 are refused by the package's requirements: one request whose path is not UTF-8 ends their asyncio
@@ -10,7 +11,8 @@ server.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import grpc
@@ -31,6 +33,8 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
 UNREAD_S = 30.0
+WINDOW_BYTES = 60 * 1024
+"""What HTTP/2 takes at once, whether it is read or not; of an answer."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -44,12 +48,16 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 class Exchange(Protocol):
     """One unary call's messages."""
 
-    async def receive(self) -> bytes | None:
-        """The request; None where the caller ended without one."""
+    async def receive(self, within_s: float) -> bytes | None:
+        """The request; None where the caller ended without one. Raises TimeoutError."""
         ...
 
     async def send(self, reply: Reply) -> None:
         """The answer, or how the call ends instead."""
+        ...
+
+    def then(self, leave: Callable[[], None]) -> None:
+        """What to do, once, when the answer was read or the call is over, after UNREAD_S at the latest."""
         ...
 
 
@@ -65,9 +73,9 @@ class Gate(Protocol):
         ...
 
 
-def _call(path: str, context: Any) -> Call:
+def _call(path: str, context: Any, *, tls: bool) -> Call:
     metadata: Metadata = tuple((key, value) for key, value in context.invocation_metadata())
-    auth = {key: tuple(values) for key, values in context.auth_context().items()}
+    auth = {key: tuple(values) for key, values in context.auth_context().items()} if tls else {}
     return Call(path, metadata, context.time_remaining(), Peer(context.peer(), auth))
 
 
@@ -101,33 +109,49 @@ class _Exchange:
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self.reply: Reply | None = None
 
-    async def receive(self) -> bytes | None:
-        return await _read(self._context)
+    async def receive(self, within_s: float) -> bytes | None:
+        async with asyncio.timeout(within_s):
+            return await _read(self._context)
 
     async def send(self, reply: Reply) -> None:
         if reply.initial:
             await self._context.send_initial_metadata(reply.initial)
-        if reply.code == Code.OK:
-            async with asyncio.timeout(UNREAD_S):
-                await self._context.write(reply.body)
-        _end(self._context, reply)
+        self.reply = reply
+
+    def then(self, leave: Callable[[], None]) -> None:
+        if self.reply is None or len(self.reply.body) <= WINDOW_BYTES:
+            leave()
+            return
+        left = False
+
+        def once(*_: Any) -> None:
+            nonlocal left
+            if not left:
+                left = True
+                timer.cancel()
+                leave()
+
+        timer = asyncio.get_running_loop().call_later(UNREAD_S, once)
+        self._context.add_done_callback(once)
 
 
 class _Handlers(grpc.GenericRpcHandler):
     """One handler a path."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, gate: Gate, *, tls: bool) -> None:
+        self._gate, self._tls = gate, tls
 
     def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[bytes, bytes]":
         path = handler_call_details.method
-        is_unary = path in methods.TABLE and path not in methods.STREAMING
+        if path in methods.TABLE and path not in methods.STREAMING:
+            return grpc.stream_unary_rpc_method_handler(partial(self._unary, path))
 
         async def handle(_: Any, context: Any) -> None:
             try:
-                await (self._unary if is_unary else self._stream)(path, context)
-            except (aio.UsageError, aio.InternalError, TimeoutError):  # the call is over, or its answer is not read
+                await self._stream(path, context)
+            except (aio.UsageError, aio.InternalError):  # the call is over
                 return
             except Exception:  # noqa: BLE001 - its text must not reach a caller
                 _log.exception("a call of %r failed", path)
@@ -135,11 +159,24 @@ class _Handlers(grpc.GenericRpcHandler):
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    async def _unary(self, path: str, context: Any) -> None:
-        await self._gate.unary(_call(path, context), _Exchange(context))
+    async def _unary(self, path: str, _: Any, context: Any) -> bytes:
+        exchange = _Exchange(context)
+        try:
+            await self._gate.unary(_call(path, context, tls=self._tls), exchange)
+            reply = exchange.reply or status.internal()
+        except (aio.UsageError, aio.InternalError):  # the call is over
+            return b""
+        except Exception:  # noqa: BLE001 - its text must not reach a caller
+            _log.exception("a call of %r failed", path)
+            reply = status.internal()
+        if reply.code == Code.OK:
+            context.set_trailing_metadata(reply.trailing)
+            return reply.body
+        await context.abort(_STATUS.get(reply.code, grpc.StatusCode.UNKNOWN), reply.details, reply.trailing)
+        raise AssertionError  # abort has raised
 
     async def _stream(self, path: str, context: Any) -> None:
-        stream = self._gate.stream(_call(path, context), _bodies(context))
+        stream = self._gate.stream(_call(path, context, tls=self._tls), _bodies(context))
         try:
             initial = await stream.initial()
             if initial:
@@ -151,22 +188,22 @@ class _Handlers(grpc.GenericRpcHandler):
             stream.cancel()
 
 
-def _streams(limits: Limits) -> int:
+def streams_of(limits: Limits) -> int:
     """Calls of one connection; well above what is admitted, so that whoever is too many is told."""
     return max(1000, 2 * (limits.max_concurrent_calls + limits.max_queued_calls))
 
 
-def make_server(gate: Gate, listen: Listen, limits: Limits) -> tuple[aio.Server, str]:
-    """A bound server, not started, and where it listens. Raises ConfigError."""
+def make_server(gate: Gate, listen: Listen, limits: Limits, *, shared: bool = False) -> tuple[aio.Server, str]:
+    """A bound server, not started, and where it listens. shared: with other workers. Raises ConfigError."""
     server = aio.server(
         options=(
             *limit_options(limits, receive=limits.max_request_bytes, send=-1),
-            ("grpc.so_reuseport", 0),  # a second process on the same port is a mistake
-            ("grpc.max_concurrent_streams", _streams(limits)),
+            ("grpc.so_reuseport", int(shared)),  # else a second process on the same port is a mistake
+            ("grpc.max_concurrent_streams", streams_of(limits)),
             ("grpc.default_compression_level", _LEVELS[listen.compression]),
         ),
     )
-    server.add_generic_rpc_handlers((_Handlers(gate),))
+    server.add_generic_rpc_handlers((_Handlers(gate, tls=listen.tls is not None),))
     try:
         if listen.tls is None:
             port = server.add_insecure_port(listen.address)

@@ -39,6 +39,7 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+_NAMES: Mapping[int, str] = MappingProxyType({int(code): code.name for code in Code})
 DETAILS_KEY = "grpc-status-details-bin"
 DECISION_KEY = "guard-decision-id"
 PROOF_KEY = "guard-proof"
@@ -49,7 +50,7 @@ REFUSAL_TEXT = "the request was refused"
 
 def name_of(code: int) -> str:
     """The code's name for metrics: `OK`, `NOT_FOUND`; `UNKNOWN` for a number that is none."""
-    return Code(code).name if code in Code._value2member_map_ else Code.UNKNOWN.name
+    return _NAMES.get(code, "UNKNOWN")
 
 
 def _details(code: Code, text: str, reason: str, retry_s: int | None, metadata: Mapping[str, str]) -> bytes:

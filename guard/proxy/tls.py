@@ -5,6 +5,8 @@ checked first, so that a half-written pair keeps the old one in use. Connections
 Towards the upstream: a channel has its credentials for life; whoever holds it compares `fingerprint` and opens another.
 """
 
+import ssl
+
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -27,6 +29,61 @@ def _server_configuration(
     if client_ca is not None:
         _certificates(client_ca)
     return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=client_ca)
+
+
+def server_contexts(settings: ServerTls) -> "reloading.Reloading[ssl.SSLContext]":
+    """The same for sockets of this process: `value` is for the next connection. Raises ConfigError."""
+
+    def parse(chain: bytes, key: bytes, client_ca: bytes | None = None) -> ssl.SSLContext:
+        _check_pair(chain, key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _speak_http2(context)
+        _load_pair(context, settings)
+        if client_ca is not None:
+            _trust(context, client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    ca_files = () if settings.client_ca_file is None else (settings.client_ca_file,)
+    return reloading.Reloading(parse, settings.cert_file, settings.key_file, *ca_files, every_s=0.0)
+
+
+def client_context(settings: ClientTls) -> ssl.SSLContext:
+    """For connections of this process to an upstream. Raises ConfigError where the files cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _speak_http2(context)
+    try:
+        if settings.ca_file is None:
+            context.load_default_certs()
+        else:
+            _trust(context, reloading.read(settings.ca_file))
+        if settings.cert_file is not None and settings.key_file is not None:
+            _check_pair(reloading.read(settings.cert_file), reloading.read(settings.key_file))
+            _load_pair(context, settings)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(settings.cert_file or settings.ca_file), reloading.why(error)) from None
+    return context
+
+
+def _speak_http2(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+
+
+def _load_pair(context: ssl.SSLContext, settings: ServerTls | ClientTls) -> None:
+    """The files are read once more, by OpenSSL: whoever rotates them between makes this fail, or gives the new pair."""
+    try:
+        context.load_cert_chain(str(settings.cert_file), settings.key_file, password="")
+    except ssl.SSLError:
+        raise ValueError("the private key does not belong to the certificate") from None
+
+
+def _trust(context: ssl.SSLContext, pem: bytes) -> None:
+    _certificates(pem)
+    try:
+        context.load_verify_locations(cadata=pem.decode("ascii"))
+    except ssl.SSLError:
+        raise ValueError("not a PEM certificate") from None
 
 
 def credentials(settings: ClientTls) -> grpc.ChannelCredentials:

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from guard.proxy import status, tls
+from guard.proxy import methods, status, tls
 from guard.proxy.headers import to_caller
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
@@ -70,6 +70,7 @@ class RemoteUpstream:
         self._compression = COMPRESSION[settings.compression]
         self._tasks: set[asyncio.Task[None]] = set()
         self._fingerprint, self._channel = self._open()
+        self._methods: dict[str, Any] = {}
         self._connections = 0
         self._keep(self._watch(self._channel))
 
@@ -93,6 +94,7 @@ class RemoteUpstream:
                 return
             old = self._channel
             self._fingerprint, self._channel = self._open()
+            self._methods.clear()
         except (OSError, ConfigError) as error:
             _log.error("upstream %s: kept the old certificates: %s", self.name, error)
             return
@@ -123,7 +125,11 @@ class RemoteUpstream:
         """One unary call."""
         if timeout_s <= 0:
             return status.late()
-        method: Any = self._channel.unary_unary(path)
+        method = self._methods.get(path)
+        if method is None:
+            method = self._channel.unary_unary(path)
+            if path in methods.TABLE:
+                self._methods[path] = method
         call = method(body, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
         try:
             answer = await call
@@ -132,6 +138,8 @@ class RemoteUpstream:
             return self._ended(code, details, error.initial_metadata(), error.trailing_metadata())
         except aio.UsageError:  # the channel was closed under the call
             return status.upstream_away()
+        if answer is None:  # the server says that all is well, and nothing else
+            return status.upstream_broken()
         return Reply(
             body=answer,
             initial=to_caller(await call.initial_metadata()),

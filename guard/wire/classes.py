@@ -32,6 +32,8 @@ def widen(inference: Inference, name: str, classes: int) -> Inference:
     As it is where it does not ask for classes of this output, of another one as well, or in another form.
     """
     message = inference.message
+    if not message.outputs:
+        return inference
     asked = [output for output in message.outputs if output.name == name]
     carriers = [message.parameters, *(t.parameters for t in message.inputs), *(t.parameters for t in message.outputs)]
     if len(asked) != 1 or PARAMETER not in asked[0].parameters or sum(PARAMETER in c for c in carriers) != 1:
@@ -42,10 +44,11 @@ def widen(inference: Inference, name: str, classes: int) -> Inference:
         return inference
     if count >= classes:
         return replace(inference, classes=count)
-    wide = ModelInferRequest()
-    wide.CopyFrom(message)
+    wide = ModelInferRequest.FromString(inference.body)
     _parameter(wide, name).int64_param = classes
-    return replace(inference, message=wide, body=wide.SerializeToString(), classes=count, came=inference.body)
+    body = wide.SerializeToString()
+    wide.ClearField("raw_input_contents")
+    return replace(inference, head=replace(inference.head, message=wide), body=body, classes=count, came=inference.body)
 
 
 def narrow(body: bytes, name: str, count: int) -> bytes:

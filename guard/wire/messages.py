@@ -8,6 +8,7 @@ Errors:  InvalidQuery for what a client sent, InvalidAnswer for what a server se
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -15,7 +16,18 @@ from google.protobuf.message import DecodeError, Message
 
 from guard.types import Array, InvalidQuery, ModelMetadata, TensorSpec
 from guard.wire import tensors
-from guard.wire.carriers import Tensor, carriers_of, check_names, decode, in_shared_memory, pair, replace
+from guard.wire.carriers import (
+    Declared,
+    Tensor,
+    carriers_of,
+    check_names,
+    declared,
+    decode,
+    find_carrier,
+    in_shared_memory,
+    pair,
+    replace,
+)
 from guard.wire.contents import encode_contents, is_empty
 from guard.wire.open_inference_pb2 import (
     InferParameter,
@@ -24,7 +36,8 @@ from guard.wire.open_inference_pb2 import (
     ModelMetadataResponse,
     ModelStreamInferResponse,
 )
-from guard.wire.scan import check_outline
+from guard.wire.scan import check_outline, divide
+from guard.wire.tensors import Buffer
 
 Dialect = Literal["triton", "mlserver"]
 Hidden = Literal["shared_memory", "classification"]
@@ -37,6 +50,11 @@ HIDDEN_PARAMETERS: Mapping[str, Hidden] = MappingProxyType(
     }
 )
 
+LIGHT_BYTES, LIGHT_REST, LIGHT_FIELDS = 1024 * 1024, 4096, 64
+"""Of a message that is read at once: all of it, what is not raw contents, and fields."""
+KNOWN_HEADS, KNOWN_REST = 256, 512
+_SLOW = frozenset({"BYTES", "BOOL", "BF16"})
+"""Every element is looked at."""
 _M = TypeVar("_M", bound=Message)
 
 
@@ -44,24 +62,40 @@ class InvalidAnswer(ValueError):
     """A server's message that cannot be read. Its text is for operators."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Head:
+    """What a request says beside its raw contents. Requests that say the same may have the same one: do not change it.
+
+    message:  without raw contents.
+    carriers: the inputs with data, in order.
+    rows:     their common first dimension; None where they have none.
+    sequence: belongs to a sequence (stateful model).
+    hidden:   what it asks for that Guard cannot inspect.
+    """
+
+    message: ModelInferRequest
+    model: str
+    version: str
+    carriers: tuple[Declared, ...]
+    rows: int | None
+    sequence: bool
+    hidden: frozenset[Hidden]
+
+
 @dataclass(frozen=True, slots=True)
 class Inference:
     """One inference request, read.
 
+    contents:  the raw contents, in order; they are the body's.
     tensors:   by input name, without inputs in shared memory, which carry no data.
-    raw:       encoding: raw_input_contents, or typed contents.
-    rows:      the inputs' common first dimension; None where they have none.
-    sequence:  belongs to a sequence (stateful model).
     classes:   how many of the inspected output's classes its caller asked for (`classes.widen`); None: for its numbers.
     came:      the bytes as they came, where `body` asks for more classes than that; else None.
     """
 
-    message: ModelInferRequest
+    head: Head
     body: bytes
+    contents: tuple[Buffer, ...]
     tensors: Mapping[str, Array]
-    raw: bool
-    rows: int | None
-    sequence: bool
     classes: int | None = None
     came: bytes | None = None
 
@@ -71,14 +105,34 @@ class Inference:
         return self.body if self.came is None else self.came
 
     @property
+    def message(self) -> ModelInferRequest:
+        """Without its raw contents."""
+        return self.head.message
+
+    @property
+    def raw(self) -> bool:
+        """Encoding: raw_input_contents, or typed contents."""
+        return bool(self.contents)
+
+    @property
+    def rows(self) -> int | None:
+        """The inputs' common first dimension; None where they have none."""
+        return self.head.rows
+
+    @property
+    def sequence(self) -> bool:
+        """Whether it belongs to a sequence (stateful model)."""
+        return self.head.sequence
+
+    @property
     def model(self) -> str:
         """The model's name."""
-        return self.message.model_name
+        return self.head.model
 
     @property
     def version(self) -> str:
         """The model's version, empty for the server's choice."""
-        return self.message.model_version
+        return self.head.version
 
     @property
     def id(self) -> str:
@@ -96,30 +150,82 @@ def parse(kind: type[_M], body: bytes, error: type[ValueError]) -> _M:
 
 def parse_request(body: bytes, *, max_rows: int, max_elements: int) -> Inference:
     """A ModelInferRequest, every tensor decoded and checked. Raises InvalidQuery."""
-    check_outline(body)
-    message = parse(ModelInferRequest, body, InvalidQuery)
+    contents, head = _divided(*divide(body), max_rows)
+    return _read(head, body, contents, max_elements)
+
+
+def parse_light(body: bytes, *, max_rows: int, max_elements: int) -> Inference | None:
+    """The same where it takes microseconds; None where it may take longer, or is not even a message.
+
+    Raises InvalidQuery.
+    """
+    if len(body) > LIGHT_BYTES:
+        return None
+    try:
+        rest, contents = divide(body, LIGHT_FIELDS)
+    except InvalidQuery:
+        return None
+    if len(rest) > LIGHT_REST:
+        return None
+    found, head = _divided(rest, contents, max_rows)
+    if any(tensor.datatype in _SLOW for tensor in head.carriers):
+        return None
+    return _read(head, body, found, max_elements)
+
+
+def _divided(rest: bytes, contents: tuple[Buffer, ...], max_rows: int) -> tuple[tuple[Buffer, ...], Head]:
+    """The raw contents, and what is said of them. Raises InvalidQuery."""
+    if contents:
+        return contents, _head_of(rest, max_rows)
+    message = _parsed(rest)  # contents are typed, or oddly encoded
+    contents = tuple(message.raw_input_contents)
+    message.ClearField("raw_input_contents")
+    return contents, _head(message, max_rows)
+
+
+def _head_of(rest: bytes, max_rows: int) -> Head:
+    """Of a request without its raw contents. Raises InvalidQuery."""
+    return _known_head(rest, max_rows) if len(rest) <= KNOWN_REST else _head(_parsed(rest), max_rows)
+
+
+@lru_cache(maxsize=KNOWN_HEADS)
+def _known_head(rest: bytes, max_rows: int) -> Head:
+    """Callers say the same again and again: it is read once."""
+    return _head(_parsed(rest), max_rows)
+
+
+def _parsed(body: bytes) -> ModelInferRequest:
+    return parse(ModelInferRequest, body, InvalidQuery)
+
+
+def _head(message: ModelInferRequest, max_rows: int) -> Head:
     check_names([tensor.name for tensor in message.inputs], "input")
-    pairs = pair(carriers_of(message), list(message.raw_input_contents), "input")
     for tensor in message.inputs:
         _check_input(tensor, max_rows)
-    arrays = decode(pairs, "input", max_elements)
-    firsts = {array.shape[0] if array.ndim else None for array in arrays.values()}
-    return Inference(
+    carriers = tuple(map(declared, carriers_of(message)))
+    firsts = {tensor.shape[0] if tensor.shape else None for tensor in carriers}
+    return Head(
         message=message,
-        body=body,
-        tensors=MappingProxyType(arrays),
-        raw=len(message.raw_input_contents) > 0,
+        model=message.model_name,
+        version=message.model_version,
+        carriers=carriers,
         rows=firsts.pop() if len(firsts) == 1 else None,
         sequence=_is_set(message.parameters, "sequence_id"),
+        hidden=_hidden(message),
     )
 
 
+def _read(head: Head, body: bytes, contents: tuple[Buffer, ...], max_elements: int) -> Inference:
+    arrays = decode(pair(head.carriers, contents, "input"), "input", max_elements)
+    return Inference(head, body, contents, MappingProxyType(arrays))
+
+
 def _check_input(tensor: Tensor, max_rows: int) -> None:
-    name = tensors.show(tensor.name)
     if tensor.shape and tensor.shape[0] > max_rows:
+        name = tensors.show(tensor.name)
         raise InvalidQuery(f"input {name} has {tensor.shape[0]} rows, at most {max_rows} are taken")
     if in_shared_memory(tensor) and not is_empty(tensor.contents):
-        raise InvalidQuery(f"input {name} has contents beside shared memory")
+        raise InvalidQuery(f"input {tensors.show(tensor.name)} has contents beside shared memory")
 
 
 def _is_set(parameters: Mapping[str, InferParameter], name: str) -> bool:
@@ -140,7 +246,10 @@ def request_id(body: bytes) -> str:
 
 def hidden_parameters(inference: Inference) -> frozenset[Hidden]:
     """What the request asks for that Guard cannot inspect."""
-    message = inference.message
+    return inference.head.hidden
+
+
+def _hidden(message: ModelInferRequest) -> frozenset[Hidden]:
     carriers = [message.parameters, *(t.parameters for t in message.inputs), *(t.parameters for t in message.outputs)]
     return frozenset(
         HIDDEN_PARAMETERS[name] for parameters in carriers for name in parameters if name in HIDDEN_PARAMETERS
@@ -179,8 +288,17 @@ def replace_input(inference: Inference, name: str, x: Array) -> bytes:
     """The request with another array for one input, in the same datatype and encoding. Raises ValueError."""
     message = ModelInferRequest()
     message.CopyFrom(inference.message)
-    replace(message, name, x)
-    return message.SerializeToString()
+    if not inference.raw:
+        replace(message, name, x)
+        return message.SerializeToString()
+    index, tensor = find_carrier(message, name)
+    encoded = tensors.encode_array(x, tensor.datatype)
+    tensor.shape[:] = x.shape
+    parts: list[Buffer] = [message.SerializeToString()]
+    for place, content in enumerate(inference.contents):
+        own = encoded if place == index else content
+        parts += (b"\x3a", _varint(len(own)), own)  # field 7, length-delimited
+    return b"".join(parts)
 
 
 def want_output(body: bytes, name: str) -> tuple[bytes, bool]:
@@ -207,7 +325,7 @@ def parse_answer(body: bytes) -> tuple[ModelInferResponse, dict[str, Array]]:
     message = parse(ModelInferResponse, body, InvalidAnswer)
     try:
         check_names([tensor.name for tensor in message.outputs], "output")
-        pairs = pair(carriers_of(message), list(message.raw_output_contents), "output")
+        pairs = pair(list(map(declared, carriers_of(message))), list(message.raw_output_contents), "output")
         carried = [(tensor, raw) for tensor, raw in pairs if raw != b"" or 0 in tensor.shape]  # else in shared memory
         return message, decode(carried, "output", tensors.ANY_ELEMENTS)
     except InvalidQuery as error:

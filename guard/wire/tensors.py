@@ -4,12 +4,13 @@ Source: Open Inference Protocol, "raw" tensors: row-major, little-endian; BYTES:
 Answers: requests whose declared shape is not what the server will read (short, long, negative, overflowing).
 Choices: BF16 is float32 here (numpy has none). A BOOL byte other than 0 and 1 is refused, where servers read "true":
          what one server takes for true another may not. An empty tensor (a dimension of 0) is legal.
-Cost:    no copy but for BF16 and BYTES; BYTES costs a Python object an element.
+Cost:    no copy but for BF16, BYTES and data that is not aligned; BYTES costs a Python object an element.
 """
 
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -20,6 +21,8 @@ MAX_RANK = 16
 MAX_ELEMENTS = 64 * 1024 * 1024
 ANY_ELEMENTS = 2**40  # numpy can still address them; the bytes that came are the bound
 SHOWN_CHARACTERS = 64
+
+Buffer = bytes | memoryview
 
 WIRE_DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     {
@@ -39,6 +42,7 @@ WIRE_DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
         "BYTES": np.dtype("O"),
     }
 )
+_FLOATS = np.dtype("<f4")
 
 
 def show(text: str) -> str:
@@ -50,7 +54,7 @@ def dtype_of(datatype: str) -> np.dtype[np.generic]:
     """The dtype of decoded arrays. Raises InvalidQuery for an unknown datatype."""
     if datatype not in WIRE_DTYPES:
         raise InvalidQuery(f"unknown datatype {show(datatype)}")
-    return np.dtype("<f4") if datatype == "BF16" else WIRE_DTYPES[datatype]
+    return _FLOATS if datatype == "BF16" else WIRE_DTYPES[datatype]
 
 
 def datatype_of(dtype: np.dtype[np.generic]) -> str:
@@ -68,24 +72,31 @@ def count_elements(shape: Sequence[int], max_elements: int = MAX_ELEMENTS) -> in
     """
     if len(shape) > MAX_RANK:
         raise InvalidQuery(f"the shape has {len(shape)} dimensions, at most {MAX_RANK} are taken")
-    if any(dim < 0 for dim in shape):
+    least = min(shape, default=1)
+    if least < 0:
         raise InvalidQuery("the shape has a negative dimension")
-    if math.prod(max(dim, 1) for dim in shape) > max_elements:
+    elements = math.prod(shape)
+    if (elements if least else math.prod(dim or 1 for dim in shape)) > max_elements:
         raise InvalidQuery(f"the shape has more than {max_elements} elements")
-    return math.prod(shape)
+    return elements
 
 
-def decode_array(datatype: str, shape: Sequence[int], raw: bytes, *, max_elements: int = MAX_ELEMENTS) -> Array:
+_known_count = lru_cache(maxsize=512)(count_elements)
+
+
+def decode_array(datatype: str, shape: Sequence[int], raw: Buffer, *, max_elements: int = MAX_ELEMENTS) -> Array:
     """Raw bytes -> a read-only array of this shape. Raises InvalidQuery where they do not fit exactly."""
-    decoded, elements = dtype_of(datatype), count_elements(shape, max_elements)
+    decoded, elements = dtype_of(datatype), _known_count(tuple(shape), max_elements)
     if datatype == "BYTES":
         return strings(_split(raw, elements), shape)
     expected = elements * WIRE_DTYPES[datatype].itemsize
     if len(raw) != expected:
         raise InvalidQuery(f"the shape needs {expected} bytes of {datatype}, {len(raw)} came")
-    if datatype == "BOOL" and len(raw.translate(None, b"\0\1")):
+    if datatype == "BOOL" and (np.frombuffer(raw, dtype="u1") > 1).any():
         raise InvalidQuery("a BOOL byte is neither 0 nor 1")
     array = np.frombuffer(raw, dtype=WIRE_DTYPES[datatype])
+    if not array.flags.aligned:  # a part of a message stands anywhere in it
+        array = array.copy()
     if datatype == "BF16":
         array = (array.astype("<u4") << 16).view(decoded)
     return frozen(array.reshape(shape))
@@ -128,11 +139,11 @@ def items(array: Array) -> list[bytes]:
 
 def frozen(array: Array) -> Array:
     """The same array, read-only."""
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
 
 
-def _split(raw: bytes, count: int) -> list[bytes]:
+def _split(raw: Buffer, count: int) -> list[bytes]:
     """The elements of a raw BYTES tensor. Raises InvalidQuery where the lengths do not add up."""
     if 4 * count > len(raw):
         raise InvalidQuery(f"the shape needs {count} strings, {len(raw)} bytes cannot hold them")
@@ -142,7 +153,7 @@ def _split(raw: bytes, count: int) -> list[bytes]:
         at = start + int.from_bytes(raw[at:start], "little")
         if at > len(raw):
             raise InvalidQuery("a BYTES element ends past the tensor's end")
-        values.append(raw[start:at])
+        values.append(bytes(raw[start:at]))
     if at != len(raw):
         raise InvalidQuery(f"the shape needs {count} strings, bytes are left over behind them")
     return values

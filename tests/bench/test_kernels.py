@@ -5,7 +5,7 @@ from guard import kernels as compiled
 def test_a_round_of_each(capsys, tmp_path):
     assert kernels.main(["--rounds", "1", "--docs", str(tmp_path / "page.md")]) == 0
     said = capsys.readouterr().out
-    assert said.count("\n| ") == 10
+    assert said.count("\n| ") == 11
     assert said.rstrip() in (tmp_path / "page.md").read_text()
     assert compiled.compiled is not None  # it is put back
 

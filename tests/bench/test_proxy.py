@@ -40,6 +40,20 @@ def test_ratios_are_of_pairs_and_bars_of_more_than_one_call_in_flight():
     assert [(one["measured"].split()[0], one["held"]) for one in missed] == [("2.00", False), ("1.50", False)]
 
 
+def test_the_fast_plane_is_held_against_nginx_and_the_direct_call():
+    figures = found((330.0,) * 3, (400.0,) * 3, (900.0,) * 3)
+    for by_peer in figures["shapes"]["3 KB"]["again"].values():
+        by_peer["Guard, fast plane, inspect"] = [took(45.0) | {"p50_us": 301.0}] * 3
+        by_peer["no proxy"] = [took(0.0)] * 3
+    told = {one["what"].split(": ")[1]: (one["measured"].split()[0], one["held"]) for one in table.bars(figures)}
+    assert told["fast plane, inspecting, over nginx"] == ("0.90", True)
+    assert told["grpc.aio that passes bytes through over the fast plane, inspecting"] == ("8.89", True)
+    assert told["ms that the fast plane, inspecting, adds to the median call"] == ("0.30", True)
+    assert "fast plane, inspecting, over tuned nginx" not in told  # asked of large messages
+    figures["shapes"]["602 KB"] = figures["shapes"].pop("3 KB")
+    assert "fast plane, inspecting, over nginx" not in {one["what"].split(": ")[1] for one in table.bars(figures)}
+
+
 def test_the_page_tells_what_was_asked_for_and_every_peer():
     figures = found((330.0,) * 3, (300.0,) * 3, (900.0,) * 3)
     text = table.markdown({**figures, "bars": table.bars(figures)})
@@ -50,21 +64,20 @@ def test_the_page_tells_what_was_asked_for_and_every_peer():
 
 @pytest.mark.slow
 def test_a_slice_of_it(monkeypatch, tmp_path, capsys):
-    needs("nginx", "h2load", "nghttpd")
-    names = ("nginx", "grpc.aio", "Guard, pass", "Guard, inspect", "Guard, monitors")
+    needs("nginx", "h2load")
+    names = ("nginx", "grpc.aio", "Guard, pass", "Guard, inspect", "Guard, monitors", "Guard, fast plane, inspect")
     monkeypatch.setattr(bench, "QUICK", rounds.How(1, (8,), 0.02, names))
     assert bench.main(["--quick", "--json", "--docs", str(tmp_path / "speed.md")]) == 0
     told = json.loads(capsys.readouterr().out)["shapes"]["3 KB"]
     assert set(told["again"]["8"]) == {rounds.DIRECT, *names}
     assert all(one["cpu_us"] > 0 for name in names for one in told["again"]["8"][name])
-    assert set(told["fresh"]) == {"Guard, inspect", "Guard, monitors"}
+    assert set(told["fresh"]) == {"Guard, inspect", "Guard, monitors", "Guard, fast plane, inspect"}
     assert told["resident_mb"]["Guard, pass"] > told["resident_mb"]["nginx"] > 0
     assert "| Guard, monitors |" in (tmp_path / "speed.md").read_text()
 
 
 def test_a_guard_that_does_not_inspect_is_no_measurement(tmp_path, monkeypatch):
     """The upstream tells another platform than the profile knows: Guard passes the model through, and says so."""
-    needs("nghttpd")
     shape = SHAPES[0]
     other = shape.metadata().replace(b"onnxruntime_onnx", b"something_else__")
     monkeypatch.setattr(type(shape), "metadata", lambda _: other)

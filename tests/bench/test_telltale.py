@@ -5,7 +5,7 @@ import pytest
 
 from bench.telltale import judging, worlds
 from bench.telltale.asking import SEEN
-from bench.telltale.judging import AROUND, auroc, beside, features, judge
+from bench.telltale.judging import AROUND, auroc, beside, features, judge, scored
 
 ACCOUNT = np.arange(400) // 20
 
@@ -29,6 +29,22 @@ def test_what_does_not_tell_is_near_chance_and_what_does_is_found() -> None:
     assert telling.auroc > 0.85
     assert telling.beside > 0.85
     assert telling.low < telling.auroc < telling.high
+
+
+def test_what_the_bare_model_tells_is_told_apart_from_what_guard_adds() -> None:
+    rng = np.random.default_rng(3)
+    unsure = rng.random(400)
+    flagged = unsure + 0.6 * rng.random(400) > 1.0
+    bare, same, more = seen_of(rng), seen_of(rng), seen_of(rng)
+    bare[:, 9] = same[:, 9] = more[:, 9] = unsure  # entropy
+    more[:, 1] += 2.0 * flagged  # seconds
+    known = scored(bare, ACCOUNT, flagged, SEEN, 0)
+    found = [judge(seen, ACCOUNT, flagged, SEEN, 0, known) for seen in (same, more)]
+    assert [one is not None and one.auroc > 0.75 for one in found] == [True, True]
+    (_, low, high), (something, least, _) = [one.more for one in found if one is not None and one.more]
+    assert low < 0.03
+    assert high > -0.03
+    assert something >= least > 0
 
 
 def test_a_verdict_that_shows_three_queries_later_is_found() -> None:

@@ -354,3 +354,36 @@ def test_who_is_challenged() -> None:
     assert policy_of(on_watch=["degrade", "challenge"]).challenges
     assert policy_of(on_clear="challenge").of_everybody == {Action.CHALLENGE}
     assert policy_of(on_clear="challenge").of(Level.WATCH) == {Action.ALLOW}
+
+
+TWO = BASE | {"workers": 2}
+ENFORCING = {"name": "n", "profile": "p", "mode": "enforce"}
+
+
+@pytest.mark.usefixtures("stages")
+@pytest.mark.parametrize(
+    "remembers",
+    [
+        {"monitors": [{"stage": "test_overlap"}]},
+        {"budget": {"rows_per_day": 10}},
+        {"detectors": [{"stage": "test_mean"}], "policy": {"on_input": ["throttle"]}},
+        {"policy": {"on_clear": "challenge"}},
+    ],
+)
+def test_several_workers_share_what_they_remember(remembers: dict[str, Any]) -> None:
+    tree = TWO | {"models": [{"name": "m"}, ENFORCING | remembers]}
+    with pytest.raises(ConfigError, match=r"^history\.store: memory is each worker's own, .* models\.1 remembers"):
+        config.validate(tree)
+    assert config.validate(tree | {"workers": 1}).workers == 1
+    assert config.validate(tree | {"history": {"store": "valkey"}}).workers == 2
+
+
+@pytest.mark.usefixtures("stages")
+def test_several_workers_that_remember_nothing_need_no_store() -> None:
+    idle = {"monitors": [{"stage": "test_overlap", "mode": "off"}], "detectors": [{"stage": "test_mean"}]}
+    assert config.validate(TWO | {"models": [{"name": "m"}, ENFORCING | idle]}).workers == 2
+
+
+def test_several_workers_share_no_unix_socket() -> None:
+    with pytest.raises(ConfigError, match=r"^listen\.address: a Unix socket has one listener"):
+        config.validate(TWO | {"listen": {"address": "unix:/run/guard.sock"}})

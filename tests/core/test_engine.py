@@ -224,6 +224,50 @@ def test_admitting_twice_is_admitting_once() -> None:
     assert not query.unit.flags.writeable
 
 
+# --- vetting
+
+
+@pytest.mark.parametrize("values", [{}, {"validation": {"mode": "off"}}, {"mode": "shadow"}, {"canary": 0.5}])
+def test_vetting_passes_what_a_decision_says_nothing_of(values: dict[str, Any]) -> None:
+    engine = engine_of(**values)
+    query = query_of(GOOD, BAD)
+    assert engine.vet(query.x, query.caller, query.now)
+    decision = engine.decide(query, None, ())
+    assert (decision.action, decision.would_be, decision.responses) == (Action.ALLOW, Action.ALLOW, {Action.ALLOW})
+    assert (decision.findings, decision.seen, decision.views, decision.waits) == ((), (), (), False)
+    assert decision.x is None
+    assert decision.update.empty
+    assert not engine.reads_answers
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"detectors": MEAN},
+        {"monitors": OVERLAP},
+        {"purifiers": HALVE},
+        {"outputs": UNIFORM},
+        {"budget": {"bits_per_day": 100}},
+        {"policy": {"on_clear": "challenge"}},
+    ],
+)
+def test_where_there_is_more_to_it_vetting_passes_nothing(values: dict[str, Any]) -> None:
+    engine = engine_of(**values)
+    assert not engine.vet(query_of(GOOD).x, "peer:1", 0.0)
+
+
+def test_vetting_validates() -> None:
+    for row in ([np.nan] * 4, [2.0] * 4):
+        x = query_of(row).x
+        with pytest.raises(InvalidQuery):
+            engine_of().vet(x, "peer:1", 0.0)
+        assert not engine_of(validation={"mode": "shadow"}).vet(x, "peer:1", 0.0)  # there is a finding
+        assert engine_of(validation={"mode": "off"}).vet(x, "peer:1", 0.0)
+    space = Space("nhw", (0.0,), (1.0,), certain=True)
+    with pytest.raises(InvalidQuery):
+        engine_of(replace(PROFILE, space=space), mode="off").vet(query_of(GOOD).x, "peer:1", 0.0)
+
+
 # --- views
 
 

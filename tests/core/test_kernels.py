@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard import kernels, linking, sketching, windows
+from guard.types import InvalidQuery
+from guard.wire import scan
 
 SECRET = b"sixteen bytes...and more"
 SOURCE = Path(kernels.__file__).with_name("_kernels.c")
@@ -135,3 +137,69 @@ def test_what_nobody_may_write_to_is_not_written_to():
     out.flags.writeable = False
     with pytest.raises((BufferError, ValueError, TypeError)):
         kernels.compiled.largest_windows(LEVELS, SALT, WEIGHTS, SYMBOLS, 6, 1, 2, 25, out)
+
+
+# --- the fields of a message
+
+MOST = 12
+
+
+def plain_fields(body, start, end):
+    """What scan.fields says without kernels; None: malformed; "many"."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "compiled", None)
+        return told_fields(body, start, end)
+
+
+def told_fields(body, start, end):
+    try:
+        return scan.fields(body, start, end, MOST)
+    except InvalidQuery as error:
+        return "many" if "more than" in str(error) else None
+
+
+PIECES = st.one_of(
+    st.binary(max_size=6),
+    st.sampled_from(
+        [b"\x08", b"\x80", b"\xff" * 9, b"\x3a\x02ab", b"\xba\x00\x02ab", b"\x09", b"\x0d", b"\x0b", b"\x01"]
+    ),
+    st.builds(
+        lambda field, value: bytes([field << 3 | 2, len(value)]) + value, st.integers(1, 15), st.binary(max_size=9)
+    ),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(PIECES, max_size=9).map(b"".join), st.integers(0, 9), st.integers(0, 9))
+def test_fields(body, start, less):
+    start = min(start, len(body))
+    end = max(start, len(body) - less)
+    assert told_fields(body, start, end) == plain_fields(body, start, end)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x80" * 4 + b"\x10\x00",  # a tag of 33 bits
+        b"\x88\x80\x80\x80\x00\x00",  # a tag of five bytes
+        b"\x88" + b"\x80" * 8 + b"\x00\x00",  # of ten
+        b"\x88" + b"\x80" * 8 + b"\x02\x00",  # whose bits are beyond 64
+        b"\x08" + b"\xff" * 9 + b"\x7f",
+        b"\x08" + b"\xff" * 10 + b"\x01",
+        b"\x0a" + b"\xff" * 9 + b"\x01",
+        b"\x0a" + b"\xff" * 8 + b"\x7f",  # 2**63 - 1 bytes
+        b"\x0a" + b"\x80" * 9 + b"\x02",  # 2**64 bytes
+        b"\x12\x00" * MOST,
+        b"\x12\x00" * (MOST + 1),
+        b"\x12\x00" * (MOST + 1) + b"\x80",  # malformed behind where counting ends
+        b"\x12\x00" * MOST + b"\x80",
+    ],
+)
+def test_fields_at_their_limits(body):
+    assert told_fields(body, 0, len(body)) == plain_fields(body, 0, len(body))
+
+
+def test_offsets_beyond_a_message_are_refused():
+    for start, end in ((-1, 1), (0, 3), (2, 1)):
+        with pytest.raises(ValueError, match="out of bounds"):
+            kernels.compiled.fields(b"\x08\x01", start, end, MOST)

@@ -129,7 +129,7 @@ class Codes:
     """A gate that answers with any number."""
 
     async def unary(self, call: Call, exchange: listener.Exchange) -> None:
-        await exchange.send(Reply(code=int((await exchange.receive()) or b""), details="d"))
+        await exchange.send(Reply(code=int((await exchange.receive(5.0)) or b""), details="d"))
 
     def stream(self, call: Call, bodies: AsyncIterator[bytes]) -> Any:
         raise NotImplementedError

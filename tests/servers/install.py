@@ -1,7 +1,8 @@
-"""Virtual environments for real servers, made once in a cache outside the tree; a real browser and a real Redis.
+"""Virtual environments for real servers, made once in a cache outside the tree; a real browser, Redis, libnghttp2.
 
-`python -m tests.servers.install triton mlserver chromium redis` makes them ahead of the tests; a fixture makes what is
-missing. An environment is complete when its stamp is there: what an interrupted installation left is thrown away.
+`python -m tests.servers.install triton mlserver chromium redis nghttp2` makes them ahead of the tests; a fixture makes
+what is missing. An environment is complete when its stamp is there: what an interrupted installation left is thrown
+away.
 """
 
 import fcntl
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MLSERVER = ("mlserver-1.7.1", ("mlserver==1.7.1", "onnxruntime==1.23.2"))
 SYSTEM_PYTHON = Path("/usr/bin/python3.11")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 REDIS = ("redis-server", "redis-check-rdb")
+NGHTTP2 = Path("/usr/include/nghttp2/nghttp2.h")
 
 
 def cache() -> Path:
@@ -71,16 +73,27 @@ def redis() -> Path | None:
     return _program(REDIS, "redis-tools")
 
 
+def nghttp2() -> Path | None:
+    """The header of libnghttp2, which comes with the library. None: such tests say they skip."""
+    found = _installed(lambda: NGHTTP2 if NGHTTP2.exists() else None, "libnghttp2-dev")
+    return None if found is None else Path(found)
+
+
 def _program(names: Sequence[str], package: str) -> Path | None:
     """The first of these programs that is there; else from Debian's package, for root."""
-    found = next((path for name in names if (path := shutil.which(name))), None)
+    found = _installed(lambda: next((path for name in names if (path := shutil.which(name))), None), package)
+    return None if found is None else Path(found)
+
+
+def _installed(look: Callable[[], Path | str | None], package: str) -> Path | str | None:
+    found = look()
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         sys.stderr.write(f"installing {package}\n")
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for words in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", package)):
             subprocess.run(["apt-get", *words], check=False, stdout=subprocess.DEVNULL, env=quiet)
-        found = next((path for name in names if (path := shutil.which(name))), None)
-    return None if found is None else Path(found)
+        found = look()
+    return found
 
 
 @contextmanager
@@ -92,5 +105,6 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    every = {"triton": triton, "mlserver": mlserver, "chromium": chromium, "redis": redis, "nghttp2": nghttp2}
     for wanted in sys.argv[1:]:
-        {"triton": triton, "mlserver": mlserver, "chromium": chromium, "redis": redis}[wanted]()
+        every[wanted]()

@@ -43,6 +43,66 @@ def parse(message: ModelInferRequest | bytes, max_rows: int = 100, max_elements:
     return messages.parse_request(body, max_rows=max_rows, max_elements=max_elements)
 
 
+def light(message: ModelInferRequest | bytes) -> messages.Inference | None:
+    body = message if isinstance(message, bytes) else message.SerializeToString()
+    return messages.parse_light(body, max_rows=100, max_elements=10**6)
+
+
+def plain(floats: int = 4) -> ModelInferRequest:
+    message = ModelInferRequest(model_name="m", raw_input_contents=[bytes(4 * floats)])
+    message.inputs.add(name="x", datatype="FP32", shape=[1, floats])
+    return message
+
+
+def test_a_light_request_is_read_as_any_other() -> None:
+    found, other = light(plain()), parse(plain())
+    assert found is not None
+    assert (found.message, found.body, found.rows, found.raw) == (other.message, other.body, other.rows, other.raw)
+    assert strategies.same(found.tensors["x"], other.tensors["x"])
+    assert light(plain(messages.LIGHT_BYTES // 4 - 100)) is not None
+
+
+def test_what_may_take_longer_is_not_light() -> None:
+    assert light(plain(messages.LIGHT_BYTES // 4)) is None
+    assert light(typical()) is None  # strings
+    typed = typical(raw=False)
+    del typed.inputs[1]
+    assert light(typed) is not None
+    typed.inputs[0].contents.fp32_contents.extend([0.0] * messages.LIGHT_REST)
+    assert light(typed) is None
+    assert light(typical(raw=False)) is None
+    many = plain()
+    many.raw_input_contents.extend([b""] * messages.LIGHT_FIELDS)
+    assert light(many) is None
+    assert light(b"\x0b") is None
+
+
+def test_a_light_request_that_is_wrong_is_refused() -> None:
+    wrong = plain()
+    wrong.raw_input_contents.append(b"")
+    with pytest.raises(InvalidQuery, match="2 raw contents for 1 input"):
+        light(wrong)
+
+
+def test_contents_in_odd_encoding_are_the_parsers() -> None:
+    message = plain()
+    body = message.SerializeToString()
+    odd = body.replace(b"\x3a\x10", b"\x3a\x90\x00")
+    assert odd != body
+    found = parse(odd)
+    assert list(found.contents) == list(message.raw_input_contents)
+    assert found.message == parse(body).message
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_tensors_are_aligned_wherever_they_stand(before: int) -> None:
+    message = typical()
+    message.model_name = "m" * before
+    for array in parse(message).tensors.values():
+        assert array.flags.aligned
+    assert strategies.same(parse(message).tensors["x"], X)
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_request_is_read(raw: bool) -> None:
     body = typical(raw).SerializeToString()

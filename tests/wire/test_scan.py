@@ -8,10 +8,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guard import kernels
 from guard.types import InvalidQuery
 from guard.wire import scan
 from guard.wire.open_inference_pb2 import ModelInferRequest
-from guard.wire.scan import check_outline
+from guard.wire.scan import check_outline, divide
 
 from .test_messages import typical
 
@@ -105,11 +106,60 @@ def test_what_a_parser_takes_has_the_outline_seen_here(body: bytes) -> None:
     assert seen.count(7) == len(message.raw_input_contents)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_raw_contents_are_cut_out(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(kernels, "compiled", None)
+    message = typical()
+    body = message.SerializeToString()
+    rest, contents = divide(body)
+    assert list(contents) == list(message.raw_input_contents)
+    message.ClearField("raw_input_contents")
+    assert ModelInferRequest.FromString(rest) == message
+    assert all(content.obj is body for content in contents)  # no copy
+
+
+def test_contents_between_other_fields_keep_their_order() -> None:
+    body = b"\x3a\x01a" + b"\x0a\x01m" + b"\x3a\x00" + b"\x12\x013" + b"\x3a\x01c" + b"\x38\x05"  # 7, a number
+    rest, contents = divide(body)
+    assert [bytes(content) for content in contents] == [b"a", b"", b"c"]
+    assert rest == b"\x0a\x01m" + b"\x12\x013" + b"\x38\x05"
+    assert list(ModelInferRequest.FromString(body).raw_input_contents) == [b"a", b"", b"c"]
+
+
+@pytest.mark.parametrize("odd", [b"\xba\x00\x01a", b"\x3a\x81\x00a"])
+def test_a_parser_gets_what_is_written_in_more_bytes_than_it_needs(odd: bytes) -> None:
+    body = b"\x3a\x01b" + odd
+    assert divide(body) == (body, ())
+
+
+def test_counting_can_end_early() -> None:
+    body = typical().SerializeToString()
+    assert divide(body, 13) == divide(body)
+    with pytest.raises(InvalidQuery, match="more than 3 fields"):
+        divide(body, 3)
+    with pytest.raises(InvalidQuery, match="more than 8 fields"):  # those of inputs count, too
+        divide(body, 8)
+
+
+@given(st.binary(max_size=64))
+def test_what_a_parser_takes_it_takes_divided(body: bytes) -> None:
+    try:
+        whole = ModelInferRequest.FromString(body)
+        rest, contents = divide(body)
+    except (DecodeError, InvalidQuery):
+        return
+    message = ModelInferRequest.FromString(rest)
+    message.raw_input_contents.extend(bytes(content) for content in contents)
+    assert message == whole
+
+
 def test_memory_stays_in_bounds() -> None:
     """16 MiB of empty inputs: refused in a few MiB; the parser alone (the control) takes hundreds."""
     code = """
 import re, sys
 from pathlib import Path
+from guard import kernels
 from guard.types import InvalidQuery
 from guard.wire import messages
 body = b"*\\0" * 2**23

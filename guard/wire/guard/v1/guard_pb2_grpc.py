@@ -100,7 +100,7 @@ class GuardServiceServicer:
 
     def Explain(self, request, context):
         """Which queries link, which monitor saw it, when it crossed: of one decision, or of a caller's latest.
-        From this process's memory: the latest decisions in which a monitor found something.
+        From the memory of this Guard, all its workers together: the latest decisions in which a monitor found something.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

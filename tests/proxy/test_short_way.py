@@ -1,0 +1,106 @@
+"""Requests that nothing but their validity is looked at for take a short way: what comes of it is the same."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from guard.proxy.pipeline import Pipeline
+from tests.proxy.world import METADATA, VECTOR, Guarded, profile, request, world
+
+pytestmark = pytest.mark.usefixtures("world_stages")
+
+OUTSIDE = np.array([[9.0, 0.5, 0.5, 0.5]], np.float32)
+NAN = np.array([[np.nan, 0.5, 0.5, 0.5]], np.float32)
+LONG = np.full((1, 5), 0.5, np.float32)
+COUNTS = (
+    ("guard_decisions_total", {"model": "m", "action": "allow", "would_be": "allow"}),
+    ("guard_inspection_seconds_count", {"model": "m"}),
+    ("guard_invalid_queries_total", {"model": "m"}),
+    ("guard_rows_total", {"model": "m"}),
+    ("guard_upstream_calls_total", {"model": "m", "purpose": "original", "grpc_code": "OK"}),
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    def make(**values: Any) -> dict[str, Any]:
+        path = profile(tmp_path / "profile", METADATA, VECTOR)
+        named = {"name": "m", "profile": path, "mode": "enforce", **values}
+        return {"models": [named], "audit": {"file": str(tmp_path / "audit.jsonl"), "sample_allowed": 0.0}}
+
+    return make
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each request took the short way."""
+    taken: list[bool] = []
+    passes = Pipeline._passes
+
+    def told(self: Pipeline, *of: Any) -> bool:
+        taken.append(passes(self, *of))
+        return taken[-1]
+
+    monkeypatch.setattr(Pipeline, "_passes", told)
+    return taken
+
+
+async def outcome(settings: dict[str, Any], *bodies: bytes) -> list[Any]:
+    """What callers and the upstream see, and what is counted."""
+    seen: list[Any] = []
+    async with world(**settings) as (server, guarded):
+        for body in bodies:
+            reply = await guarded.unary(body)
+            seen.append((reply.code, reply.details, reply.bodies, sorted(reply.trailing)))
+        seen += [call.bodies for call in server.calls()]
+        seen += [counted(guarded, *of) for of in COUNTS]
+    return seen
+
+
+def counted(guarded: Guarded, name: str, labels: dict[str, str]) -> float:
+    return guarded.count(name, **labels)
+
+
+async def test_the_short_way_comes_to_the_same(model: Any, passed: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [request(), request(), request(OUTSIDE), request(NAN), b"\x0b", request(raw=False)]
+    short = await outcome(model(), *bodies)
+    assert passed == [True, True, False, False, True]  # what is no message gets no so far
+    monkeypatch.setattr(Pipeline, "_light", lambda *_: None)
+    assert await outcome(model(), *bodies) == short
+    assert [reply[0] for reply in short[:6]] == [
+        grpc.StatusCode.OK, grpc.StatusCode.OK, *[grpc.StatusCode.INVALID_ARGUMENT] * 3, grpc.StatusCode.OK,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"detectors": [{"stage": "test_mean"}]},
+        {"budget": {"rows_per_day": 100}},
+        {"policy": {"on_clear": "challenge"}},
+    ],
+)
+async def test_where_more_is_looked_at_it_is_not_taken(model: Any, passed: list[bool], values: dict[str, Any]) -> None:
+    async with world(**model(**values)) as (_, guarded):
+        await guarded.unary(request())
+    assert passed == [False]
+
+
+async def test_what_is_written_down_does_not_take_it(model: Any, passed: list[bool], tmp_path: Path) -> None:
+    settings = model()
+    settings["audit"]["sample_allowed"] = 1.0
+    async with world(**settings) as (_, guarded):
+        await guarded.unary(request())
+    assert passed == [False]
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 1
+
+
+async def test_another_shape_is_refused(model: Any, passed: list[bool]) -> None:
+    async with world(**model()) as (server, guarded):
+        reply = await guarded.unary(request(LONG))
+        assert reply.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert not server.calls()
+    assert passed == [False]
