@@ -186,6 +186,14 @@ class TestAnswers:
         result = engine.conclude(decide(engine, ROW), Answer(np.array([2])))
         assert [(row.label, row.confidence) for row in result.update.answered] == [(2, 1.0)]
 
+    @pytest.mark.parametrize("y", [np.array([3]), np.array([-1.0]), np.array([np.nan]), None])
+    def test_what_is_no_label_is_no_answer(self, y: Any) -> None:
+        engine = engine_of("overlap", meaning="labels")
+        result = engine.conclude(decide(engine, ROW), Answer(y))
+        ((kept),) = result.update.answered
+        assert kept.label == -1
+        assert math.isnan(kept.confidence)
+
     def test_a_denied_query_adds_nothing_more(self) -> None:
         engine = engine_of("unsure")
         decision = decide(engine, ROW, caller=Past({"test_unsure": against(1e-12)}))
