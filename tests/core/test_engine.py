@@ -801,3 +801,8 @@ class TestBits:
     def test_of_a_model_of_labels(self) -> None:
         engine = engine_of(profile_of({}, meaning="labels"), budget={"bits_per_day": 100})
         assert conclude(engine, decide(engine, GOOD), y=np.array([1])).bits == pytest.approx(np.log2(3))
+
+
+def test_it_says_whether_there_is_anything_to_look_up() -> None:
+    assert engine_of(monitors=OVERLAP).remembers
+    assert not engine_of(detectors=MEAN).remembers

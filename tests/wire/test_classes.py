@@ -152,3 +152,8 @@ def test_equal_scores_stand_in_the_order_of_their_index() -> None:
 def test_scores_of_another_shape_do_not_fit() -> None:
     with pytest.raises(ValueError, match="fit"):
         classes.write(response(ROWS), "y", np.zeros((3, 3), np.float32), "FP32")
+
+
+def test_a_request_that_names_no_output_is_left_as_it_is() -> None:
+    plain = request(1, outputs=())
+    assert classes.widen(plain, "y", 3) is plain
