@@ -7,8 +7,10 @@ their turn in each round; the smaller number first every other time.
 """
 
 import os
+import re
 import struct
 import tempfile
+import urllib.request
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,9 +58,23 @@ def measured(how: How) -> dict[str, Any]:
                     took = load.again(at, pids[count], directory / "body", how.calls, AT_ONCE)
                     if number:
                         told[str(count)].append({"us": took.cpu_us, "rate": took.rate})
+            for one in running.values():
+                check(one.admin, how.calls * (how.rounds + 1))
             resident = {str(count): load.resident_mb(ones) for count, ones in pids.items()}
             found["kinds"][kind] = {"taken": told, "resident_mb": resident}
     return found
+
+
+def check(admin: str, calls: int) -> None:
+    """Raises Failed where so many calls were not inspected and answered well: h2load does not see gRPC's status."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as page:
+        told = page.read().decode()
+    answered = re.findall(
+        r'^grpc_server_handled_total\{grpc_code="OK",grpc_method="ModelInfer",.*\} (\S+)$', told, re.MULTILINE
+    )
+    decided = re.findall(r"^guard_decisions_total\{.*\} (\S+)$", told, re.MULTILINE)
+    if sum(map(float, answered)) < calls or sum(map(float, decided)) < calls:
+        raise load.Failed(f"of {calls} calls {answered} were answered, {decided} decided")
 
 
 def _tree(kind: str, workers: int, port: int) -> dict[str, Any]:
