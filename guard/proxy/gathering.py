@@ -78,7 +78,7 @@ class Gathered:
 
     def __init__(self, links: Sequence[Link], started: float) -> None:
         self._links, self._started, self._next = links, started, 0
-        self._watches: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[Any]] = set()
 
     def end_watches(self) -> None:
         """At the end of the parent."""
@@ -203,12 +203,15 @@ class Gathered:
         told: asyncio.Queue[tuple[int, pb.WatchResponse] | None] = asyncio.Queue(MAX_WAITING)
         lost, gone = [0] * len(self._links), [0] * len(self._links)
         heard = [asyncio.Event() for _ in self._links]
-        tasks = [asyncio.create_task(_watch(link, request, i, told, heard[i])) for i, link in enumerate(self._links)]
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(_watch(link, request, i, told, heard[i])) for i, link in enumerate(self._links)
+        ]
         self._watches.update(tasks)
         for task in tasks:
             task.add_done_callback(lambda _: _offer_end(told))
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(one.wait()) for one in heard]
         try:
-            await asyncio.wait([asyncio.create_task(one.wait()) for one in heard], timeout=TIMEOUT_S)
+            await asyncio.wait(waiting, timeout=TIMEOUT_S)
             await context.send_initial_metadata(())  # from here on nothing is missed
             while (one := await told.get()) is not None:
                 number, event = one
@@ -218,7 +221,7 @@ class Gathered:
                 event.lost = sum(lost) + sum(gone)
                 yield event
         finally:
-            for task in tasks:
+            for task in (*tasks, *waiting):
                 task.cancel()
             self._watches.difference_update(tasks)
 

@@ -33,8 +33,6 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
 UNREAD_S = 30.0
-WINDOW_BYTES = 60 * 1024
-"""What HTTP/2 takes at once, whether it is read or not; of an answer."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -121,7 +119,7 @@ class _Exchange:
         self.reply = reply
 
     def then(self, leave: Callable[[], None]) -> None:
-        if self.reply is None or len(self.reply.body) <= WINDOW_BYTES:
+        if self.reply is None or self.reply.code != Code.OK:
             leave()
             return
         left = False
@@ -165,6 +163,7 @@ class _Handlers(grpc.GenericRpcHandler):
             await self._gate.unary(_call(path, context, tls=self._tls), exchange)
             reply = exchange.reply or status.internal()
         except (aio.UsageError, aio.InternalError):  # the call is over
+            _end(context, status.internal())
             return b""
         except Exception:  # noqa: BLE001 - its text must not reach a caller
             _log.exception("a call of %r failed", path)

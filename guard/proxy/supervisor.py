@@ -37,6 +37,10 @@ from guard.settings import ConfigError, Settings
 SOON_S, LATE_S, STEADY_S = 0.2, 30.0, 60.0
 LOOK_S = 0.5
 OVERTIME_S = 2 * AT_LEAST_S + 10.0
+REFUSED_S = 30.0
+"""Settings that no worker takes within this time are given up."""
+_PLAIN = ("-I",) if sys.flags.isolated else ("-P",)
+"""Nothing is imported from the directory that Guard happens to be started in."""
 _SECRET, _TOKEN = "GUARD_SECRET", "GUARD_ADMIN_TOKEN"
 _SOCKET_BYTES = 107
 _log = logging.getLogger(__name__)
@@ -90,6 +94,7 @@ class _Supervisor:
         self._states: dict[int, State] = {}
         self._told: dict[int, tuple[int, str]] = {}
         self._begun = False
+        self._taken, self._changed_at = settings, time.monotonic()
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,9 +155,12 @@ class _Supervisor:
         wait_s = 0.0
         while True:
             began = time.monotonic()
-            process = await self._spawn(post)
-            code = await process.wait()
-            del self._processes[post.number]
+            try:
+                code = await (await self._spawn(post)).wait()
+            except OSError as error:  # no memory, no descriptors, no room for another process
+                _log.error("worker %d cannot be started: %s", post.number, error.strerror)
+                code = 1
+            self._processes.pop(post.number, None)
             self._states.pop(post.number, None)
             self._count()
             metrics.bury(post.metrics, post.name)
@@ -167,11 +175,11 @@ class _Supervisor:
                 return 0
 
     async def _spawn(self, post: Post) -> asyncio.subprocess.Process:
-        """A fresh interpreter: gRPC's threads and locks do not survive a fork."""
+        """A fresh interpreter: gRPC's threads and locks do not survive a fork. Raises OSError."""
+        self._write_settings()  # whatever has become of the file
         words = (str(post.directory), str(post.number), post.address, self._level)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "guard.proxy.worker", *words), stdin=asyncio.subprocess.PIPE, env=self._environ
-        )
+        command = (sys.executable, *_PLAIN, "-m", "guard.proxy.worker", *words)
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, env=self._environ)
         self._processes[post.number] = process
         if self._stop.is_set():  # meanwhile
             process.terminate()
@@ -186,7 +194,11 @@ class _Supervisor:
     async def _look(self) -> None:
         """Ask every worker how it is, again and again. One that runs other settings is told of those in force."""
         while True:
-            await asyncio.gather(*(self._look_at(number) for number in range(len(self._posts))))
+            try:
+                await asyncio.gather(*(self._look_at(number) for number in range(len(self._posts))))
+                self._settle(time.monotonic())
+            except Exception:  # noqa: BLE001 - who looks must not end
+                _log.exception("the workers could not be looked at")
             self._count()
             await asyncio.sleep(LOOK_S if self._begun else 0.05)
 
@@ -206,10 +218,23 @@ class _Supervisor:
         if self._processes.get(number) is not process:
             return
         self._states[number] = state
+        if self._stop.is_set():
+            return
         wanted = config.digest(self.settings)
         if state.digest != wanted and self._told.get(number) != (process.pid, wanted):
             self._told[number] = (process.pid, wanted)
             self._signal(number, signal.SIGHUP)
+
+    def _settle(self, now: float) -> None:
+        """Keep the former settings where no worker takes the new ones: what they name may not be there."""
+        wanted = config.digest(self.settings)
+        if any(state.digest == wanted for state in self._states.values()):
+            self._taken = self.settings
+        elif self.settings is not self._taken and now - self._changed_at > REFUSED_S:
+            _log.error("no worker takes the settings %s: the former ones stay", wanted)
+            self.metrics.config_reloads.labels("refused").inc()
+            self.settings = self._taken
+            self._write_settings()
 
     async def _end(self, keepers: list[asyncio.Task[int]]) -> list[int]:
         """Let all of them drain; who takes too long is killed."""
@@ -221,7 +246,8 @@ class _Supervisor:
             _log.error("%d workers do not end: they are killed", len(late))
             for number in tuple(self._processes):
                 self._signal(number, signal.SIGKILL)
-        return list(await asyncio.gather(*keepers))
+        ended = await asyncio.gather(*keepers, return_exceptions=True)
+        return [one if isinstance(one, int) else 1 for one in ended]
 
     # --- settings
 
@@ -257,7 +283,7 @@ class _Supervisor:
                 _log.exception("settings not reloaded")
                 self.metrics.config_reloads.labels("refused").inc()
                 return
-            self.settings = settings
+            self.settings, self._changed_at = settings, time.monotonic()
             self._write_settings()
             for number in self._states:
                 self._told.pop(number, None)

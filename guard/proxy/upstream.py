@@ -130,8 +130,8 @@ class RemoteUpstream:
             method = self._channel.unary_unary(path)
             if path in methods.TABLE:
                 self._methods[path] = method
-        call = method(body, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
         try:
+            call = method(body, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
             answer = await call
         except aio.AioRpcError as error:
             code, details = _number(error.code()), error.details() or ""
