@@ -40,7 +40,7 @@ typedef struct Stream {
     PyObject **queue;    /* bytes to send: `first`, and `count` of `room` in a ring */
     size_t first, count, room, offset, queued;
     PyObject *trailers;
-    int ended, trailed, notify, sent, remote_end, reset_here;
+    int ended, trailed, notify, sent, remote_end, local_end, reset_here;
 } Stream;
 
 /* Data of one stream in the buffer that is being read: an event that gets its bytes at the end. */
@@ -69,8 +69,9 @@ typedef struct {
     PyObject *handed;    /* a bytearray, while much is written: it is not copied again */
     size_t out_size, out_room, own_room, out_limit, queued;
     size_t max_header_bytes, max_continuations, continuations;
+    int32_t block; /* the stream whose block of headers has begun and not ended; 0: none */
     uint64_t noise;
-    int server, busy, in_block, failed; /* failed: a Python exception is set */
+    int server, busy, failed; /* failed: a Python exception is set */
 } Session;
 
 static PyObject *ProtocolError;
@@ -121,9 +122,16 @@ static PyObject *check(PyObject *module, PyObject *name)
 
 /* --- streams */
 
+static uint32_t multiplier = 2654435769u; /* random from the start of the module on: nobody can choose who shares a bucket */
+
+static size_t bucket_of(int32_t id)
+{
+    return ((uint32_t)id * multiplier) >> 24;
+}
+
 static Stream *find(const Session *self, int32_t id)
 {
-    Stream *stream = self->buckets[((uint32_t)id >> 1) % BUCKETS];
+    Stream *stream = self->buckets[bucket_of(id)];
     while (stream != NULL && stream->id != id)
         stream = stream->next;
     return stream;
@@ -140,7 +148,7 @@ static Stream *add(Session *self, int32_t id)
             PyErr_NoMemory();
         return NULL;
     }
-    Stream **bucket = &self->buckets[((uint32_t)id >> 1) % BUCKETS];
+    Stream **bucket = &self->buckets[bucket_of(id)];
     stream->id = id;
     stream->number = number;
     stream->arriving = -1;
@@ -163,7 +171,7 @@ static void empty(Session *self, Stream *stream)
 
 static void drop(Session *self, Stream *stream)
 {
-    Stream **at = &self->buckets[((uint32_t)stream->id >> 1) % BUCKETS];
+    Stream **at = &self->buckets[bucket_of(stream->id)];
     while (*at != stream)
         at = &(*at)->next;
     *at = stream->next;
@@ -286,7 +294,7 @@ static int on_begin_headers(ng_session *session, const ng_frame *frame, void *da
     Session *self = data;
     (void)session;
     Stream *stream = find(self, frame->hd.stream_id);
-    self->in_block = 1;
+    self->block = frame->hd.stream_id;
     if (stream == NULL && (!self->server || (stream = add(self, frame->hd.stream_id)) == NULL))
         return self->server ? fail(self) : 0;
     stream->header_bytes = 0;
@@ -335,7 +343,7 @@ static int on_invalid_header(ng_session *session, const ng_frame *frame, const u
 static int on_headers(Session *self, Stream *stream, int end)
 {
     PyObject *headers = stream->headers;
-    self->in_block = 0;
+    self->block = 0;
     if (headers == NULL)
         return 0;
     stream->headers = NULL;
@@ -441,12 +449,12 @@ static int gather(Session *self)
     for (Py_ssize_t i = 0; i < self->arrivals_count; i++) {
         const Arrival *arrival = &self->arrivals[i];
         PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)arrival->size);
-        if (bytes == NULL) {
+        char *to = bytes == NULL ? NULL : PyBytes_AsString(bytes);
+        if (bytes == NULL) { /* the others go on to their end, so that no stream points at what is gone */
             good = -1;
-            break;
+            bytes = none();
         }
-        char *to = PyBytes_AsString(bytes);
-        for (Py_ssize_t at = arrival->first; at >= 0; at = self->pieces[at].next) {
+        for (Py_ssize_t at = arrival->first; to != NULL && at >= 0; at = self->pieces[at].next) {
             memcpy(to, self->pieces[at].data, self->pieces[at].size);
             to += self->pieces[at].size;
         }
@@ -465,10 +473,13 @@ static int on_stream_close(ng_session *session, int32_t id, uint32_t code, void 
     Session *self = data;
     (void)session;
     Stream *stream = find(self, id);
+    if (id == self->block)
+        self->block = 0;
     if (stream == NULL)
         return 0;
     int told = 1;
-    if (!stream->reset_here && (code != 0 || !stream->remote_end || stream->queued > 0)) {
+    const int unanswered = self->server && !stream->local_end; /* reset with no error is a reset, too */
+    if (!stream->reset_here && (code != 0 || !stream->remote_end || stream->queued > 0 || unanswered)) {
         const unsigned long why = self->server || stream->sent ? code : NG_REFUSED_STREAM_CODE;
         told = tell(self, CLOSED, stream->number, PyLong_FromUnsignedLong(why), 0) != NULL;
     }
@@ -639,8 +650,10 @@ static int on_frame_send(ng_session *session, const ng_frame *frame, void *data)
     if (frame->hd.type != NG_HEADERS && frame->hd.type != NG_DATA)
         return 0;
     Stream *stream = find(self, frame->hd.stream_id);
-    if (stream != NULL)
+    if (stream != NULL) {
         stream->sent = 1;
+        stream->local_end |= (frame->hd.flags & NG_FLAG_END_STREAM) != 0;
+    }
     return 0;
 }
 
@@ -784,9 +797,10 @@ static PyObject *session_receive(Session *self, PyObject *data)
     PyBuffer_Release(&view);
     if (taken < 0 || gathered < 0)
         return failure(self, "receive", taken);
-    PyObject *events = self->events, *fresh = PyList_New(0);
+    PyObject *fresh = PyList_New(0); /* which may run anything: what is there is looked at afterwards */
     if (fresh == NULL)
         return NULL;
+    PyObject *events = self->events;
     self->events = fresh;
     return events;
 }
@@ -795,9 +809,10 @@ static PyObject *session_receive(Session *self, PyObject *data)
 static PyObject *session_take(Session *self, PyObject *unused)
 {
     (void)unused;
-    PyObject *events = self->events, *fresh = enter(self) < 0 ? NULL : PyList_New(0);
+    PyObject *fresh = enter(self) < 0 ? NULL : PyList_New(0);
     if (fresh == NULL)
         return NULL;
+    PyObject *events = self->events;
     self->events = fresh;
     return events;
 }
@@ -1164,13 +1179,19 @@ static PyObject *get_noise(Session *self, void *unused)
 static PyObject *get_in_block(Session *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(self->in_block);
+    return PyBool_FromLong(self->block != 0);
 }
 
 static PyObject *get_queued(Session *self, void *unused)
 {
     (void)unused;
     return PyLong_FromSize_t(self->queued);
+}
+
+static PyObject *get_waiting(Session *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(api.session_get_outbound_queue_size(self->session));
 }
 
 static PyGetSetDef attributes[] = {
@@ -1180,6 +1201,7 @@ static PyGetSetDef attributes[] = {
     {"pending", (getter)get_pending, NULL, "whether take() has something", NULL},
     {"noise", (getter)get_noise, NULL, "frames that carry nothing, and streams reset from this side", NULL},
     {"in_block", (getter)get_in_block, NULL, "whether a block of headers has begun and not ended", NULL},
+    {"waiting", (getter)get_waiting, NULL, "frames that have not left", NULL},
     {"queued", (getter)get_queued, NULL, "bytes of data that have not left", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -1222,8 +1244,15 @@ static int execute(PyObject *module)
     if (load(LIBRARY, &found) < 0)
         return -1;
     api = found;
-    if (ProtocolError == NULL) /* once a process, as `api` */
+    if (ProtocolError == NULL) { /* once a process, as `api` */
+        PyObject *word = PyUnicode_FromString("guard._nghttp2");
+        const Py_hash_t hash = word == NULL ? -1 : PyObject_Hash(word); /* another one in each process */
+        Py_XDECREF(word);
+        if (hash == -1)
+            return -1;
+        multiplier = (uint32_t)((uint64_t)hash >> 16) | 1u;
         ProtocolError = PyErr_NewException("guard._nghttp2.ProtocolError", NULL, NULL);
+    }
     PyObject *type = PyType_FromSpec(&type_spec), *version = PyUnicode_FromString(api.version(0)->version_str);
     int result = ProtocolError == NULL || type == NULL || version == NULL ? -1 : 0;
     if (result == 0)

@@ -124,6 +124,7 @@ typedef ssize_t (*ng_read_length)(ng_session *, uint8_t, int32_t, int32_t, int32
     X(int32_t, session_get_stream_remote_window_size, (ng_session *, int32_t)) \
     X(int32_t, session_get_remote_window_size, (ng_session *)) \
     X(int32_t, session_get_last_proc_stream_id, (ng_session *)) \
+    X(size_t, session_get_outbound_queue_size, (ng_session *)) \
     X(int, session_get_stream_remote_close, (ng_session *, int32_t)) \
     X(int, session_check_request_allowed, (ng_session *)) \
     X(int, submit_settings, (ng_session *, uint8_t, const ng_settings_entry *, size_t)) \

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from guard.proxy import server
 from guard.proxy.fast import heads, library
 from guard.proxy.fast.connection import CHUNK_BYTES, ENHANCE_YOUR_CALM, NO_ERROR, Connection, extra
-from guard.proxy.fast.exchange import WINDOW_BYTES, Served
+from guard.proxy.fast.exchange import LINGER_S, WINDOW_BYTES, Lingering, Served
 from guard.proxy.fast.library import CLOSED, HEADERS, SETTINGS, Event
 from guard.proxy.fast.peers import peer_of
 from guard.proxy.seam import Peer, Reply
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guard.proxy.fast.listener import Listener
 
 CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
-MAX_FRAME_BYTES = 1024 * 1024
+MAX_FRAME_BYTES = 256 * 1024
 GREETING_S = 10.0
 IDLE_S = 900.0
 SILENT_S = 120.0
@@ -31,6 +31,8 @@ RESETS, RESETS_PER_S = 1000, 100.0
 NOISE, NOISE_S = 2000, 10.0
 """So many frames that carry nothing within that time are too many."""
 BLOCK_SWEEPS = 3
+SPARE_FRAMES = 2000
+"""So many frames, and two for each stream that there may be, may wait to be read by the caller."""
 
 
 class Caller(Connection):
@@ -53,6 +55,7 @@ class Caller(Connection):
         self.peer = Peer("")
         self.began = self.used = self.last_in
         self.greeted = self.draining = False
+        self.drained_at = self.began
         self._last = 0
         self._resets, self._resets_at = 0.0, self.began
         self._noise, self._noise_at = 0, self.began
@@ -80,6 +83,9 @@ class Caller(Connection):
     def buffer_updated(self, nbytes: int) -> None:
         """So much was read; whether it is too much of what carries nothing."""
         super().buffer_updated(nbytes)
+        if self.session.waiting > SPARE_FRAMES + 2 * self.listener.max_streams:  # he does not read what he asks for
+            self.abort()
+            return
         if self.session.noise - self._noise > NOISE:
             if self.last_in - self._noise_at < NOISE_S:
                 self.close(ENHANCE_YOUR_CALM)
@@ -105,6 +111,8 @@ class Caller(Connection):
             call = Served(self, number, heads.read(headers))
         except heads.Refused as refused:
             self.session.respond(number, refused.headers, False)
+            if not end:
+                self.listener.deadlines.add(LINGER_S, Lingering(self, number))
             return
         call.inbox.ended = end
         self.calls[number] = call
@@ -131,7 +139,8 @@ class Caller(Connection):
         self._blocks = self._blocks + 1 if self.session.in_block else 0
         slow = self._blocks >= BLOCK_SWEEPS or (not self.greeted and now - self.began > GREETING_S)
         unread = self.paused_at is not None and now - self.paused_at > server.UNREAD_S
-        if slow or unread or (self.closing and now - self.last_in > server.UNREAD_S):
+        left = self.draining and not self.calls and now - self.drained_at > server.UNREAD_S  # he was told to leave
+        if slow or unread or left or (self.closing and now - self.last_in > server.UNREAD_S):
             self.abort()
         elif self.calls:
             self._ask(now - self.last_in)
@@ -149,7 +158,7 @@ class Caller(Connection):
         """No new calls; those that have begun go on."""
         if self.closing or self.draining:
             return
-        self.draining = True
+        self.draining, self.drained_at = True, self.loop.time()
         self.session.goaway(None)
         self.touch()
         self.loop.call_later(self.listener.notice_s, self._drained)

@@ -13,6 +13,8 @@ from functools import lru_cache
 from guard.proxy.seam import Metadata
 
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+MAX_VALUES = 64
+"""In one field of binary metadata."""
 _MOST = 10**8
 _TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
@@ -48,6 +50,8 @@ def unquoted(text: str) -> str:
 
 def binary(text: str) -> list[bytes]:
     """The values of a header whose key ends in -bin, base64 with padding or without. Raises ValueError."""
+    if text.count(",") >= MAX_VALUES:  # a byte of a header block may stand for thousands of them
+        raise ValueError("too many values in binary metadata")
     values = []
     for one in text.split(","):
         plain = one.strip()

@@ -2,8 +2,10 @@
 
 import asyncio
 import heapq
+import logging
 from typing import Protocol
 
+_log = logging.getLogger(__name__)
 TICK_S = 0.01
 SOON_S, LATER_S = 5.0, 300.0
 LONGEST_S = 86_400.0
@@ -64,7 +66,10 @@ class Deadlines:
         self._timer = None
         while self._order and self._order[0] <= now:
             for what in tuple(self._slots.pop(heapq.heappop(self._order))):
-                what.expire()
+                try:
+                    what.expire()
+                except Exception:  # noqa: BLE001 - the others' deadlines pass, too
+                    _log.exception("a deadline could not be kept")
         if self._order and self._timer is None:
             self._arm(self._order[0])
 

@@ -35,7 +35,7 @@ class Gone(Exception):
     """The caller does not read."""
 
 
-class _Lingering:
+class Lingering:
     """A stream that has been answered, and whose caller has not ended it. Implements `deadlines.Timed`."""
 
     __slots__ = ("_caller", "_number")
@@ -151,7 +151,7 @@ class Served:
         if not self._over:
             self._reset()
         elif not self.inbox.ended and not self.caller.closing:
-            self.caller.listener.deadlines.add(LINGER_S, _Lingering(self.caller, self.number))
+            self.caller.listener.deadlines.add(LINGER_S, Lingering(self.caller, self.number))
         self.caller.forget(self.number)
 
     def _reset(self) -> None:

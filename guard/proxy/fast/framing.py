@@ -13,6 +13,7 @@ PREFIX_BYTES = 5
 INLINE_BYTES = 64 * 1024
 """What is inflated or deflated on the event loop; more goes to a thread."""
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_SMALL = 1024
 ACCEPTED = "identity,deflate,gzip"
 pack = struct.Struct(">BI").pack
 
@@ -42,16 +43,27 @@ class Inbox:
         self.size = self._offset = 0
         self.need = PREFIX_BYTES
         self.ended = self.compressed = self._begun = False
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | bytearray] = deque()
 
     def add(self, data: bytes, end: bool) -> bool:
         """What came; whether that is worth another look."""
         if data:
-            self._pieces.append(data)
+            self._keep(data)
             self.size += len(data)
         if end:
             self.ended = True
         return self.size >= self.need or self.ended
+
+    def _keep(self, data: bytes) -> None:
+        """Small pieces go together: one of a byte would take fifty."""
+        pieces = self._pieces
+        last = pieces[-1] if pieces and len(data) < _SMALL else None
+        if isinstance(last, bytearray) and len(last) < INLINE_BYTES:
+            last += data
+        elif last is not None and len(last) < _SMALL:
+            pieces[-1] = bytearray(last) + data
+        else:
+            pieces.append(data)
 
     def take(self) -> bytes | None:
         """The next message; None: not there yet, or, where `ended`, no more. Raises TooLarge, Malformed."""
@@ -77,7 +89,7 @@ class Inbox:
         if self.ended and self.size:
             raise Malformed
 
-    def _peek(self) -> bytes:
+    def _peek(self) -> bytes | bytearray:
         """The first bytes, in one piece."""
         pieces = self._pieces
         while len(pieces[0]) - self._offset < PREFIX_BYTES:
@@ -97,7 +109,7 @@ class Inbox:
                 self._offset = 0
             else:
                 self._offset = end
-            return first[start + PREFIX_BYTES : end]
+            return bytes(first[start + PREFIX_BYTES : end])
         return self._join(total - PREFIX_BYTES)
 
     def _join(self, length: int) -> bytes:
@@ -125,12 +137,18 @@ def _rest(inflater: "zlib._Decompress", begun: bytes, most: int) -> bytes:
     return whole
 
 
+def _whole(inflater: "zlib._Decompress", message: bytes, most: int) -> bytes:
+    return _rest(inflater, inflater.decompress(message, min(most + 1, INLINE_BYTES)), most)
+
+
 async def inflated(message: bytes, encoding: str, most: int) -> bytes:
     """A compressed message as it was. Raises TooLarge, Malformed."""
     if encoding not in _WINDOW:
         raise Malformed  # the flag of a compressed message without an encoding
     inflater = zlib.decompressobj(_WINDOW[encoding])
     try:
+        if len(message) > INLINE_BYTES:  # it may take long and come to nothing
+            return await asyncio.to_thread(_whole, inflater, message, most)
         begun = inflater.decompress(message, min(most + 1, INLINE_BYTES))
         if inflater.eof or len(begun) > most:
             return _rest(inflater, begun, most)

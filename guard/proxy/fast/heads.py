@@ -27,6 +27,10 @@ _OURS = frozenset(
 )
 
 
+MAX_PAIRS = 1024
+"""Of metadata, where fields of several binary values make more pairs than there are fields."""
+
+
 class Refused(Exception):
     """A call that ends with its head. headers: the whole answer."""
 
@@ -79,6 +83,7 @@ def read(headers: Iterable[tuple[str, str]]) -> Head:
                 ours[key] = pair[1]
             elif key[-4:] == "-bin":
                 theirs.extend((key, value) for value in codec.binary(pair[1]))
+                _check_count(theirs)
             else:
                 theirs.append(pair)
         said = ours.get("grpc-timeout")
@@ -90,6 +95,11 @@ def read(headers: Iterable[tuple[str, str]]) -> Head:
     if not readable(encoding):
         raise refused(Code.UNIMPLEMENTED, "the message encoding is not supported")
     return Head(ours[":path"], tuple(theirs), timeout_s, encoding, ours.get("grpc-accept-encoding", ""))
+
+
+def _check_count(metadata: list[tuple[str, str | bytes]]) -> None:
+    if len(metadata) > MAX_PAIRS:
+        raise ValueError("too much metadata")
 
 
 def _check(ours: dict[str, str]) -> None:

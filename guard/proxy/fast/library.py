@@ -33,6 +33,7 @@ class Session(Protocol):
     in_block: bool
     noise: int
     queued: int
+    waiting: int
 
     def receive(self, data: bytes | memoryview, /) -> list[Event]:
         """What came in means this."""

@@ -67,7 +67,7 @@ class Listener:
                 if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                     self._breathe(sock)
                 return
-            if len(self._connections) >= self.limits.max_connections:
+            if len(self._connections) >= self.limits.max_connections and not self._make_room():
                 client.close()
                 continue
             client.setblocking(False)
@@ -76,6 +76,14 @@ class Listener:
             task = self._loop.create_task(self._open(client, caller))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
+
+    def _make_room(self) -> bool:
+        """End one without a call: one that never had any before others, the oldest first. False: all have some."""
+        idle = [one for one in self._connections if not one.calls and not one.closing and one.transport is not None]
+        if not idle:
+            return False
+        min(idle, key=lambda one: (one.used > one.began, one.used)).abort()
+        return True
 
     def _breathe(self, sock: socket.socket) -> None:
         _log.error("no more connections can be taken: the system's limit is reached")
@@ -107,7 +115,11 @@ class Listener:
     def _sweep(self) -> None:
         now = self._loop.time()
         for caller in tuple(self._connections):
-            caller.sweep(now)
+            try:
+                caller.sweep(now)
+            except Exception:  # noqa: BLE001 - one connection must not keep the others from being looked at
+                _log.exception("a connection could not be looked at")
+                caller.abort()
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
 
     # --- the end

@@ -152,3 +152,28 @@ async def test_large_ones_leave_the_loop_alone() -> None:
         turns += 1
     assert turns > 1
     assert len(await work) == 80_000_000
+
+
+def test_small_pieces_take_no_more_than_what_they_hold() -> None:
+    inbox, body = Inbox(100_000), bytes(range(256)) * 200
+    raw = pack(0, len(body)) + body
+    tracemalloc.start()
+    for at in range(len(raw)):
+        inbox.add(raw[at : at + 1], False)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 4 * len(raw)
+    message = inbox.take()
+    assert type(message) is bytes
+    assert message == body
+
+
+async def test_a_large_message_that_inflates_to_nothing_does_not_hold_the_loop() -> None:
+    deflater = zlib.compressobj(wbits=zlib.MAX_WBITS)
+    empty = b"".join(deflater.flush(zlib.Z_FULL_FLUSH) for _ in range(200_000))
+    message = deflater.compress(b"") + empty + deflater.flush()
+    assert len(message) > 64 * 1024
+    work = asyncio.create_task(inflated(message, "deflate", MOST))
+    await asyncio.sleep(0)
+    assert not work.done()  # it is in a thread
+    assert await work == b""

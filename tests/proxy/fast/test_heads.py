@@ -133,3 +133,11 @@ def test_resets_are_constant_replies(code: int, reply: Reply) -> None:
     assert answers.was_reset(code) == reply
     assert answers.was_reset(8).code == Code.CANCELLED
     assert answers.was_reset(11).code == Code.RESOURCE_EXHAUSTED
+
+
+def test_binary_metadata_of_very_many_values_are_refused() -> None:
+    assert refusal(a_bin="," * 3700)["grpc-status"] == "13"
+    assert len(heads.read((*HEAD.items(), ("a-bin", "YQ,Yg,Yw"))).metadata) == 3
+    fields = tuple((f"k{i}-bin", ",".join(["YQ"] * 60)) for i in range(20))
+    with pytest.raises(heads.Refused):
+        heads.read((*HEAD.items(), *fields))

@@ -143,7 +143,28 @@ async def test_a_socket_is_taken_over_from_a_process_that_ended(tmp_path: Path) 
     assert path.read_text() == "a file of somebody's"
 
 
-async def test_connections_past_the_limit_are_closed() -> None:
+async def test_newcomers_take_the_place_of_who_has_no_call() -> None:
+    made, where = await bound("127.0.0.1:0", max_connections=2)
+    (first, _), (second, _) = [
+        await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2])) for _ in range(2)
+    ]
+    assert await first.read(9)
+    assert await second.read(9)
+    await eventually(lambda: len(made._connections) == 2)
+    oldest = min(made._connections, key=lambda one: one.began)
+    oldest.used = oldest.began + 1.0  # it had a call, the other had none
+    third, writer = await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2]))
+    assert await third.read(9)
+    with contextlib.suppress(ConnectionResetError):
+        while await second.read(100):
+            pass
+    assert oldest in made._connections
+    writer.close()
+    await made.stop(0)
+
+
+async def test_connections_past_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener.Listener, "_make_room", lambda _: False)  # all have calls
     made, where = await bound("127.0.0.1:0", max_connections=2)
     held = [await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2])) for _ in range(2)]
     for reader, _ in held:

@@ -335,3 +335,48 @@ def test_what_a_connection_holds_back_is_counted_over_all_of_its_streams():
     held = [server.respond(number, RESPONSE, TRAILERS, bytes(30_000)) for number in numbers]
     assert held[:2] == [0, 0]
     assert held[2] > 0
+
+
+def test_a_stream_that_is_reset_without_an_error_before_its_answer_is_told() -> None:
+    client, server = pair()
+    number = client.request(REQUEST, True)
+    carry(client, server)
+    client.reset(number, 0)
+    assert carry(client, server) == [(CLOSED, number, 0, False)]
+
+
+def test_a_stream_that_was_answered_is_not_told_of_again() -> None:
+    client, server = pair()
+    number = client.request(REQUEST, True)
+    carry(client, server)
+    server.respond(number, RESPONSE, TRAILERS, b"answer")
+    carry(server, client)
+    assert carry(client, server) == []
+
+
+def test_a_block_that_is_refused_is_over() -> None:
+    client, server = pair(max_header_bytes=100)
+    client.request((*REQUEST, ("x-large", "v" * 2000)), True)
+    assert kinds(carry(client, server)) in ([], [HEADERS], [CLOSED])
+    carry(server, client)
+    assert not server.in_block
+
+
+def test_frames_that_nobody_reads_are_counted() -> None:
+    client, server = pair()
+    while server.send(1 << 16):
+        pass
+    before = server.waiting
+    for _ in range(50):
+        client.ping()
+    data = client.send(1 << 16)
+    server.receive(data)
+    assert server.waiting == before + 50
+
+
+def test_streams_share_buckets_as_chance_has_it() -> None:
+    """Ids that differ by a multiple of 512 would all be in one bucket of a table that goes by their low bits."""
+    client, server = pair(max_streams=2000)
+    for _ in range(1000):
+        client.request(REQUEST, False)
+    assert len([kind for kind in kinds(carry(client, server)) if kind == HEADERS]) == 1000
