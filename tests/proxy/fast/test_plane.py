@@ -145,18 +145,16 @@ async def test_a_socket_is_taken_over_from_a_process_that_ended(tmp_path: Path) 
 
 async def test_newcomers_take_the_place_of_who_has_no_call() -> None:
     made, where = await bound("127.0.0.1:0", max_connections=2)
-    (first, _), (second, _) = [
-        await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2])) for _ in range(2)
-    ]
-    assert await first.read(9)
-    assert await second.read(9)
+    held = [await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2])) for _ in range(2)]
+    for reader, _ in held:
+        assert await reader.read(9)
     await eventually(lambda: len(made._connections) == 2)
     oldest = min(made._connections, key=lambda one: one.began)
     oldest.used = oldest.began + 1.0  # it had a call, the other had none
     third, writer = await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2]))
     assert await third.read(9)
     with contextlib.suppress(ConnectionResetError):
-        while await second.read(100):
+        while await held[1][0].read(100):
             pass
     assert oldest in made._connections
     writer.close()
