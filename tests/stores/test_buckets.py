@@ -103,7 +103,8 @@ def test_agrees_with_arrival_times_whatever_comes(one, two, calls):
         now += passed
         asked = tuple(Bucket(name, *limits[name], cost) for name, cost in costs.items())
         expected = plain.take(asked, now, force=force)
-        assert buckets.take(KEY, asked, now, force=force) == pytest.approx(expected, abs=1e-9)
+        # a millionth of a burst is as good as nothing; other differences are of eighths of a second and whole rows
+        assert buckets.take(KEY, asked, now, force=force) == pytest.approx(expected, abs=1e-4)
 
 
 @settings(max_examples=200, deadline=None)
