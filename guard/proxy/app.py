@@ -64,6 +64,7 @@ async def serve(load: Callable[[], Settings], settings: Settings | None = None) 
     settings = settings or load()
     token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
     app = await App.start(settings, load, token)
+    settle()
     try:
         stop = asyncio.Event()
         app.listen_to_signals(stop)
@@ -73,6 +74,12 @@ async def serve(load: Callable[[], Settings], settings: Settings | None = None) 
     finally:
         await app.drain()
     return 0
+
+
+def settle() -> None:
+    """What the start of a process has made stays: the collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class App:
@@ -128,8 +135,6 @@ class App:
             self._stack.push_async_callback(own.close)
         task = asyncio.create_task(prober.run())
         self._tasks.add(task)
-        gc.collect()
-        gc.freeze()  # what the start has made stays: the collector need not go through it again and again
 
     async def _start_admin(self, settings: Settings, token: str | None) -> None:
         if settings.admin.http is not None:

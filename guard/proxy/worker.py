@@ -15,7 +15,7 @@ from pathlib import Path
 from guard import allocator, config, metrics, registry
 from guard.profile import ProfileError
 from guard.proxy import plane
-from guard.proxy.app import App
+from guard.proxy.app import App, settle
 from guard.proxy.post import Post
 from guard.settings import ConfigError, Settings
 
@@ -47,6 +47,7 @@ def settings_of(post: Post) -> Settings:
 
 async def _serve(settings: Settings, post: Post) -> int:
     app = await App.start(settings, lambda: settings_of(post), None, post)
+    settle()
     stop = asyncio.Event()
     try:
         app.listen_to_signals(stop)
