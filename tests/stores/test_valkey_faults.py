@@ -147,11 +147,15 @@ async def test_late_answers_go_to_nobody(tmp_path, cluster):
                 if late_s == 0.0:
                     await eventually_asked(store)
                 callers = [str(number) for number in range(10)] * 3
-                got = await asyncio.gather(*(count(store, one) for one in callers), return_exceptions=True)
-                said = [(int(one) + 1, it) for one, it in zip(callers, got, strict=True) if isinstance(it, int)]
-                assert all(expected == found for expected, found in said)
-                assert all(isinstance(found, int | OSError) for found in got)
-                assert (len(said) == 30) if late_s == 0.0 else (len(said) < 30)
+                for _ in range(1 if late_s else 10):  # a busy machine makes some late by itself
+                    got = await asyncio.gather(*(count(store, one) for one in callers), return_exceptions=True)
+                    said = [(int(one) + 1, it) for one, it in zip(callers, got, strict=True) if isinstance(it, int)]
+                    assert all(expected == found for expected, found in said)
+                    assert all(isinstance(found, int | OSError) for found in got)
+                    if len(said) == len(callers):
+                        break
+                assert len(said) == len(callers) or late_s > 0.0
+                assert len(said) < len(callers) or late_s < 0.2
             await store.close()
             await patient.close()
 
