@@ -21,7 +21,6 @@ CORE := engine weighing assembly equipping types settings config calibration pro
 	linking nearness sketching windows kernels puzzles
 CORE_TESTS := tests/core tests/wire
 PROXY_TESTS := tests/proxy tests/planes tests/stores
-ATTACK_TESTS := tests/adversary tests/bench
 
 say = @printf '\n== %s\n' "$(1)"
 
@@ -35,7 +34,7 @@ demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a
 
 .PHONY: test
 test: servers ## everything that must pass (real Triton and Chromium included, MLServer not)
-	@$(MAKE) --no-print-directory -j3 test-attacks test-rest lint contract test-core test-proxy
+	@$(MAKE) --no-print-directory -j2 test-rest lint contract test-core test-proxy
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
@@ -67,15 +66,10 @@ test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
 	$(call say,tests of the proxy and its planes and of the stores)
 	$(BIN)/python -m pytest -m "not mlserver" $(PROXY_TESTS) $(PYTEST_ARGS)
 
-.PHONY: test-attacks
-test-attacks: $(VENV)/.dev ## the attacks and the benches
-	$(call say,tests of the attacks and of the benches)
-	$(BIN)/python -m pytest -m "not mlserver" $(ATTACK_TESTS) $(PYTEST_ARGS)
-
 .PHONY: test-rest
 test-rest: $(VENV)/.dev ## all other tests but those against MLServer
 	$(call say,all other tests; those against a real MLServer are left out: make test-mlserver)
-	$(BIN)/python -m pytest -m "not mlserver" $(patsubst %,--ignore=%,$(CORE_TESTS) $(PROXY_TESTS) $(ATTACK_TESTS)) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not mlserver" $(patsubst %,--ignore=%,$(CORE_TESTS) $(PROXY_TESTS)) $(PYTEST_ARGS)
 
 .PHONY: test-mlserver
 test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
