@@ -32,6 +32,8 @@ help: ## what there is
 demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a table and an HTML page
 	@$(BIN)/python -m demo $(DEMO_ARGS)
 
+export OMP_WAIT_POLICY ?= PASSIVE# two lanes of tests on few cores: a thread that waits must not hold one
+
 .PHONY: test
 test: servers ## everything that must pass (real Triton and Chromium included, MLServer not)
 	@$(MAKE) --no-print-directory -j2 test-rest lint contract test-core test-proxy
