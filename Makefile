@@ -32,6 +32,7 @@ help: ## what there is
 demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a table and an HTML page
 	@$(BIN)/python -m demo $(DEMO_ARGS)
 
+export MKL_DYNAMIC ?= FALSE
 export OMP_WAIT_POLICY ?= PASSIVE# two lanes of tests on few cores: a thread that waits must not hold one
 
 .PHONY: test

@@ -29,8 +29,8 @@ def test_any_shape_is_learned_and_the_seed_decides_everything(shape):
     assert (predict(made[0], known.x) == known.labels).mean() > 0.95
     with torch.no_grad():
         first, again, other = (net(torch.from_numpy(known.x[:4])) for net in made)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert torch.allclose(first, again, atol=1e-4)  # a library may share its sums out to threads in another way
+    assert not torch.allclose(first, other, atol=1e-2)
 
 
 def test_layouts_are_of_one_image():
