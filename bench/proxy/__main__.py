@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--only", action="append", metavar="NAME", choices=list(peers.ALL), help="a peer; may be repeated"
     )
+    made.add_argument("--share", type=float, metavar="S", help="of each round's calls (1; quick: 0.1)")
     made.add_argument("--quick", action="store_true", help="two short rounds at 3 KB; writes nothing unless told to")
     made.add_argument("--json", action="store_true", help="print the figures instead of the tables")
     made.add_argument("--docs", type=Path, metavar="FILE.md", help=f"the page ({DOCS}), and the JSON beside it")
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0: every bar is held, or it was the quick slice; 1: some are not; 2: nothing was measured."""
     options = parser().parse_args(argv)
     base = QUICK if options.quick else How()
-    how = How(options.rounds or base.rounds, base.at_once, base.share, tuple(options.only or base.names))
+    how = How(
+        options.rounds or base.rounds, base.at_once, options.share or base.share, tuple(options.only or base.names)
+    )
     command = shlex.join(["python", "-m", "bench.proxy", *(sys.argv[1:] if argv is None else argv)])
     found: dict[str, Any] = {
         "made": {"command": command, "day": datetime.now(UTC).date().isoformat(), "machine": machine()}, "shapes": {},
