@@ -80,7 +80,7 @@ def _serve(args: argparse.Namespace) -> int:
         from guard.proxy import supervisor
 
         return supervisor.run(settings, load, args.log_level)
-    return guard.proxy.app.run(load)
+    return guard.proxy.app.run(settings, load)
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -526,7 +526,8 @@ class Limits(_Settings):
     """Larger upstream answers are RESOURCE_EXHAUSTED."""
     max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=1024 * 1024)
     max_connections: int = Field(1024, ge=1)
-    """Callers' connections at once, with `plane: fast`; further ones are closed."""
+    """Callers' connections at once, with `plane: fast`. A further one takes the place of one without a call; where all
+    have some, it is closed."""
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
     max_queued_calls: int = Field(256, ge=0)
@@ -689,9 +690,9 @@ class Settings(_Settings):
     """Processes that answer calls, all on one port. More than one share their history: `history.store: valkey`, unless
     nothing is to be remembered of callers. A connection stays with one worker: a client with one channel uses one."""
     allocator: Literal["keep", "system"] = "keep"
-    """Where the C library is glibc: keep the memory of large messages for the next ones (some 100 MB), or give it back
-    after each, which takes up to ten times the CPU. MALLOC_* variables of the environment stay as they are. A change
-    needs a restart."""
+    """Where the C library is glibc: keep the memory of large messages for the next ones, or give it back after each,
+    which costs page faults for all of it (`python -m bench.allocator`). MALLOC_* variables of the environment stay as
+    they are. A change needs a restart."""
     plane: Literal["grpcio", "fast"] = "grpcio"
     """What speaks HTTP/2 to callers and upstreams: grpcio, or libnghttp2 at a fraction of its cost. Where `fast` cannot
     be used, grpcio is, and the log says why. A change needs a restart."""

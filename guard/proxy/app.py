@@ -52,16 +52,14 @@ _RESTART = (
 _log = logging.getLogger(__name__)
 
 
-def run(load: Callable[[], Settings]) -> int:
-    """Serve until a signal; `load` reads the settings, now and at each SIGHUP. Raises ConfigError, ProfileError."""
-    settings = load()
+def run(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Serve until a signal; `load` reads the settings anew, at each SIGHUP. Raises ConfigError, ProfileError."""
     with asyncio.Runner(loop_factory=plane.new_loop(settings)) as runner:
-        return runner.run(serve(load, settings))
+        return runner.run(serve(settings, load))
 
 
-async def serve(load: Callable[[], Settings], settings: Settings | None = None) -> int:
+async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
     """The same inside an event loop. Prints one line to standard error when calls are taken."""
-    settings = settings or load()
     token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
     app = await App.start(settings, load, token)
     settle()

@@ -89,7 +89,6 @@ class GuardedModel:
         self._engine = engine
         self.challenges = settings.challenges
         encoded = profile is not None and profile.space.layout == "encoded"
-        self.input_name = "" if profile is None else profile.input_name
         self._is_plain = settings.budget.unlimited and not self.challenges and not encoded
         self.ready = False
         self.reason = "not asked yet"
@@ -180,22 +179,22 @@ class GuardedModel:
         check_against(inference, self.metadata, required=inspected)  # others may be optional
         self._sound.add(head)
 
-    def passes(self, inference: Inference, caller: str, now: float) -> bool:
-        """Whether the request is valid, and that is all that there is to it.
+    def passes(self, inference: Inference, caller: str, now: float) -> int | None:
+        """How many rows a request has that is valid, where that is all that there is to it; None where it is not.
 
         There are no stages, budgets or challenges, and it is known to be the model that was fitted.
         """
         engine, profile, head = self.engine, self.profile, inference.head
         if not self._is_plain or engine is None or profile is None or head.hidden or not self.is_current:
-            return False
+            return None
         x = inference.tensors.get(profile.input_name)
         if x is None or x.ndim == 0 or x.dtype == object or not self.fits(head.version):
-            return False
+            return None
         try:
             self.check(inference)
-            return engine.vet(x, caller, now)
+            return len(x) if engine.vet(x, caller, now) else None
         except InvalidQuery:
-            return False
+            return None
 
     def describes(self, version: str) -> bool:
         """Whether the metadata is this version's."""

@@ -135,8 +135,9 @@ class Pipeline:
         """One unary request."""
         began = time.perf_counter()
         light = self._light(body)
-        if light is not None and self._passes(ticket, light):
-            return _named(await self._pass(ticket, light, began), ticket)
+        short = None if light is None else await self._short_way(ticket, light, began)
+        if short is not None:
+            return _named(short, ticket)
         opened = await self.open(ticket, body, light)
         if isinstance(opened, Reply):
             return _named(opened, ticket)
@@ -160,18 +161,15 @@ class Pipeline:
         except InvalidQuery:
             return None
 
-    def _passes(self, ticket: Ticket, inference: Inference) -> bool:
-        """Whether the request is valid, and nobody wants to know more of it than that it was."""
+    async def _short_way(self, ticket: Ticket, inference: Inference, began: float) -> Reply | None:
+        """What the steps below come to for a valid request of which nobody wants to know more; None: take them."""
         model = self.runtime.models.get(inference.model)
-        if model is None or self.runtime.watchers.watched:
-            return False
         is_sample = sampled(ticket.decision_id, self.runtime.settings.audit.sample_allowed)
-        return not is_sample and model.passes(inference, ticket.caller, time.time())
-
-    async def _pass(self, ticket: Ticket, inference: Inference, began: float) -> Reply:
-        """What the steps below come to for such a request."""
-        model = self.runtime.models[inference.model]
-        rows = inference.tensors[model.input_name].shape[0]
+        if model is None or is_sample or self.runtime.watchers.watched:
+            return None
+        rows = model.passes(inference, ticket.caller, time.time())
+        if rows is None:
+            return None
         self._metrics.rows.labels(model.name).inc(rows)
         self._metrics.inspection_seconds.labels(model.name).observe(time.perf_counter() - began)
         self._metrics.decisions.labels(model.name, Action.ALLOW, Action.ALLOW).inc()

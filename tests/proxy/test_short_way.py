@@ -38,13 +38,14 @@ def model(tmp_path: Path) -> Any:
 def passed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each request took the short way."""
     taken: list[bool] = []
-    passes = Pipeline._passes
+    short_way = Pipeline._short_way
 
-    def told(self: Pipeline, *of: Any) -> bool:
-        taken.append(passes(self, *of))
-        return taken[-1]
+    async def told(self: Pipeline, *of: Any) -> Any:
+        reply = await short_way(self, *of)
+        taken.append(reply is not None)
+        return reply
 
-    monkeypatch.setattr(Pipeline, "_passes", told)
+    monkeypatch.setattr(Pipeline, "_short_way", told)
     return taken
 
 

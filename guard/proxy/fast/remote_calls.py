@@ -50,6 +50,18 @@ class _Heads:
             self.window = wanted
             self.link.session.enlarge(self.number, min(wanted, 2**31 - 1))
 
+    def settle(self, reply: Reply) -> None:
+        """How it ends; the first word counts."""
+        raise NotImplementedError
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.settle(status.upstream_away())
+
+    def expire(self) -> None:
+        """The time is up."""
+        self.settle(status.upstream_late())
+
 
 class UnaryCall(_Heads):
     """One unary call. Implements `deadlines.Timed`, and what `link` tells calls.
@@ -110,14 +122,6 @@ class UnaryCall(_Heads):
 
     def on_drained(self) -> None:
         """Nobody waits for that."""
-
-    def lost(self) -> None:
-        """The connection is gone."""
-        self.settle(status.upstream_away())
-
-    def expire(self) -> None:
-        """The time is up."""
-        self.settle(status.upstream_late())
 
     def settle(self, reply: Reply) -> None:
         """How it ends; the first word counts."""
@@ -181,14 +185,6 @@ class StreamCall(_Heads):
         """Everything has left."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-
-    def lost(self) -> None:
-        """The connection is gone."""
-        self.settle(status.upstream_away())
-
-    def expire(self) -> None:
-        """The time is up."""
-        self.settle(status.upstream_late())
 
     def settle(self, reply: Reply) -> None:
         """How it ends; the first word counts."""
