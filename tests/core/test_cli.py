@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def served(monkeypatch: pytest.MonkeyPatch, *argv: str) -> Settings:
 
     seen: list[Settings] = []
 
-    def run(load: Any, **_: Any) -> int:
-        seen.append(load())
+    def run(settings: Settings, load: Callable[[], Settings]) -> int:
+        assert load() == settings
+        seen.append(settings)
         return 0
 
     monkeypatch.setattr(app, "run", run)
