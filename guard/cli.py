@@ -1,4 +1,4 @@
-"""The command line: `guard serve | fit | check | schema | callers | explain | forgive | export | backtest | ...`."""
+"""The command line: `guard serve | fit | check | schema | callers | top | explain | forgive | export | ...`."""
 
 import argparse
 import importlib
@@ -164,6 +164,12 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
                     "replay an audit log through a policy: who would have received what",
                 ),
             )
+        ),
+        (
+            "top",
+            _deferred("guard.cli_top", "top_arguments"),
+            _deferred("guard.cli_top", "run"),
+            "look at one Guard as it works: traffic, callers, decisions",
         ),
         (
             "quarantine",

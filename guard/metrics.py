@@ -10,6 +10,7 @@ in that mode, so there are none.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -186,6 +188,9 @@ class Metrics:
             "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
         )
         self.watch_lost = counter("guard_watch_lost_total", "Decisions that slow readers of Watch have lost.")
+        self.admin_refused = counter(
+            "guard_admin_refused_total", "Requests to operators' listeners without the right token, by why.", "reason"
+        )
         self._gauges(registry)
 
     def _gauges(self, registry: CollectorRegistry) -> None:
@@ -272,11 +277,18 @@ class Metrics:
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its content type; over all processes in multiprocess mode."""
-        registry = self._registry
-        if _multiprocess():
-            registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return exposition.generate_latest(registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
+        return exposition.generate_latest(self._whole()), exposition.CONTENT_TYPE_PLAIN_0_0_4
+
+    def families(self) -> Iterable[Metric]:
+        """The same as objects."""
+        return self._whole().collect()
+
+    def _whole(self) -> CollectorRegistry:
+        if not _multiprocess():
+            return self._registry
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
 
     def close(self) -> None:
         """In multiprocess mode: take this process's gauges out of the sum. Counters stay."""

@@ -604,11 +604,13 @@ class Admin(_Settings):
     """Operators' listeners. Keep them on loopback."""
 
     http: str | None = "127.0.0.1:9464"
-    """/metrics, /healthz and /readyz for everyone, /config behind the token."""
+    """/metrics, /healthz and /readyz for everyone, /config and what the page shows behind the token."""
     grpc: str | None = "127.0.0.1:9465"
     """Guard's own API with health and reflection, all behind the token. Not served without one."""
     token_file: Path | None = None
     """The bearer token; or set GUARD_ADMIN_TOKEN."""
+    page: bool = True
+    """The page to look at, on `http`: what it shows is behind the token. It also feeds `guard top`."""
 
 
 class Audit(_Settings):

@@ -40,6 +40,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_store_away": (),
     "guard_worker_restarts": ("worker",),
     "guard_watch_lost": (),
+    "guard_admin_refused": ("reason",),
     "guard_profile_mismatch": ("model",),
     "guard_drift_distance": ("model", "stage"),
     "guard_drift_alarm": ("model", "stage"),

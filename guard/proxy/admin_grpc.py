@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection
 from guard import audit, events
 from guard.audit import TooManyReaders
 from guard.proxy import admin_callers, admin_messages, record
-from guard.proxy.admin_http import has_token
 from guard.proxy.admin_messages import Guarded
+from guard.proxy.door import Door, Knock
 from guard.proxy.inspection import Inspection
 from guard.proxy.status import Code
 from guard.settings import ConfigError, Limits, Settings
@@ -152,6 +152,7 @@ class _Service:
             forgiven = await runtime.store.forget(request.model, request.caller)
         except OSError:
             await _abort(context, Code.UNAVAILABLE, "the store is away")
+        runtime.lately.forgive(request.model, request.caller)
         runtime.journal.forgive(request.model, request.caller)  # another worker may have forgiven him in the store
         if forgiven:
             runtime.audit.record(audit.Forgiven(time.time(), request.caller[: events.MAX_NAME], request.model))
@@ -173,13 +174,10 @@ def _record(runtime: Runtime, conclusion: Conclusion, request: pb.InspectRequest
 class _Token(aio.ServerInterceptor):
     """Lets calls in that carry the token; unknown methods, health and reflection are no exception."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-        async def refuse(_: Any, context: Any) -> None:
-            await _abort(context, Code.UNAUTHENTICATED, "the admin token is needed")
-
-        self._refuse: _Handler = grpc.stream_stream_rpc_method_handler(refuse)  # answers before any message is read
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._refuse = _refusing(Code.UNAUTHENTICATED, "the admin token is needed")
+        self._wait = _refusing(Code.RESOURCE_EXHAUSTED, "too many wrong tokens were tried: wait")
 
     async def intercept_service(
         self,
@@ -187,9 +185,20 @@ class _Token(aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
         given = [value for key, value in handler_call_details.invocation_metadata if key == "authorization"]
-        if len(given) == 1 and isinstance(given[0], str) and has_token(given[0], self._token):
+        one = given[0] if len(given) == 1 and isinstance(given[0], str) else None
+        knock = self._door.knock(one)
+        if knock is Knock.OPEN:
             return await continuation(handler_call_details)
-        return self._refuse
+        return self._wait if knock is Knock.WAIT else self._refuse
+
+
+def _refusing(code: Code, text: str) -> "_Handler":
+    """Answers before any message is read."""
+
+    async def refuse(_: Any, context: Any) -> None:
+        await _abort(context, code, text)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class AdminGrpc:
@@ -205,9 +214,9 @@ class AdminGrpc:
         await self._server.stop(grace_s)
 
 
-async def start(runtime: Callable[[], Runtime], address: str, token: str) -> AdminGrpc:
+async def start(runtime: Callable[[], Runtime], address: str, door: Door) -> AdminGrpc:
     """Listen. Raises ConfigError where the address cannot be taken."""
-    return await listen(_Service(runtime), runtime().settings.limits, address, token, _ending(runtime))
+    return await listen(_Service(runtime), runtime().settings.limits, address, door, _ending(runtime))
 
 
 async def start_private(
@@ -230,13 +239,13 @@ async def listen(
     service: Any,
     limits: Limits,
     address: str,
-    token: str | None,
+    door: Door | None,
     end_watches: Callable[[], None],
     further: tuple[grpc.GenericRpcHandler, ...] = (),
 ) -> AdminGrpc:
     """The API as a service answers it. Raises ConfigError where the address cannot be taken."""
     server = aio.server(
-        interceptors=() if token is None else (_Token(token),),
+        interceptors=() if door is None else (_Token(door),),
         maximum_concurrent_rpcs=MAX_CALLS,
         options=(
             ("grpc.so_reuseport", 0),

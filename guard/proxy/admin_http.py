@@ -1,12 +1,11 @@
-"""Operators' HTTP: GET /metrics, /healthz and /readyz for everyone, /config behind the token. Keep it on loopback.
+"""Operators' HTTP: GET /metrics, /healthz and /readyz for everyone, all else behind the token. Keep it on loopback.
 
-Four fixed pages need no framework: a head of bounded size within a bounded time, one answer, and the connection ends.
+A few fixed pages need no framework: a head of bounded size within a bounded time, one answer, and the connection ends.
 No body is read, nothing that the client sent comes back, and the answer does not name the software.
 """
 
 import asyncio
 import contextlib
-import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,10 @@ from typing import Protocol
 
 from guard import config
 from guard.metrics import Metrics
+from guard.proxy.door import RETRY_S, Door, Knock, has_token
 from guard.settings import ConfigError, Settings
+
+__all__ = ["AdminHttp", "BadRequest", "Pages", "Request", "Response", "encode", "has_token", "parse_head", "start"]
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 64
@@ -78,11 +80,16 @@ def parse_head(head: bytes) -> Request:
     return Request(method, target.partition("?")[0], headers)
 
 
-def has_token(header: str | None, token: str) -> bool:
-    """Whether an authorization header carries the bearer token; takes the same time wherever they differ."""
-    scheme, _, given = (header or "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode(errors="surrogatepass"), token.encode())
-    return right and scheme.lower() == "bearer"
+class Site(Protocol):
+    """Further pages (`guard.proxy.admin_page`)."""
+
+    async def answer(self, request: Request) -> Response | None:
+        """None: not one of them."""
+        ...
+
+    async def run(self) -> None:
+        """What goes on while the listener is open."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,11 @@ class Pages:
     """What is answered. `ready` says whether this Guard takes calls."""
 
     runtime: Callable[[], Runtime]
-    token: str | None
+    door: Door
     ready: Callable[[], bool]
+    site: Site | None = None
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """The page asked for."""
         pages: dict[str, Callable[[Request], Response]] = {
             "/metrics": self._metrics,
@@ -103,9 +111,10 @@ class Pages:
         }
         page = pages.get(request.path)
         if page is None:
-            return _text(HTTPStatus.NOT_FOUND, "not found")
+            further = None if self.site is None else await self.site.answer(request)
+            return further or text(HTTPStatus.NOT_FOUND, "not found")
         if request.method not in {"GET", "HEAD"}:
-            return _text(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", {"Allow": "GET, HEAD"})
+            return text(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", {"Allow": "GET, HEAD"})
         return page(request)
 
     def _metrics(self, _: Request) -> Response:
@@ -113,23 +122,33 @@ class Pages:
         return Response(HTTPStatus.OK, body, content_type)
 
     def _healthz(self, _: Request) -> Response:
-        return _text(HTTPStatus.OK, "ok")
+        return text(HTTPStatus.OK, "ok")
 
     def _readyz(self, _: Request) -> Response:
-        return _text(HTTPStatus.OK, "ready") if self.ready() else _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
+        return text(HTTPStatus.OK, "ready") if self.ready() else text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
 
     def _config(self, request: Request) -> Response:
-        if self.token is None:
-            return _text(HTTPStatus.FORBIDDEN, "no admin token is set: GUARD_ADMIN_TOKEN or admin.token_file")
-        if not has_token(request.headers.get("authorization"), self.token):
-            return _text(HTTPStatus.UNAUTHORIZED, "the admin token is needed", {"WWW-Authenticate": "Bearer"})
+        knock = self.door.knock(request.headers.get("authorization"))
+        if knock is not Knock.OPEN:
+            return refused(knock)
         settings = self.runtime().settings
         document = {"digest": config.digest(settings), "settings": config.public(settings)}
         return Response(HTTPStatus.OK, json.dumps(document, indent=2).encode() + b"\n", "application/json")
 
 
-def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(status, text.encode() + b"\n", headers=headers or {})
+def text(status: HTTPStatus, words: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A line."""
+    return Response(status, words.encode() + b"\n", headers=headers or {})
+
+
+def refused(knock: Knock) -> Response:
+    """To who may not look."""
+    if knock is Knock.SHUT:
+        return text(HTTPStatus.FORBIDDEN, "no admin token is set: GUARD_ADMIN_TOKEN or admin.token_file")
+    if knock is Knock.WAIT:
+        later = {"Retry-After": str(int(RETRY_S))}
+        return text(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens were tried: wait", later)
+    return text(HTTPStatus.UNAUTHORIZED, "the admin token is needed", {"WWW-Authenticate": "Bearer"})
 
 
 def encode(response: Response, *, body: bool = True) -> bytes:
@@ -139,6 +158,11 @@ def encode(response: Response, *, body: bool = True) -> bytes:
         "Content-Length": str(len(response.body)),
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
         "Connection": "close",
         **response.headers,
     }
@@ -149,31 +173,39 @@ def encode(response: Response, *, body: bool = True) -> bytes:
 class AdminHttp:
     """The listener, once started. `address`: HOST:PORT it is bound to."""
 
-    def __init__(self, server: asyncio.Server, connections: "_Connections") -> None:
+    def __init__(self, server: asyncio.Server, connections: "_Connections", site: Site | None) -> None:
         self._server, self._connections = server, connections
+        self._running = None if site is None else asyncio.create_task(site.run())
         host, port = server.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def close(self) -> None:
         """Stop listening and end open connections."""
         self._server.close()
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
         await self._connections.close()
         await self._server.wait_closed()
 
 
 async def start(
-    runtime: Callable[[], Runtime], address: str, token: str | None, ready: Callable[[], bool]
+    runtime: Callable[[], Runtime],
+    address: str,
+    door: Door,
+    ready: Callable[[], bool],
+    site: Site | None = None,
 ) -> AdminHttp:
     """Listen. Raises ConfigError where the address cannot be taken."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         raise ConfigError("admin.http", f"{address!r} is not HOST:PORT")
-    connections = _Connections(Pages(runtime, token, ready))
+    connections = _Connections(Pages(runtime, door, ready, site))
     try:
         server = await asyncio.start_server(connections, host.strip("[]") or None, int(port), limit=MAX_HEAD_BYTES)
     except (OSError, OverflowError) as error:
         raise ConfigError("admin.http", f"cannot listen on {address}: {error}") from None
-    return AdminHttp(server, connections)
+    return AdminHttp(server, connections, site)
 
 
 class _Connections:
@@ -210,9 +242,9 @@ class _Connections:
         try:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
         except asyncio.LimitOverrunError:
-            writer.write(encode(_text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")))
+            writer.write(encode(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")))
         except BadRequest:
-            writer.write(encode(_text(HTTPStatus.BAD_REQUEST, "not a request")))
+            writer.write(encode(text(HTTPStatus.BAD_REQUEST, "not a request")))
         else:
-            writer.write(encode(self._pages.answer(request), body=request.method != "HEAD"))
+            writer.write(encode(await self._pages.answer(request), body=request.method != "HEAD"))
         await writer.drain()

@@ -25,7 +25,10 @@ from guard import config
 from guard.metrics import Metrics
 from guard.profile import ProfileError
 from guard.proxy import admin_grpc, admin_http, plane, private
+from guard.proxy.admin_page import AdminPage
+from guard.proxy.door import Door
 from guard.proxy.gate import Gate
+from guard.proxy.overview import Overview, Own, Source
 from guard.proxy.post import Post
 from guard.proxy.probe import Prober
 from guard.proxy.runtime import Runtime, build, share
@@ -135,14 +138,16 @@ class App:
         self._tasks.add(task)
 
     async def _start_admin(self, settings: Settings, token: str | None) -> None:
+        door = Door(token, lambda why: self.runtime.metrics.admin_refused.labels(why).inc())
         if settings.admin.http is not None:
+            site = page_of(door, Own(lambda: self.runtime), lambda: self.runtime, ready=lambda: self.runtime.ready)
             http = await admin_http.start(
-                lambda: self.runtime, settings.admin.http, token, ready=lambda: self.runtime.ready
+                lambda: self.runtime, settings.admin.http, door, lambda: self.runtime.ready, site
             )
             self._stack.push_async_callback(http.close)
             self.admin["http"] = http.address
         if settings.admin.grpc is not None and token is not None:
-            grpc = await admin_grpc.start(lambda: self.runtime, settings.admin.grpc, token)
+            grpc = await admin_grpc.start(lambda: self.runtime, settings.admin.grpc, door)
             self._stack.push_async_callback(grpc.close)
             self.admin["grpc"] = grpc.address
         elif settings.admin.grpc is not None:
@@ -236,6 +241,16 @@ class App:
         await asyncio.sleep(pause_s)
         answering.set()
         await stopping
+
+
+def page_of(
+    door: Door, source: Source, runtime: Callable[[], admin_http.Runtime], ready: Callable[[], bool]
+) -> AdminPage | None:
+    """None where the settings want none."""
+    if not runtime().settings.admin.page:
+        return None
+    overview = Overview(source, lambda: runtime().settings, lambda: runtime().metrics, ready)
+    return AdminPage(door, overview, lambda: runtime().settings.quarantine)
 
 
 def check_reloadable(old: Settings, new: Settings) -> None:

@@ -676,6 +676,8 @@ class Pipeline:
         )
         record.record(self.runtime, opened.label, event)
         self.runtime.quarantine.record(event, made.flags)
+        if made.flags.kept and opened.model is not None and opened.model.profile is not None:
+            self.runtime.lately.picture(event.decision_id, made.flags, opened.model.profile.space)
 
 
 def _settled(conclusion: Conclusion, response: Action) -> Conclusion:

@@ -41,7 +41,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: Any) -> Any:
         answers: dict[str, Callable[[Any], Iterator[Any]]] = {
-            "State": self._state, "Events": self._events, "Origins": self._origins,
+            "State": self._state, "Events": self._events, "Origins": self._origins, "Lately": self._lately,
         }  # fmt: skip
         answer = answers.get(handler_call_details.method.removeprefix(SERVICE))
         return None if answer is None else grpc.unary_stream_rpc_method_handler(_answering(answer))
@@ -64,6 +64,9 @@ class _Handlers(grpc.GenericRpcHandler):
     def _origins(self, places: list[list[Any]]) -> Iterator[Any]:
         journal = self._runtime().journal
         yield [journal.origin(str(model), int(number)) for model, number in places]
+
+    def _lately(self, asked: dict[str, int]) -> Iterator[Any]:
+        yield self._runtime().lately.document(int(asked["decisions"]), int(asked["callers"]))
 
 
 def _answering(answer: Callable[[Any], Iterator[Any]]) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
@@ -106,6 +109,12 @@ class Worker:
         """The decision that each row came in there, and its place in it."""
         (told,) = [json.loads(one) async for one in self._ask("Origins", list(places))]
         return [None if one is None else (one[0], one[1]) for one in told]
+
+    async def lately(self, decisions: int, callers: int) -> dict[str, Any]:
+        """What it noticed lately."""
+        asked = {"decisions": decisions, "callers": callers}
+        (told,) = [json.loads(one) async for one in self._ask("Lately", asked)]
+        return dict(told)
 
 
 def _events(lines: Iterable[str]) -> Iterator[Event]:

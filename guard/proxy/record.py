@@ -5,6 +5,7 @@ from typing import Protocol
 from guard.audit import Broadcast, Event, sampled
 from guard.events import Record, former_level, reason_of
 from guard.journal import Journal
+from guard.lately import Lately
 from guard.metrics import Metrics
 from guard.settings import Audit
 from guard.techniques import COHORT
@@ -44,6 +45,11 @@ class Runtime(Protocol):
         """What can be explained."""
         ...
 
+    @property
+    def lately(self) -> Lately:
+        """What operators who look on are shown."""
+        ...
+
 
 def record(runtime: Runtime, label: str, event: Event) -> None:
     """label: the model's name for metrics, from a closed list."""
@@ -57,6 +63,7 @@ def record(runtime: Runtime, label: str, event: Event) -> None:
             metrics.stage_errors.labels(label, finding.stage).inc()
     runtime.audit.record(event)
     runtime.journal.record(event)
+    runtime.lately.record(event)
     runtime.watchers.publish(event)
 
 

@@ -22,6 +22,7 @@ from guard.batching import Gathering
 from guard.engine import Engine
 from guard.events import Exempted
 from guard.journal import Journal
+from guard.lately import Lately
 from guard.metrics import Metrics
 from guard.networks import Networks
 from guard.places import Place
@@ -68,6 +69,7 @@ class Shared:
     admission: Admission
     probes: Admission
     background: Background
+    lately: Lately = field(default_factory=Lately)
     started: float = field(default_factory=time.time)
     holders: Counter[int] = field(default_factory=Counter)
     draining: bool = False
@@ -179,6 +181,11 @@ class Runtime:
     def journal(self) -> Journal:
         """What can be explained."""
         return self.shared.journal
+
+    @property
+    def lately(self) -> Lately:
+        """What operators who look on are shown."""
+        return self.shared.lately
 
     @property
     def secret(self) -> bytes:

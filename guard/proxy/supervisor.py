@@ -26,9 +26,11 @@ from guard import config, metrics
 from guard.metrics import Metrics
 from guard.profile import ProfileError
 from guard.proxy import admin_grpc, admin_http
-from guard.proxy.app import AT_LEAST_S, LINGER_S, check_reloadable
+from guard.proxy.app import AT_LEAST_S, LINGER_S, check_reloadable, page_of
 from guard.proxy.claim import claim
+from guard.proxy.door import Door
 from guard.proxy.gathering import Gathered, Link
+from guard.proxy.overview import Workers
 from guard.proxy.post import Post
 from guard.proxy.private import State
 from guard.proxy.runtime import arm, secret_of
@@ -136,13 +138,15 @@ class _Supervisor:
 
     async def _start_admin(self, stack: contextlib.AsyncExitStack, token: str | None) -> None:
         admin = self.settings.admin
+        door, started = Door(token, lambda why: self.metrics.admin_refused.labels(why).inc()), time.time()
         if admin.http is not None:
-            http = await admin_http.start(lambda: self, admin.http, token, ready=lambda: self.ready)
+            site = page_of(door, Workers(self._links, started), lambda: self, ready=lambda: self.ready)
+            http = await admin_http.start(lambda: self, admin.http, door, lambda: self.ready, site)
             stack.push_async_callback(http.close)
             _log.info("admin http on %s", http.address)
         if admin.grpc is not None and token is not None:
-            gathered = Gathered(self._links, time.time())
-            grpc = await admin_grpc.listen(gathered, self.settings.limits, admin.grpc, token, gathered.end_watches)
+            gathered = Gathered(self._links, started)
+            grpc = await admin_grpc.listen(gathered, self.settings.limits, admin.grpc, door, gathered.end_watches)
             stack.push_async_callback(grpc.close)
             _log.info("admin grpc on %s", grpc.address)
         elif admin.grpc is not None:

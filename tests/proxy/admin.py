@@ -14,9 +14,11 @@ from guard.audit import Audit, Broadcast, Event
 from guard.drift import Drift
 from guard.engine import Engine
 from guard.journal import Journal
+from guard.lately import Lately
 from guard.metrics import Metrics
 from guard.profile import Profile
 from guard.proxy import admin_grpc
+from guard.proxy.door import Door
 from guard.settings import Audit as AuditSettings
 from guard.settings import Model, Settings
 from guard.stores.memory import MemoryStore
@@ -73,6 +75,7 @@ class FakeRuntime:
     store: MemoryStore = field(default_factory=MemoryStore)
     watchers: Broadcast[Event] = field(init=False)
     journal: Journal = field(default_factory=lambda: Journal(100))
+    lately: Lately = field(default_factory=Lately)
     settings: Settings = field(
         default_factory=lambda: config.validate({"upstream": {"address": "127.0.0.1:8001"}, "limits": {"max_rows": 8}})
     )
@@ -87,7 +90,7 @@ async def serving(audit_file: Path, **models: FakeModel) -> AsyncIterator[tuple[
     """The API over these models, and its address."""
     metrics = Metrics()
     runtime = FakeRuntime(models, Audit(AuditSettings(file=audit_file), metrics), metrics)
-    listener = await admin_grpc.start(lambda: runtime, "127.0.0.1:0", TOKEN)
+    listener = await admin_grpc.start(lambda: runtime, "127.0.0.1:0", Door(TOKEN, lambda _: None))
     try:
         yield runtime, listener.address
     finally:

@@ -18,6 +18,7 @@ from guard.drift import Drift, Watched
 from guard.engine import Engine
 from guard.profile import Space
 from guard.proxy import admin_grpc
+from guard.proxy.door import Door
 from guard.settings import ConfigError
 from guard.types import Action, Finding, Mode
 from guard.wire.guard.v1 import guard_pb2 as pb
@@ -478,12 +479,12 @@ async def test_status_of_a_model_without_a_profile(api):
 async def test_an_address_that_is_taken(api, tmp_path):
     async with serving(tmp_path / "audit", m=FakeModel.of(detectors=MEAN)) as (runtime, address):
         with pytest.raises(ConfigError, match=r"admin\.grpc"):
-            await admin_grpc.start(lambda: runtime, address, TOKEN)
+            await admin_grpc.start(lambda: runtime, address, Door(TOKEN, lambda _: None))
 
 
 async def test_a_unix_socket(tmp_path):
     async with serving(tmp_path / "audit", m=FakeModel.of(detectors=MEAN)) as (runtime, _):
-        listener = await admin_grpc.start(lambda: runtime, f"unix:{tmp_path}/admin", TOKEN)
+        listener = await admin_grpc.start(lambda: runtime, f"unix:{tmp_path}/admin", Door(TOKEN, lambda _: None))
         async with aio.insecure_channel(listener.address) as channel:
             assert (await Api(channel, runtime).inspect()).action == pb.ACTION_ALLOW
         await listener.close()

@@ -9,9 +9,14 @@ from guard import config
 from guard.metrics import Metrics
 from guard.proxy import admin_http
 from guard.proxy.admin_http import BadRequest, encode, has_token, parse_head
+from guard.proxy.door import Door
 from guard.settings import ConfigError
 
 TOKEN = "s3cret-token"
+
+
+def door_of(token: str | None) -> Door:
+    return Door(token, lambda _: None)
 
 
 def settings(tmp_path):
@@ -30,7 +35,7 @@ async def admin(tmp_path):
     (tmp_path / "token").write_text(TOKEN)
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
     state = SimpleNamespace(ready=True, runtime=runtime)
-    listener = await admin_http.start(lambda: state.runtime, "127.0.0.1:0", TOKEN, lambda: state.ready)
+    listener = await admin_http.start(lambda: state.runtime, "127.0.0.1:0", door_of(TOKEN), lambda: state.ready)
     state.address = listener.address
     yield state
     await listener.close()
@@ -111,7 +116,7 @@ async def test_config_without_the_right_token(admin, headers):
 
 async def test_config_when_no_token_is_set(tmp_path):
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", None, lambda: True)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door_of(None), lambda: True)
     status, _, body = await get(SimpleNamespace(address=listener.address), "/config", "Authorization: Bearer ")
     await listener.close()
     assert status == 403
@@ -178,7 +183,7 @@ async def test_connections_are_bounded(admin, monkeypatch):
 
 async def test_closing_ends_open_connections(tmp_path):
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", None, lambda: True)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door_of(None), lambda: True)
     host, _, port = listener.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     async with asyncio.timeout(5):
@@ -190,7 +195,7 @@ async def test_closing_ends_open_connections(tmp_path):
 @pytest.mark.parametrize("address", ["9464", "localhost:", "localhost:http", "127.0.0.1:99999", "192.0.2.1:0"])
 async def test_bad_address(tmp_path, address):
     with pytest.raises(ConfigError, match=r"admin\.http"):
-        await admin_http.start(lambda: None, address, None, lambda: True)
+        await admin_http.start(lambda: None, address, door_of(None), lambda: True)
 
 
 def test_parse_head():

@@ -11,7 +11,7 @@ from guard.types import Action, Finding, Mode
 def test_no_caller_makes_a_series_of_his_cohort() -> None:
     metrics, told = Metrics(), []
     sink = SimpleNamespace(record=told.append, publish=told.append)
-    runtime = SimpleNamespace(metrics=metrics, audit=sink, journal=sink, watchers=sink)
+    runtime = SimpleNamespace(metrics=metrics, audit=sink, journal=sink, lately=sink, watchers=sink)
     for i in range(3):
         finding = Finding(f"cohort network:10.0.{i}.0/24", "monitor", Mode.SHADOW, (1.0,), (0.0,), 0.0)
         event = Event(0.0, "id", "caller", "m", "", Action.ALLOW, Action.ALLOW, enforced=True, findings=(finding,))
@@ -19,4 +19,4 @@ def test_no_caller_makes_a_series_of_his_cohort() -> None:
     text = metrics.exposition()[0].decode()
     assert 'guard_findings_total{kind="monitor",mode="shadow",model="m",stage="cohort"} 3.0' in text
     assert "10.0." not in text
-    assert len(told) == 9
+    assert len(told) == 12
