@@ -71,12 +71,11 @@ class Lately:
         ways = _ways(event)
         key = event.model, event.caller
         followed = self._callers.get(key)
-        noted = not event.plain or event.rose
-        if followed is None and (noted or event.level is not Level.CLEAR or max(ways.values(), default=0.0) >= FROM):
+        if followed is None and (event.level is not Level.CLEAR or max(ways.values(), default=0.0) >= FROM):
             followed = self._follow(key, event.time_unix)
         if followed is not None:
             followed.add(event, ways)
-        if noted:
+        if not event.plain or event.rose:
             self._decisions[event.decision_id] = _decision(event)
             if len(self._decisions) > DECISIONS:
                 self._decisions.popitem(last=False)
@@ -128,7 +127,7 @@ def _ways(event: Event) -> dict[str, float]:
     """How far the evidence of each monitor has come that added to it with this query."""
     credited = {credit.monitor for credit in event.credits if credit.cluster < 0}
     return {
-        finding.stage: math.log(max(finding.p_values[0], 1e-300)) / math.log(finding.threshold)
+        finding.stage: max(0.0, math.log(max(finding.p_values[0], 1e-300)) / math.log(finding.threshold))
         for finding in event.findings
         if finding.stage in credited and len(finding.p_values) == 1 and 0.0 < finding.threshold < 1.0
     }
@@ -165,13 +164,13 @@ def _decision(event: Event) -> dict[str, Any]:
 
 
 def _findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Those that fired or failed, each by its smallest p-value."""
+    """Those that fired or failed, each by its smallest p-value; None where it is no test."""
     return [
         {
             "stage": finding.stage,
             "kind": finding.kind,
             "mode": finding.mode.value,
-            "p_value": _number(min(finding.p_values, default=math.nan)),
+            "p_value": _number(min(finding.p_values, default=math.nan)) if finding.threshold else None,
             "threshold": finding.threshold,
             "fired": finding.fired,
             "error": error_name(finding.error),

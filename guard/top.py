@@ -16,6 +16,7 @@ _LEVELS = {"clear": "green", "watch": "yellow", "suspect": "dark_orange", "hosti
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK = 16
 _PLAIN = "allow"
+_SHRINK = frozenset({"CALLER", "MODEL", "FINDINGS", "DETAIL", "STAGE", "MONITOR"})
 _FINDING = ("stage", "kind", "model", "mode")
 _TALL = 60
 
@@ -106,7 +107,7 @@ def _now(look: Mapping[str, Any], former: Mapping[str, Any] | None) -> Table:
         ),
     )
     for name, value, note in rows:
-        table.add_row(Text(name, style="dim"), Text(value, style="bold", justify="right"), Text(note))
+        table.add_row(Text(name, style="dim"), Text(value, style="bold", justify="right"), Text(safe(note)))
     return table
 
 
@@ -116,13 +117,20 @@ def _now(look: Mapping[str, Any], former: Mapping[str, Any] | None) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, expand=False)
     for column in columns:
-        table.add_column(column, header_style="dim", overflow="ellipsis", no_wrap=True)
+        table.add_column(column, header_style="dim", no_wrap=column not in _SHRINK)
     return table
+
+
+def _cell(cell: Text | str) -> Text:
+    """One line of it, whatever room there is, and nothing in it that a terminal would obey."""
+    text = cell if isinstance(cell, Text) else Text(safe(cell))
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _fill(table: Table, rows: Iterable[tuple[Text | str, ...]], none: str) -> Table:
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     if not table.row_count:
         table.add_row(Text(none, style="dim"))
     return table
@@ -143,12 +151,12 @@ def _caller(one: Mapping[str, Any]) -> tuple[Text | str, ...]:
     monitor, way = max(one["monitors"].items(), key=lambda known: known[1], default=("-", 0.0))
     style = _LEVELS.get(one["level"], "")
     return (
-        safe(one["caller"]),
-        safe(one["model"]),
-        Text(one["level"], style=style),
+        one["caller"],
+        one["model"],
+        Text(safe(one["level"]), style=style),
         f"{way:.2f}",
         Text(spark(one["points"]), style=style),
-        safe(monitor),
+        monitor,
         str(one["rows"]),
     )
 
@@ -160,11 +168,11 @@ def _decisions(look: Mapping[str, Any], room: int) -> Table:
 
 def _decision(one: Mapping[str, Any]) -> tuple[Text | str, ...]:
     found = ", ".join(
-        safe(f["stage"]) + (" failed" if f["error"] else "" if f["p_value"] is None else f" {f['p_value']:.1e}")
+        f["stage"] + (" failed" if f["error"] else "" if f["p_value"] is None else f" {f['p_value']:.1e}")
         for f in one["findings"]
     )
-    acted = Text(one["action"], style="" if one["action"] == _PLAIN else "bold red")
-    return _clock(one["time"]), safe(one["caller"]), safe(one["model"]), acted, one["would_be"], found or "-"
+    acted = Text(safe(one["action"]), style="" if one["action"] == _PLAIN else "bold red")
+    return _clock(one["time"]), one["caller"], one["model"], acted, one["would_be"], found or "-"
 
 
 def _findings(look: Mapping[str, Any], former: Mapping[str, Any] | None, room: int) -> Table:
@@ -180,9 +188,7 @@ def _findings(look: Mapping[str, Any], former: Mapping[str, Any] | None, room: i
 
         return _rate(look, former, count)
 
-    rows = (
-        (safe(f["stage"]), f["kind"], safe(f["model"]), f["mode"], f"{f['count']:.0f}", rate(f)) for f in fired[:room]
-    )
+    rows = ((f["stage"], f["kind"], f["model"], f["mode"], f"{f['count']:.0f}", rate(f)) for f in fired[:room])
     return _fill(table, rows, "none has fired")
 
 
@@ -212,7 +218,7 @@ def _model(model: Mapping[str, Any]) -> tuple[Text | str, ...]:
     told += [f"drift: {', '.join(drifting)}"] if drifting else []
     good = model["ready"] and not drifting
     state = _state(good, "ready", "DRIFT" if model["ready"] else "NOT READY")
-    return f"model {safe(model['name'])}", state, "  ".join(safe(one) for one in told if one)
+    return f"model {model['name']}", state, "  ".join(one for one in told if one)
 
 
 def _state(good: bool, yes: str, no: str) -> Text:

@@ -17,7 +17,7 @@ from guard.proxy import pictures
 from guard.proxy.admin_http import Request, Response, refused, text
 from guard.proxy.door import SESSION_S, Door, Knock
 from guard.proxy.overview import Away, Overview
-from guard.proxy.pictures import NoPicture
+from guard.proxy.pictures import NoPicture, NotThere
 from guard.quarantining import open_place
 from guard.settings import ConfigError
 from guard.settings import Quarantine as QuarantineSettings
@@ -97,9 +97,11 @@ class AdminPage:
         try:
             async with self._drawing:
                 drawn = await asyncio.to_thread(self._draw, decision_id, row, known)
-        except (NoPicture, ConfigError):
-            return text(HTTPStatus.NOT_FOUND, "not kept")
-        except OSError:
+        except NoPicture:
+            return text(HTTPStatus.NOT_FOUND, "no picture")
+        except NotThere:  # the quarantine is written a moment later: no mistake of who asks
+            return Response(HTTPStatus.NO_CONTENT)
+        except (OSError, ConfigError):
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "the quarantine is away")
         return Response(HTTPStatus.OK, drawn, "image/png", _HEADERS)
 

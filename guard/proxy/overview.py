@@ -23,7 +23,7 @@ from guard.settings import Settings
 from guard.types import Action, Mode
 from guard.wire.guard.v1 import guard_pb2 as pb
 
-EVERY_S, KEPT = 10.0, 360
+EVERY_S, KEPT = 5.0, 360
 FRESH_S = 1.0
 DECISIONS, CALLERS = 60, 40
 _MODES = {named: mode.value for mode, named in admin_messages.MODES.items()}

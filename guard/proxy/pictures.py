@@ -23,11 +23,15 @@ _COLOURS = 3
 
 
 class NoPicture(Exception):
-    """The row is not kept, or cannot be drawn."""
+    """The row cannot be drawn."""
+
+
+class NotThere(Exception):
+    """The row is not kept, or not yet."""
 
 
 def draw(place: Place, decision_id: str, time_unix: float, row: int, how: dict[str, Any]) -> bytes:
-    """A PNG. how: as `guard.lately` notes it. Raises NoPicture, OSError where the place is away."""
+    """A PNG. how: as `guard.lately` notes it. Raises NoPicture, NotThere, OSError where the place is away."""
     if row not in how["rows"]:
         raise NoPicture
     try:
@@ -49,7 +53,7 @@ def _found(place: Place, time_unix: float, *names: str) -> bytes:
                 return place.read(f"{PAYLOADS}/{written.isoformat()}/{name}")
             except FileNotFoundError:
                 continue
-    raise NoPicture
+    raise NotThere
 
 
 def _decoded(data: bytes) -> Array:

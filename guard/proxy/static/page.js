@@ -22,6 +22,7 @@ function plain(text) {
   return String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
+/** Every text of the page passes here; it becomes a text node, never markup. */
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -29,7 +30,7 @@ function element(tag, properties = {}, ...children) {
     else if (name === "label") made.dataset.label = value;
     else made[name] = value;
   }
-  made.append(...children);
+  made.append(...children.map((child) => (typeof child === "string" ? plain(child) : child)));
   return made;
 }
 
@@ -224,7 +225,7 @@ function showCallers(told) {
   if (series.length) {
     const legend = drawn.map((one, i) => element("li", {}, element("span", { class: `key ${colour(i)}` }), element("bdi", {}, short(one.caller))));
     $("evidence").replaceChildren(
-      lines("Evidence against callers over time; 1 is an alarm", series, { marks: MARKS, top: 1.05, cap: 3, step: true }),
+      lines("Evidence against callers over time; 1 is an alarm", series, { marks: MARKS, top: 1.05, cap: 3, step: true, width: room("evidence") }),
       element("ul", { class: "legend" }, ...legend),
     );
   } else $("evidence").replaceChildren(element("p", { class: "empty" }, "There is no evidence against anybody."));
@@ -234,6 +235,7 @@ function showCallers(told) {
   $("callers-more").textContent = more.join(" ").trim();
 }
 
+const room = (id) => Math.max(300, $(id).clientWidth || 900);
 const short = (text) => (plain(text).length > 40 ? `${plain(text).slice(0, 39)}…` : plain(text));
 
 function caller(one, now) {
@@ -286,7 +288,7 @@ function decision(one) {
 function findings(one) {
   const told = one.findings.map((found) => {
     const what = found.error !== null ? `failed: ${plain(found.error)}` : found.p_value === null ? "" : `p ${Number(found.p_value).toExponential(1)}`;
-    return element("li", {}, plain(found.stage), " ", element("span", { class: "soft" }, `${what}${found.mode === "shadow" ? ", shadow" : ""}`));
+    return element("li", { title: `${found.kind}, ${found.mode}` }, plain(found.stage), " ", element("span", { class: "soft" }, what));
   });
   if (one.atlas_techniques.length) told.push(element("li", { class: "soft" }, one.atlas_techniques.map(plain).join(" ")));
   return element("ul", { class: "plain" }, ...told);
@@ -313,8 +315,8 @@ function picture(one, at) {
 async function draw(canvas, path, tries = 3) {
   try {
     const answer = await ask(path);
-    if (!answer.ok) {
-      if (tries > 1 && session()) setTimeout(() => draw(canvas, path, tries - 1), EVERY_MS);
+    if (answer.status !== 200) {
+      if (answer.status === 204 && tries > 1 && session()) setTimeout(() => draw(canvas, path, tries - 1), EVERY_MS);
       return;
     }
     const bitmap = await createImageBitmap(await answer.blob());
@@ -334,7 +336,7 @@ function showTraffic(told) {
   const names = ["calls", "would be no plain allow", "no plain allow"];
   const series = names.map((one, i) => ({ name: one, points: steady(curve(i + 1), points) }));
   const legend = names.map((one, i) => element("li", {}, element("span", { class: `key ${colour(i)}` }), one));
-  $("traffic").replaceChildren(lines("Calls and decisions a second over time", series, { height: 160 }), element("ul", { class: "legend" }, ...legend));
+  $("traffic").replaceChildren(lines("Calls and decisions a second over time", series, { height: 160, width: room("traffic") }), element("ul", { class: "legend" }, ...legend));
   const fired = told.counts.findings.filter((one) => one.count > 0).sort((a, b) => b.count - a.count);
   const rows = fired.slice(0, 30).map((one) => [name(one.stage), one.kind, name(one.model), one.mode, number(one.count)]);
   fill("findings", rows, "None has fired.");
