@@ -90,7 +90,7 @@ class AdminPage:
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "no worker answers")
 
     async def _picture(self, decision_id: str, row: int) -> Response:
-        """Of the decisions that were shown last, and no others."""
+        """Of decisions that were shown, and no others."""
         known = self._overview.pictures.get(decision_id)
         if known is None:
             return text(HTTPStatus.NOT_FOUND, "not found")

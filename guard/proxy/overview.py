@@ -26,6 +26,7 @@ from guard.wire.guard.v1 import guard_pb2 as pb
 EVERY_S, KEPT = 5.0, 360
 FRESH_S = 1.0
 DECISIONS, CALLERS = 60, 40
+PICTURED = 1000
 _MODES = {named: mode.value for mode, named in admin_messages.MODES.items()}
 _log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Overview:
         self._made: tuple[float, bytes] = (-FRESH_S, b"")
         self._making = asyncio.Lock()
         self.pictures: dict[str, tuple[float, dict[str, Any]]] = {}
-        """Of the decisions shown: when each was taken, and how its rows are drawn."""
+        """Of the PICTURED decisions shown last: when each was taken, and how its rows are drawn."""
 
     async def run(self) -> None:
         """Note counts, for as long as Guard runs."""
@@ -146,12 +147,19 @@ class Overview:
                 self._made = time.monotonic(), json.dumps(told, allow_nan=False, separators=(",", ":")).encode()
             return self._made[1]
 
+    def _note_pictures(self, decisions: Iterable[dict[str, Any]]) -> None:
+        """Who was shown a decision may ask for its pictures, though later ones have taken its place by then."""
+        for one in decisions:
+            if one["pictures"]:
+                self.pictures.pop(one["decision_id"], None)
+                self.pictures[one["decision_id"]] = one["time"], one["pictures"]
+        while len(self.pictures) > PICTURED:
+            del self.pictures[next(iter(self.pictures))]
+
     async def _tell(self) -> dict[str, Any]:
         status, noticed = await asyncio.gather(self._source.status(), self._source.lately())
         counted = await asyncio.to_thread(self._counts)
-        self.pictures = {
-            one["decision_id"]: (one["time"], one["pictures"]) for one in noticed["decisions"] if one["pictures"]
-        }
+        self._note_pictures(noticed["decisions"])
         settings = self._settings()
         shown = [{**one, "pictures": (one["pictures"] or {}).get("rows", [])} for one in noticed["decisions"]]
         return {

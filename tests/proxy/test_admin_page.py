@@ -348,6 +348,18 @@ async def test_pictures_of_what_the_quarantine_keeps(tmp_path):
             assert (await get(at(guarded), f"/pictures/{ID}/1", RIGHT))[0] == 404
 
 
+async def test_pictures_of_decisions_that_others_have_followed(monkeypatch):
+    """They are asked for a moment after the decision was shown; how many are known is bounded."""
+    monkeypatch.setattr(overview_module, "FRESH_S", 0.0)
+    monkeypatch.setattr(overview_module, "PICTURED", 3)
+    source = Told()
+    page, _ = shower(source)
+    for number in range(5):
+        source.noticed["decisions"] = [{"time": 1.0, "decision_id": f"{number:032x}", "pictures": {"rows": [0]}}]
+        await page.answer(asking("/overview"))
+    assert list(page._overview.pictures) == [f"{number:032x}" for number in (2, 3, 4)]
+
+
 @pytest.mark.parametrize(("where", "expected"), [(None, 404), ("empty", 204), ("a file", 503)])
 async def test_pictures_that_are_not_there(tmp_path, where, expected):
     how = {"rows": [0], "layout": "nhwc", "shape": [1, 1, 1], "low": [0.0], "high": [1.0]}

@@ -313,6 +313,7 @@ function picture(one, at) {
 
 /** The quarantine is written a moment after the decision: a picture that is not there yet is asked for again. */
 async function draw(canvas, path, tries = 3) {
+  if (!session()) return;
   try {
     const answer = await ask(path);
     if (answer.status !== 200) {
