@@ -90,6 +90,11 @@ async def test_one_scrape_one_health_one_api(tmp_path: Path) -> None:
         assert guard.page("/config")[0] == 401
         shown = json.loads(guard.page("/config", TOKEN)[1])
         assert shown["settings"]["workers"] == 2
+        assert guard.page("/overview")[0] == 401
+        seen = json.loads(guard.page("/overview", TOKEN)[1])
+        assert seen["counts"]["calls"]["OK"] == 20
+        assert (seen["limits"]["workers"], seen["counts"]["workers"]["ready"]) == (2, 2)
+        assert [(model["name"], model["ready"]) for model in seen["models"]] == [("m", True)]
 
         def status() -> Any:
             with GuardClient(api(guard), TOKEN) as client:

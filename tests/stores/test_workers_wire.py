@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
+from guard.cli_top import Guard as Page
 from guard.client import GuardClient
 from guard.proxy.private import Worker
 from guard.types import Level
@@ -76,7 +77,8 @@ def test_two_workers_on_one_valkey_refuse_as_soon_as_one_process(common, tmp_pat
     with guard.start(home(tmp_path, "one"), common | {"history": {"store": "memory"}}) as one:
         alone = first_refusal(one.address)
     assert 0 < alone < QUERIES
-    admin = {"http": None, "grpc": f"127.0.0.1:{free_port()}", "token_file": str(tmp_path / "token")}
+    pages = free_port()
+    admin = {"http": f"127.0.0.1:{pages}", "grpc": f"127.0.0.1:{free_port()}", "token_file": str(tmp_path / "token")}
     with valkey.start(tmp_path) as port:
         history = {"store": "valkey", "valkey": {"addresses": [f"127.0.0.1:{port}"], "timeout_s": 0.5}}
         settings = common | {"workers": 2, "history": history, "admin": admin}
@@ -103,6 +105,12 @@ def test_two_workers_on_one_valkey_refuse_as_soon_as_one_process(common, tmp_pat
             assert levels == sorted(set(levels)), "each level is crossed once"
             (same,) = client.explain(decision_id=story.decisions[-1].decision_id).decisions
             assert same == story.decisions[-1]
+
+            shown = Page("127.0.0.1", pages, TOKEN).look()  # what `guard top` and the page show
+            assert [(one["caller"], one["level"]) for one in shown["callers"]] == [(caller.caller, "hostile")]
+            assert max(way for _, way in shown["callers"][0]["points"]) >= 1.0
+            assert len({one["decision_id"] for one in shown["decisions"]}) >= sum(own) / 2
+            assert [one["time"] for one in shown["decisions"]] == sorted(d["time"] for d in shown["decisions"])[::-1]
 
             assert client.forgive("digits", caller.caller)
             assert not [one for one in client.callers() if one.level is not Level.CLEAR]
