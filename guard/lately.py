@@ -68,13 +68,14 @@ class Lately:
 
     def record(self, event: Event) -> None:
         """Keep what operators may want to see."""
-        ways = _ways(event)
         key = event.model, event.caller
         followed = self._callers.get(key)
-        if followed is None and (event.level is not Level.CLEAR or max(ways.values(), default=0.0) >= FROM):
-            followed = self._follow(key, event.time_unix)
-        if followed is not None:
-            followed.add(event, ways)
+        if followed is not None or event.level is not Level.CLEAR or _speaks(event.findings):
+            ways = _ways(event)
+            if followed is None and (event.level is not Level.CLEAR or max(ways.values(), default=0.0) >= FROM):
+                followed = self._follow(key, event.time_unix)
+            if followed is not None:
+                followed.add(event, ways)
         if not event.plain or event.rose:
             self._decisions[event.decision_id] = _decision(event)
             if len(self._decisions) > DECISIONS:
@@ -121,6 +122,11 @@ def _worth(followed: Followed, now: float) -> tuple[int, float]:
 
 def _alarm(followed: Followed) -> tuple[int, float, float]:
     return int(followed.level), followed.points[-1][1], followed.heard
+
+
+def _speaks(findings: Iterable[Finding]) -> bool:
+    """Whether any monitor has evidence: of most callers none has, and that is all there is to say."""
+    return any(finding.kind == "monitor" and finding.p_values and finding.p_values[0] < 1.0 for finding in findings)
 
 
 def _ways(event: Event) -> dict[str, float]:

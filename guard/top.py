@@ -115,7 +115,7 @@ def _now(look: Mapping[str, Any], former: Mapping[str, Any] | None) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, expand=False)
+    table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, pad_edge=False, expand=False)
     for column in columns:
         table.add_column(column, header_style="dim", no_wrap=column not in _SHRINK)
     return table
@@ -137,9 +137,11 @@ def _fill(table: Table, rows: Iterable[tuple[Text | str, ...]], none: str) -> Ta
 
 
 def spark(points: Iterable[tuple[float, float]]) -> str:
-    """The latest values as bars; a full one is an alarm."""
-    latest = [value for _, value in points][-_SPARK:]
-    return "".join(_BARS[max(0, min(len(_BARS) - 1, int(value * (len(_BARS) - 1))))] for value in latest)
+    """Values as bars, evenly from all of them up to the latest; a full one is an alarm."""
+    values = [value for _, value in points]
+    if len(values) > _SPARK:
+        values = [values[i * (len(values) - 1) // (_SPARK - 1)] for i in range(_SPARK)]
+    return "".join(_BARS[max(0, min(len(_BARS) - 1, int(value * (len(_BARS) - 1))))] for value in values)
 
 
 def _callers(look: Mapping[str, Any], room: int) -> Table:

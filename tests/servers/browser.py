@@ -19,7 +19,6 @@ from tests.servers.install import CHROMIUM
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
 PATIENCE_S = 60.0
 _HASTE = "{ const real = setTimeout; globalThis.setTimeout = (f, ms = 0) => real(f, ms / 20); }"
-"""Pages that ask again after a while do so sooner."""
 
 
 def executable() -> str:
@@ -32,7 +31,7 @@ def executable() -> str:
 class Page:
     """One tab. `errors`: what its console said that was an error, and exceptions."""
 
-    def __init__(self, asked: int, told: int) -> None:
+    def __init__(self, asked: int, told: int, *, haste: bool) -> None:
         self._asked, self._told = asked, told
         self._number, self._rest = 0, b""
         self._answers: dict[int, dict[str, Any]] = {}
@@ -43,7 +42,8 @@ class Page:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
-        self.send("Page.addScriptToEvaluateOnNewDocument", source=_HASTE)
+        if haste:
+            self.send("Page.addScriptToEvaluateOnNewDocument", source=_HASTE)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
@@ -122,8 +122,8 @@ class Page:
 
 
 @contextmanager
-def page(directory: Path) -> Iterator[Page]:
-    """A tab of a browser of its own, with a profile in that directory."""
+def page(directory: Path, *, haste: bool = True) -> Iterator[Page]:
+    """A tab of a browser of its own, with a profile in that directory. haste: what the page waits for comes sooner."""
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
     command = f'exec "$@" 3<&{in_read} 4>&{out_write}'  # the pipe is descriptors 3 and 4
@@ -138,7 +138,7 @@ def page(directory: Path) -> Iterator[Page]:
     os.close(in_read)
     os.close(out_write)
     try:
-        yield Page(in_write, out_read)
+        yield Page(in_write, out_read, haste=haste)
     finally:
         process.terminate()
         try:

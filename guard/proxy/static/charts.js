@@ -34,7 +34,8 @@ export function lines(label, series, { marks = [], top = 1, cap = Infinity, widt
   for (const share of [0, 0.5, 1]) {
     const at = y(most * share);
     svg.append(make("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
-    svg.append(make("text", { x: LEFT - 6, y: at + 4, "text-anchor": "end" }, figure(most * share)));
+    const more = share === 1 && all.some((point) => point[1] > most) ? "≥ " : "";
+    svg.append(make("text", { x: LEFT - 6, y: at + 4, "text-anchor": "end" }, more + figure(most * share)));
   }
   for (const mark of marks.filter((one) => one.at <= most)) {
     svg.append(make("line", { class: `mark ${mark.kind}`, x1: LEFT, x2: width - RIGHT, y1: y(mark.at), y2: y(mark.at) }));

@@ -13,7 +13,7 @@ const MARKS = [
 const $ = (id) => document.getElementById(id);
 const rate = { time: 0, counts: null };
 const shownDecisions = new Map();
-let waitMs = EVERY_MS, timer = 0, lastSeen = 0;
+let waitMs = EVERY_MS, timer = 0, lastSeen = 0, lastTold = null, resizing = 0;
 
 // --- words
 
@@ -66,6 +66,7 @@ function ask(path, method = "GET", secret = session()) {
 function openDoor(told = "") {
   clearTimeout(timer);
   sessionStorage.removeItem(KEPT);
+  lastTold = null;
   $("shown").hidden = $("leave").hidden = true;
   $("notice").hidden = true;
   $("state").replaceChildren();
@@ -141,6 +142,7 @@ function unreachable(error) {
 
 function show(told) {
   lastSeen = told.time;
+  lastTold = told;
   $("notice").hidden = true;
   $("shown").hidden = false;
   const up = ago(told.started, told.time).replace(" ago", "");
@@ -279,7 +281,7 @@ function decision(one) {
     [moment(one.time), "number"],
     name(one.caller),
     name(one.model),
-    [acted, ""],
+    [acted, "action"],
     [findings(one), ""],
     [inputs(one), ""],
   ];
@@ -288,7 +290,7 @@ function decision(one) {
 function findings(one) {
   const told = one.findings.map((found) => {
     const what = found.error !== null ? `failed: ${plain(found.error)}` : found.p_value === null ? "" : `p ${Number(found.p_value).toExponential(1)}`;
-    return element("li", { title: `${found.kind}, ${found.mode}` }, plain(found.stage), " ", element("span", { class: "soft" }, what));
+    return element("li", { title: `${found.kind}, ${found.mode}` }, plain(found.stage), element("span", { class: "soft" }, what && ` ${what}`));
   });
   if (one.atlas_techniques.length) told.push(element("li", { class: "soft" }, one.atlas_techniques.map(plain).join(" ")));
   return element("ul", { class: "plain" }, ...told);
@@ -402,6 +404,14 @@ $("sign-in").addEventListener("submit", signIn);
 $("leave").addEventListener("click", leave);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && session()) look();
+});
+addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(() => {
+    if (!lastTold || $("shown").hidden) return;
+    showCallers(lastTold);
+    showTraffic(lastTold);
+  }, 150);
 });
 if (session()) begin();
 else openDoor();

@@ -1,0 +1,21 @@
+"""What `guard top` draws, beside what the tests of a running Guard see of it."""
+
+from guard.top import no_plain, spark
+
+
+def test_bars_show_all_of_it_and_end_with_the_latest() -> None:
+    assert spark([]) == ""
+    assert spark([(0.0, 0.0), (1.0, 0.5), (2.0, 1.0), (3.0, 40.0), (4.0, -1.0)]) == "▁▄██▁"
+    rising = spark([(float(i), i / 99) for i in range(100)])
+    assert (len(rising), rising[0], rising[-1]) == (16, "▁", "█")
+    assert list(rising) == sorted(rising)
+
+
+def test_decisions_that_were_no_plain_allow() -> None:
+    decided = [
+        {"action": "allow", "would_be": "deny", "count": 2.0},
+        {"action": "deny", "would_be": "deny", "count": 3.0},
+        {"action": "allow", "would_be": "allow", "count": 5.0},
+    ]
+    assert no_plain({"decisions": decided}, "action") == 3.0
+    assert no_plain({"decisions": decided}, "would_be") == 5.0
