@@ -121,7 +121,7 @@ def pages(directory: Path, admin: str) -> None:
         page.press("Enter", "\r")
         page.wait("!document.querySelector('#shown').hidden")
         time.sleep(LOOK_AFTER_S)
-        page.wait("[...document.querySelectorAll('#decisions canvas')].filter(c => !c.hidden).length > 3")
+        page.wait("[...document.querySelectorAll('#decisions canvas')].slice(0, 5).every(c => !c.hidden)")
         page.picture(OUT / "page.png")
         page.resize(400, 860)
         page.prefer("dark")

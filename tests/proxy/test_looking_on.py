@@ -54,10 +54,11 @@ def page(chromium: Page) -> Page:
 
 def sign_in(page: Page, url: str, token: str = TOKEN) -> None:
     """With the keyboard alone: the field has the focus."""
-    page.open(f"{url}icon.svg")  # of the same origin, and asks for nothing
-    page.run("sessionStorage.clear()")
-    page.errors.clear()
     page.open(url)
+    if page.run("sessionStorage.length"):  # of the test before
+        page.run("document.querySelector('#leave').click()")
+        page.open(url)
+        page.errors.clear()
     page.wait("document.activeElement.id === 'token'")
     page.type(token)
     page.press("Enter", "\r")

@@ -2,7 +2,7 @@
 
 import { colour, figure, lines } from "./charts.js";
 
-const EVERY_MS = 3000, LONGEST_MS = 30000, PATIENCE_MS = 12000, PICTURES = 4;
+const EVERY_MS = 3000, WRITTEN_MS = 1500, LONGEST_MS = 30000, PATIENCE_MS = 12000, PICTURES = 4;
 const KEPT = "guard-session";
 const MARKS = [
   { at: 1 / 3, name: "watch", kind: "watch" },
@@ -314,12 +314,12 @@ function picture(one, at) {
 }
 
 /** The quarantine is written a moment after the decision: a picture that is not there yet is asked for again. */
-async function draw(canvas, path, tries = 3) {
+async function draw(canvas, path, tries = 4) {
   if (!session()) return;
   try {
     const answer = await ask(path);
     if (answer.status !== 200) {
-      if (answer.status === 204 && tries > 1 && session()) setTimeout(() => draw(canvas, path, tries - 1), EVERY_MS);
+      if (answer.status === 204 && tries > 1 && session()) setTimeout(() => draw(canvas, path, tries - 1), WRITTEN_MS);
       return;
     }
     const bitmap = await createImageBitmap(await answer.blob());
