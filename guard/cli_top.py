@@ -11,7 +11,7 @@ import http.client
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console(markup=False, highlight=False)
     try:
         if args.once:
-            _print(console, guard.look(), args)
+            _print(console, guard.look(), None, args)
         elif args.json or not console.is_terminal:
-            _follow(guard, args, lambda look: _print(console, look, args))
+            _follow(guard, args, console)
         else:
             _live(guard, args, console)
     except (Away, Refused) as error:
@@ -128,6 +128,19 @@ def _document(status: int, body: bytes) -> dict[str, Any]:
     return told
 
 
+@dataclass(slots=True)
+class Seen:
+    """The latest look, and the one before it; Guard makes one document for all who ask within a second."""
+
+    latest: dict[str, Any] | None = None
+    former: dict[str, Any] | None = None
+
+    def add(self, look: dict[str, Any]) -> None:
+        """One more."""
+        if self.latest is None or look["time"] > self.latest["time"]:
+            self.latest, self.former = look, self.latest
+
+
 def _looks(guard: Guard, every_s: float) -> Iterator[dict[str, Any] | Away]:
     """For ever; where it is away, why, and less and less often. Raises Refused."""
     wait_s = every_s
@@ -141,30 +154,32 @@ def _looks(guard: Guard, every_s: float) -> Iterator[dict[str, Any] | Away]:
         time.sleep(wait_s)
 
 
-def _follow(guard: Guard, args: argparse.Namespace, tell: Callable[[dict[str, Any]], None]) -> None:
+def _follow(guard: Guard, args: argparse.Namespace, console: Console) -> None:
+    seen = Seen()
     for look in _looks(guard, args.every):
         if isinstance(look, Away):
             sys.stderr.write(f"guard top: {look}\n")
         else:
-            tell(look)
+            seen.add(look)
+            _print(console, look, seen.former, args)
 
 
-def _print(console: Console, look: dict[str, Any], args: argparse.Namespace) -> None:
+def _print(console: Console, look: dict[str, Any], former: dict[str, Any] | None, args: argparse.Namespace) -> None:
     if args.json:
         sys.stdout.write(json.dumps(look) + "\n")
         sys.stdout.flush()
     else:
-        console.print(top.screen(look))
+        console.print(top.screen(look, former))
 
 
 def _live(guard: Guard, args: argparse.Namespace, console: Console) -> None:
     shown: RenderableType = "asking Guard ..."
-    former: dict[str, Any] | None = None
+    seen = Seen()
     with Live(shown, console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         for look in _looks(guard, args.every):
             if isinstance(look, Away):
-                shown = top.away(str(look), former)
+                shown = top.away(str(look), seen.latest)
             else:
-                shown = top.screen(look, former, console.height)
-                former = look
+                seen.add(look)
+                shown = top.screen(look, seen.former, console.height)
             live.update(shown, refresh=True)

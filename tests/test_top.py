@@ -1,5 +1,6 @@
 """What `guard top` draws, beside what the tests of a running Guard see of it."""
 
+from guard.cli_top import Seen
 from guard.top import no_plain, spark
 
 
@@ -19,3 +20,10 @@ def test_decisions_that_were_no_plain_allow() -> None:
     ]
     assert no_plain({"decisions": decided}, "action") == 3.0
     assert no_plain({"decisions": decided}, "would_be") == 5.0
+
+
+def test_rates_are_between_two_documents_that_differ() -> None:
+    seen = Seen()
+    for time in (1.0, 1.0, 3.0, 3.0):
+        seen.add({"time": time})
+    assert (seen.former, seen.latest) == ({"time": 1.0}, {"time": 3.0})

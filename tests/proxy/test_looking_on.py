@@ -60,6 +60,7 @@ def sign_in(page: Page, url: str, token: str = TOKEN) -> None:
         page.open(url)
         page.errors.clear()
     page.wait("document.activeElement.id === 'token'")
+    assert page.run("document.querySelector('#bare').hidden"), "the loopback is this machine"
     page.type(token)
     page.press("Enter", "\r")
 

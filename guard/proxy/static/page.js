@@ -11,9 +11,9 @@ const MARKS = [
 ];
 
 const $ = (id) => document.getElementById(id);
-const rate = { time: 0, counts: null };
+const seen = { latest: null, former: null };
 const shownDecisions = new Map();
-let waitMs = EVERY_MS, timer = 0, lastSeen = 0, lastTold = null, resizing = 0;
+let waitMs = EVERY_MS, timer = 0, lastSeen = 0, resizing = 0;
 
 // --- words
 
@@ -66,12 +66,13 @@ function ask(path, method = "GET", secret = session()) {
 function openDoor(told = "") {
   clearTimeout(timer);
   sessionStorage.removeItem(KEPT);
-  lastTold = null;
+  Object.assign(seen, { latest: null, former: null });
   $("shown").hidden = $("leave").hidden = true;
   $("notice").hidden = true;
   $("state").replaceChildren();
   $("door").hidden = false;
   $("told").textContent = told;
+  $("bare").hidden = globalThis.isSecureContext; // so is plain HTTP to this machine
   $("token").focus();
 }
 
@@ -142,7 +143,8 @@ function unreachable(error) {
 
 function show(told) {
   lastSeen = told.time;
-  lastTold = told;
+  // Guard makes one document for all who ask within a second.
+  if (told.time > (seen.latest?.time ?? 0)) Object.assign(seen, { former: seen.latest, latest: told });
   $("notice").hidden = true;
   $("shown").hidden = false;
   const up = ago(told.started, told.time).replace(" ago", "");
@@ -167,8 +169,6 @@ function showTiles(told) {
   const would = perSecond(told, (c) => noPlain(c, "would_be"));
   const acted = perSecond(told, (c) => noPlain(c, "action"));
   const inspected = counts.inspected ? `${((1000 * counts.inspection_s) / counts.inspected).toFixed(1)} ms` : "–";
-  rate.time = told.time;
-  rate.counts = counts;
   tiles([
     ["Calls a second", calls, `${figure(sum(counts.calls))} in all`],
     ["Suspicious a second", would, `${figure(noPlain(counts, "would_be"))} in all`],
@@ -182,9 +182,9 @@ function showTiles(told) {
 const noPlain = (counts, key) => counts.decisions.filter((d) => d[key] !== "allow").reduce((n, d) => n + d.count, 0);
 
 function perSecond(told, of) {
-  const former = rate.counts ?? null;
-  if (!former || told.time <= rate.time) return "–";
-  return figure(Math.max(0, (of(told.counts) - of(former)) / (told.time - rate.time)));
+  const { former } = seen;
+  if (!former) return "–";
+  return figure(Math.max(0, (of(told.counts) - of(former.counts)) / (told.time - former.time)));
 }
 
 function tiles(wanted) {
@@ -408,9 +408,9 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("resize", () => {
   clearTimeout(resizing);
   resizing = setTimeout(() => {
-    if (!lastTold || $("shown").hidden) return;
-    showCallers(lastTold);
-    showTraffic(lastTold);
+    if (!seen.latest || $("shown").hidden) return;
+    showCallers(seen.latest);
+    showTraffic(seen.latest);
   }, 150);
 });
 if (session()) begin();
