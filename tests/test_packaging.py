@@ -37,6 +37,9 @@ def test_the_wheel_holds_what_is_not_python(names: set[str]) -> None:
     assert {"guard/py.typed", "adversary/py.typed", "guard/wire/open_inference_pb2.pyi"} <= names
     victims = {path.relative_to(ROOT).as_posix() for path in (ROOT / "adversary" / "victims").glob("*.onnx")}
     assert victims <= names
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "guard" / "proxy" / "static").iterdir()}
+    assert page
+    assert page <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {"guard/_kernels.abi3.so", "guard/_nghttp2.abi3.so"} <= names
 

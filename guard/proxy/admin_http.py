@@ -161,7 +161,6 @@ def encode(response: Response, *, body: bool = True) -> bytes:
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Resource-Policy": "same-origin",
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
         "Connection": "close",
         **response.headers,

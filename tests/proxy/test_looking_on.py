@@ -213,6 +213,16 @@ def test_a_wrong_token_and_the_right_one(said: Said, page: Page) -> None:
     assert page.errors == []
 
 
+def test_a_connection_that_others_can_read(said: Said, page: Page) -> None:
+    page.open(f"http://{browser.ELSEWHERE}:{said.address.rpartition(':')[2]}/")
+    page.wait("document.activeElement.id === 'token'")
+    assert "not encrypted" in page.text("#bare")
+    page.type(TOKEN)
+    page.press("Enter", "\r")
+    page.wait(SHOWN)
+    assert page.errors == []
+
+
 def test_too_many_wrong_tokens(said: Said, page: Page) -> None:
     for _ in range(TRIES):
         said.door.knock("Bearer wrong")

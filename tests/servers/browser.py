@@ -18,6 +18,8 @@ from tests.servers.install import CHROMIUM
 
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
 PATIENCE_S = 60.0
+ELSEWHERE = "guard.test"
+"""This machine, by a name that a browser does not take for it."""
 _HASTE = "{ const real = setTimeout; globalThis.setTimeout = (f, ms = 0) => real(f, ms / 20); }"
 
 
@@ -127,7 +129,8 @@ def page(directory: Path, *, haste: bool = True) -> Iterator[Page]:
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
     command = f'exec "$@" 3<&{in_read} 4>&{out_write}'  # the pipe is descriptors 3 and 4
-    arguments = (executable(), "--headless=new", *_QUIET, f"--user-data-dir={directory / 'profile'}")
+    known = f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"
+    arguments = (executable(), "--headless=new", *_QUIET, known, f"--user-data-dir={directory / 'profile'}")
     with (directory / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
             ["bash", "-c", command, "bash", *arguments, "--remote-debugging-pipe"],
