@@ -1,8 +1,8 @@
 """Every evasion of the catalogue through real gRPC against a bare model, held to what it should reach there.
 
 One or two of each family at once, the others in the long part. Slices of the campaign `full`, on the control alone: few
-victims, the catalogue's budgets. Where the literature has a success near 1, more than 0.8 is asked for; the weak ones are held
-to their own published order.
+victims, the catalogue's budgets. Where the literature has a success near 1, more than 0.8 is asked for; the weak ones
+are held to their own published order.
 """
 
 from pathlib import Path
