@@ -222,7 +222,13 @@ class _Supervisor:
             return
         wanted = config.digest(self.settings)
         if state.digest != wanted and self._told.get(number) != (process.pid, wanted):
-            self._told[number] = (process.pid, wanted)
+            self._tell(number, wanted)
+
+    def _tell(self, number: int, digest: str) -> None:
+        """Let a worker read the settings; once, for one that is looked at before it has read them is not told again."""
+        process = self._processes.get(number)
+        if process is not None:
+            self._told[number] = (process.pid, digest)
             self._signal(number, signal.SIGHUP)
 
     def _settle(self, now: float) -> None:
@@ -285,7 +291,7 @@ class _Supervisor:
                 return
             self.settings, self._changed_at = settings, time.monotonic()
             self._write_settings()
+            digest = config.digest(settings)
             for number in self._states:
-                self._told.pop(number, None)
-                self._signal(number, signal.SIGHUP)
-            _log.info("settings read again: %s", config.digest(settings))
+                self._tell(number, digest)
+            _log.info("settings read again: %s", digest)

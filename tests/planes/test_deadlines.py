@@ -38,7 +38,7 @@ async def test_a_callers_deadline_travels_shortened(behind: Behind, path: str, t
         assert (await ask(guarded.channel, request(), path, timeout=timeout_s)).body
         spent = time.monotonic() - started
         seen = server.calls(path)[-1].timeout_s
-        assert timeout_s - spent - 0.1 <= seen <= timeout_s + 0.1
+        assert timeout_s - spent - 0.1 <= seen <= 1.03 * timeout_s + 0.1  # gRPC rounds it up
 
 
 async def test_without_a_deadline_guards_own_holds(behind: Behind) -> None:
