@@ -714,6 +714,9 @@ class Settings(_Settings):
     """At least 16 bytes that key every hash (callers, fingerprints, canary); or set GUARD_SECRET.
 
     Default: random at each start."""
+    signers_file: Path | None = None
+    """Ed25519 public keys (PEM): every profile must be signed by one of them (`guard sign`), or it is not used. For the
+    settings themselves say `--signers` on the command line."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "Settings":

@@ -37,6 +37,7 @@ from guard.proxy.rations import Rations
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
 from guard.settings import ConfigError, History, Model, Settings, Upstream
+from guard.signing import Signers, signers_of
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
@@ -248,8 +249,9 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
     try:
         routes = await _routes(settings, former, made)
         models, networks = {}, Networks(_gathering(settings, shared.metrics))
+        signers = await asyncio.to_thread(signers_of, settings.signers_file, "signers_file")
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks)
+            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks, signers)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -358,11 +360,13 @@ def _gathering(settings: Settings, metrics: Metrics) -> Gathering:
     )
 
 
-def arm(model: Model, secret: bytes, networks: Networks | None = None) -> tuple[Profile | None, Engine | None]:
+def arm(
+    model: Model, secret: bytes, networks: Networks | None = None, signers: Signers | None = None
+) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
-    profile = load_profile(model.profile)
+    profile = load_profile(model.profile, None if signers is None else signers.check)
     return profile, Engine(model, profile, secret, networks)
 
 

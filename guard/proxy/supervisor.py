@@ -33,6 +33,7 @@ from guard.proxy.post import Post
 from guard.proxy.private import State
 from guard.proxy.runtime import arm, secret_of
 from guard.settings import ConfigError, Settings
+from guard.signing import signers_of
 
 SOON_S, LATE_S, STEADY_S = 0.2, 30.0, 60.0
 LOOK_S = 0.5
@@ -65,8 +66,9 @@ def run(settings: Settings, load: Callable[[], Settings], log_level: str) -> int
 
 def check(settings: Settings) -> None:
     """Read and try what the settings name, as far as a parent can. Raises ConfigError, ProfileError."""
+    signers = signers_of(settings.signers_file, "signers_file")
     for model in settings.models:
-        arm(model, b"made to be thrown away")
+        arm(model, b"made to be thrown away", signers=signers)
 
 
 def backoff_s(before_s: float, ran_s: float) -> float:

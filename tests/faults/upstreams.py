@@ -26,6 +26,7 @@ from tests.servers.process import free_port
 
 PART = "upstream"
 FINDS = {"stage": "test_mean"}
+GONE = {"UNAVAILABLE", "CANCELLED", "flagged UNAVAILABLE", "flagged CANCELLED"}  # a server that stops cancels
 
 
 @dataclass
@@ -272,6 +273,7 @@ async def restarts(at: Path) -> str:
         loads = [asyncio.ensure_future(load()) for _ in range(4)]
         await eventually(lambda: len(ends) > 100)
         await server.server.stop(None)
+        await eventually(lambda: any(end in GONE for end in ends))
         again = await start_server(server.address)
         try:
             before = ends.count("OK")
@@ -280,10 +282,9 @@ async def restarts(at: Path) -> str:
             await asyncio.gather(*loads)
         finally:
             await again.server.stop(None)
-        gone = {"UNAVAILABLE", "CANCELLED", "flagged UNAVAILABLE", "flagged CANCELLED"}  # a server that stops cancels
-        assert set(ends) <= {"OK", "flagged PERMISSION_DENIED"} | gone, set(ends)
+        assert set(ends) <= {"OK", "flagged PERMISSION_DENIED"} | GONE, set(ends)
         never_uninspected(guarded)
-        return f"{sum(end in gone for end in ends)} of {len(ends)} failed meanwhile; no flagged input was answered"
+        return f"{sum(end in GONE for end in ends)} of {len(ends)} failed meanwhile; no flagged input was answered"
 
 
 async def _other_model(at: Path, choice: str) -> tuple[Guarded, Server, str, Any]:
