@@ -87,7 +87,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _eq(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.tolist() == b.tolist()
+    return a.shape == b.shape and a.ravel().tolist() == b.ravel().tolist()
 
 
 def division(data: bytes) -> None:
