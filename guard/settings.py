@@ -531,7 +531,8 @@ class Limits(_Settings):
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
     max_queued_calls: int = Field(256, ge=0)
-    """Calls waiting for their turn; further ones are RESOURCE_EXHAUSTED at once."""
+    """Calls waiting for their turn; further ones are RESOURCE_EXHAUSTED at once, and so are those whose deadline would
+    pass while they wait, by the pace at which places have become free."""
     max_rows: int = Field(4096, ge=1)
     """Rows of one inspected request; more are INVALID_ARGUMENT."""
     max_elements: int = Field(64 * 1024 * 1024, ge=1)
