@@ -172,6 +172,10 @@ class Metrics:
             "guard_identities_total", "Callers by the source that knew them, and credentials that failed.", "source"
         )
         self.audit_events = counter("guard_audit_events_total", "Audit events by what became of them.", "outcome")
+        self.audit_deliveries = counter(
+            "guard_audit_deliveries_total", "The same by the sink that they went to.", "sink", "outcome"
+        )
+        self.spans = counter("guard_spans_total", "Spans of traced calls by what became of them.", "outcome")
         self.quarantined = counter(
             "guard_quarantined_rows_total",
             "Flagged rows by what became of their digests, and of themselves.",
