@@ -361,8 +361,8 @@ class Engine:
         failed: list[Finding] = []
         for key, stage, make in makers:
             try:
-                kind, name = ("view", key) if stage is None else (stage.kind, stage.name)
-                made = [_same_kind(view, unit) for view in timing.run(kind, name, make, unit)]
+                views_of = make(unit) if stage is None else timing.run(stage.kind, stage.name, make, unit)
+                made = [_same_kind(view, unit) for view in views_of]
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed += [] if stage is None else [stage.finding(error=_name(error))]
                 continue

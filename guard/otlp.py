@@ -137,7 +137,7 @@ def log_of(record: Record, form: Form) -> logs.LogRecord:
         key: plain[key] for key in ("decision_id", "model", "action", "would_be", "enforced", "level") if key in plain
     }
     return logs.LogRecord(
-        time_unix_nano=round(record.time_unix * 1e9),
+        time_unix_nano=round(record.time_unix * 1e6) * 1000,
         observed_time_unix_nano=time.time_ns(),
         severity_number=logs.SeverityNumber.ValueType(number),
         severity_text=text,

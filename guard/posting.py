@@ -1,11 +1,12 @@
 """POST to one receiver, from one thread: TLS, a token and headers from files, a bounded number of attempts.
 
 Tried again: what could not be sent, or was not answered, and statuses that say so; after 0.5, 1, 2 ... s, or as
-`Retry-After` asks, LONGEST_WAIT_S at most. Not once `hurry` was called. Files that change are read again; where a new
-version cannot be used, that attempt has failed.
+`Retry-After` asks, LONGEST_WAIT_S at most. Not once `hurry` was called. Files that change are read again; a version
+that cannot be used is logged, and the former one goes on.
 Errors: `Undelivered`, and its text names neither the URL nor a header.
 """
 
+import logging
 import os
 import ssl
 import threading
@@ -24,6 +25,7 @@ LONGEST_WAIT_S = 30.0
 MAX_ANSWER_BYTES = 64 * 1024
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TAKEN = range(200, 300)
+_log = logging.getLogger(__name__)
 
 
 class Poster:
@@ -54,14 +56,14 @@ class Poster:
         named = (tls.ca_file, tls.cert_file, tls.key_file, settings.headers_file, settings.token_file)
         self._files = tuple(file for file in named if file is not None)
         try:
-            self._open()
+            self._seen = reloading.fingerprint(*self._files)
+            self._headers, self._pool = self._made()
         except (OSError, ValueError) as error:
             raise ConfigError("", f"cannot use {_named(error)}: {type(error).__name__}") from None
 
-    def _open(self) -> None:
-        """Raises OSError, ValueError; ssl.SSLError is an OSError."""
-        self._seen = reloading.fingerprint(*self._files)
-        self._headers = _headers(self._settings)
+    def _made(self) -> tuple[dict[str, str], Any]:
+        """Headers and connections by the files as they are. Raises OSError, ValueError; ssl.SSLError is an OSError."""
+        headers = _headers(self._settings)
         tls, options = self._settings.tls, dict[str, Any]()
         if self._settings.url.startswith("https://"):
             context = ssl.create_default_context(cafile=tls.ca_file)
@@ -71,7 +73,21 @@ class Poster:
             if tls.server_name is not None:
                 options |= {"server_hostname": tls.server_name, "assert_hostname": tls.server_name}
         timeout = self._library.Timeout(connect=self._settings.timeout_s, read=self._settings.timeout_s)
-        self._pool = self._library.PoolManager(num_pools=1, maxsize=1, timeout=timeout, retries=False, **options)
+        return headers, self._library.PoolManager(num_pools=1, maxsize=1, timeout=timeout, retries=False, **options)
+
+    def _refresh(self) -> None:
+        """Read files again that have changed."""
+        try:
+            seen = reloading.fingerprint(*self._files)
+            if seen == self._seen:
+                return
+            self._seen = seen
+            made = self._made()
+        except (OSError, ValueError) as error:
+            _log.error("kept the old version: cannot use %s: %s", _named(error), type(error).__name__)
+            return
+        self._pool.clear()
+        self._headers, self._pool = made
 
     def hurry(self) -> None:
         """Try nothing again from now on."""
@@ -98,10 +114,8 @@ class Poster:
     def _once(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, float, bytes]:
         """Status (0: none), what became of it, how long to wait before the next attempt, the answer."""
         errors = self._library.exceptions
+        self._refresh()
         try:
-            if reloading.fingerprint(*self._files) != self._seen:
-                self._pool.clear()
-                self._open()
             answer = self._pool.request(
                 "POST",
                 self._url,
