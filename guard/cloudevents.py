@@ -14,7 +14,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from guard.events import Event, Record, document_of, render
+from guard.events import Event, Record, document_of, instant, render
 from guard.ocsf import ocsf_of
 from guard.posting import Poster
 from guard.settings import ToCloudEvents
@@ -38,9 +38,9 @@ def _envelope(event: Record, kind: str, data: Mapping[str, Any]) -> dict[str, An
     return {
         "specversion": "1.0",
         "type": kind,
-        "source": f"/guard/models/{urllib.parse.quote(event.model, safe='')}",
+        "source": f"/guard/models/{urllib.parse.quote(event.model, safe='', errors='replace')}",
         "id": identity or "unknown",
-        "time": document_of(event)["time"],
+        "time": instant(event.time_unix),
         **({"subject": event.caller} if event.caller else {}),
         **_traced(event),
         "datacontenttype": _JSON,
@@ -110,7 +110,10 @@ class CloudEventsCarrier:
         if self._settings.content == "structured":
             return _json(event), {"content-type": "application/cloudevents+json"}
         attributes = {key: value for key, value in event.items() if key not in {"data", "datacontenttype"}}
-        headers = {f"ce-{key}": urllib.parse.quote(str(value), safe=_SAFE) for key, value in attributes.items()}
+        headers = {
+            f"ce-{key}": urllib.parse.quote(str(value), safe=_SAFE, errors="replace")
+            for key, value in attributes.items()
+        }
         return _json(event["data"]), {"content-type": _JSON, **headers}
 
     def hurry(self) -> None:

@@ -32,7 +32,8 @@ except ImportError:
 
 RETRIED = frozenset({429, 502, 503, 504})
 _HEADERS = {"content-type": "application/x-protobuf"}
-_HAS_PARENT, _IS_REMOTE = 0x100, 0x200
+_REMOTE_IS_KNOWN, _REMOTE = 0x100, 0x200
+"""Of a span's flags: whether its parent is another process's."""
 
 
 class SpanCarrier:
@@ -109,9 +110,9 @@ def resource_of(service_name: str, environ: Mapping[str, str] = os.environ) -> r
 def span_of(span: Span) -> traces.Span:
     """One span."""
     status = traces.Status(code=traces.Status.STATUS_CODE_ERROR, message=span.error) if span.error else None
-    flags = span.flags & 0xFF | _HAS_PARENT
+    flags = span.flags & 0xFF | _REMOTE_IS_KNOWN
     if span.kind is Kind.SERVER and span.parent_id:
-        flags |= _IS_REMOTE
+        flags |= _REMOTE
     return traces.Span(
         trace_id=span.trace_id,
         span_id=span.span_id,
@@ -171,6 +172,8 @@ def _value(value: Any) -> common.AnyValue:
         return common.AnyValue(kvlist_value=common.KeyValueList(values=_pairs(value)))
     if isinstance(value, list | tuple):
         return common.AnyValue(array_value=common.ArrayValue(values=[_value(one) for one in value]))
+    if isinstance(value, str):  # the one that may not be writable: text that is no Unicode
+        return common.AnyValue(string_value=value.encode("utf-8", "replace").decode())
     made = common.AnyValue()
     for kind, field in _FIELDS:
         if isinstance(value, kind):
@@ -183,7 +186,6 @@ _FIELDS: tuple[tuple[type, str], ...] = (
     (bool, "bool_value"),  # which is an int, too
     (int, "int_value"),
     (float, "double_value"),
-    (str, "string_value"),
 )
 
 

@@ -128,7 +128,7 @@ class Live:
                 span_id=self.span_id,
                 parent_id=parent.span_id,
                 state=parent.state[:MAX_STATE],
-                flags=parent.flags,
+                flags=parent.flags | _SAMPLED,
                 name=self._name,
                 kind=self._kind,
                 start_ns=self._start_ns,

@@ -1,5 +1,6 @@
 """A real HTTP server that events and spans are sent to, and that does as it is told."""
 
+import gzip
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -76,6 +77,8 @@ def receiving(*, cert: tuple[Path, Path] | None = None, **values: Any) -> Iterat
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {key.lower(): value for key, value in self.headers.items()}
+            if headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
             status = made.take(Request(self.path, headers, body))
             self.send_response(status)
             for key, value in made.headers.items():

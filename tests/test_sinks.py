@@ -172,7 +172,7 @@ def test_what_cannot_be_opened_names_its_sink(metrics: Metrics, tmp_path) -> Non
 def test_log_records(receiver: Receiver, metrics: Metrics) -> None:
     log = audit_of(metrics, {"kind": "otlp", "to": {"url": receiver.url}})
     log.record(EVENT)
-    log.record(Exempted(1.0, "c1", "m", 2.0, "a test", ("someone",)))
+    log.record(Exempted(1.0, "c1", "m", 2.0, "no Unicode: \ud800", ("someone",)))
     log.close(30.0)
     first, second = receiver.logs
     assert (first.event_name, first.severity_text) == ("guard.decision", "ERROR")
