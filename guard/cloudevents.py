@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
+from guard.delivering import Undelivered
 from guard.events import Event, Record, document_of, instant, render
 from guard.ocsf import ocsf_of
 from guard.posting import Poster
@@ -85,21 +86,24 @@ class CloudEventsCarrier:
         self._poster = Poster(settings.to, "events")
 
     def carry(self, items: list[Record]) -> int:
-        """Raises Undelivered where the receiver is away: it has had its attempts, and others do not wait for more."""
+        """A receiver that is away has had its attempts: others do not wait for more. Raises Undelivered."""
         if self._settings.content == "batch":
             events = [event for item in items for event in self._events(item)]
             if events:
                 self._poster.post(_json(events), {"content-type": "application/cloudevents-batch+json"})
             return 0
+        failed = 0
         for done, item in enumerate(items):
             try:
                 for event in self._events(item):
                     self._poster.post(*self._message(event))
-            except OSError:
-                if done == 0:
+            except Undelivered as error:
+                if len(items) == 1:
                     raise
-                return len(items) - done
-        return 0
+                if error.away:
+                    return failed + len(items) - done
+                failed += 1
+        return failed
 
     def _events(self, record: Record) -> list[dict[str, Any]]:
         if self._settings.form == "kserve":

@@ -133,7 +133,11 @@ class Delivery(Generic[T]):
 
 
 class Undelivered(OSError):
-    """A receiver did not take it. Its text is Guard's own: safe to log."""
+    """A receiver did not take it. Its text is Guard's own: safe to log. away: it would take nothing else either."""
+
+    def __init__(self, text: str, *, away: bool = True) -> None:
+        super().__init__(text)
+        self.away = away
 
 
 def _words(error: Exception) -> str:

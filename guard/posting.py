@@ -99,17 +99,17 @@ class Poster:
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> bytes:
         """The receiver's answer. Raises Undelivered."""
-        wait_s = self._first_wait_s
+        wait_s, why, away = self._first_wait_s, "", True
         for attempt in range(1, self._settings.attempts + 1):
             status, why, asked_s, answer = self._once(body, headers)
             if status in _TAKEN:
                 return answer
-            last = attempt == self._settings.attempts or (status != 0 and status not in self._retried)
-            if last or self._hurried.is_set():
+            away = status == 0 or status in self._retried
+            if not away or attempt == self._settings.attempts or self._hurried.is_set():
                 break
             self._hurried.wait(min(LONGEST_WAIT_S, max(wait_s, asked_s)))
             wait_s *= 2.0
-        raise Undelivered(why)
+        raise Undelivered(why, away=away)
 
     def _once(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, float, bytes]:
         """Status (0: none), what became of it, how long to wait before the next attempt, the answer."""

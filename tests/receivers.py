@@ -67,8 +67,10 @@ class Receiver:
 
 
 @contextmanager
-def receiving(*, cert: tuple[Path, Path] | None = None, **values: Any) -> Iterator[Receiver]:
-    """cert: certificate and key; without, it speaks in clear."""
+def receiving(
+    *, cert: tuple[Path, Path] | None = None, callers: Path | None = None, **values: Any
+) -> Iterator[Receiver]:
+    """cert: certificate and key; without, it speaks in clear. callers: who signs the certificates that it asks for."""
     made = Receiver(**values)
 
     class Handler(BaseHTTPRequestHandler):
@@ -100,6 +102,9 @@ def receiving(*, cert: tuple[Path, Path] | None = None, **values: Any) -> Iterat
     if cert is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*cert)
+        if callers is not None:
+            context.load_verify_locations(callers)
+            context.verify_mode = ssl.CERT_REQUIRED
         server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=lambda: server.serve_forever(0.02), daemon=True)
     thread.start()

@@ -148,3 +148,17 @@ def test_tls_with_an_authority_of_its_own(tmp_path) -> None:
         wrong.write_bytes(authority.pem)
         post(rotated)
     assert len(receiver.requests) == 2
+
+
+def test_a_certificate_of_ones_own(tmp_path) -> None:
+    authority = Authority()
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.pem)
+    cert = authority.leaf("", dns=("collector.example",)).write(tmp_path, "server")
+    own, key = authority.leaf("guard").write(tmp_path, "guard")
+    tls = {"ca_file": ca, "server_name": "collector.example"}
+    with receiving(cert=cert, callers=ca) as receiver:
+        post(poster_of(receiver.url, tls={**tls, "cert_file": own, "key_file": key}))
+        with pytest.raises(Undelivered):
+            post(poster_of(receiver.url, attempts=1, tls=tls))
+    assert len(receiver.requests) == 1

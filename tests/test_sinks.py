@@ -274,6 +274,19 @@ def test_kserves_events_without_payloads(receiver: Receiver, metrics: Metrics, c
     assert answered.get_data()["guard"]["action"] == "deny"
 
 
+def test_one_event_that_is_refused_costs_no_other(receiver: Receiver, metrics: Metrics) -> None:
+    receiver.answers, receiver.held = [200, 200, 413, 200], True
+    log = audit_of(metrics, {"kind": "cloudevents", "to": {"url": receiver.url}})
+    log.record(EVENT)
+    receiver.until(lambda r: len(r.requests) == 1)
+    for _ in range(3):
+        log.record(EVENT)
+    receiver.go.set()
+    log.close(30.0)
+    assert delivered(metrics) == {("cloudevents", "written"): 3.0, ("cloudevents", "failed"): 1.0}
+    assert len(receiver.requests) == 4
+
+
 def test_others_of_a_batch_do_not_wait_for_a_receiver_that_is_away(receiver: Receiver, metrics: Metrics) -> None:
     receiver.answers, receiver.held = [200, 500], True
     sink = {"kind": "cloudevents", "to": {"url": receiver.url, "attempts": 1}}
