@@ -736,7 +736,9 @@ class Tracing(_Settings):
     """The share of calls that are traced."""
     parents: Literal["follow", "join", "ignore"] = "follow"
     """Calls that bring a `traceparent`: do as it says; join its trace, but let `ratio` alone decide; or begin another
-    trace. `follow` lets callers choose what is traced: they should be yours."""
+    trace. `follow` lets callers choose what is traced, up to `max_per_s`: they should be yours."""
+    max_per_s: int = Field(500, ge=1)
+    """Calls, and messages of streams, that are traced in a second; further ones are not, and are counted."""
     service_name: str = Field("guard", min_length=1, max_length=256)
     max_queued: int = Field(8192, ge=1, le=1_000_000)
     """Spans waiting to be sent; further ones are dropped and counted."""

@@ -188,26 +188,50 @@ def address_of(server: str) -> dict[str, Value]:
 
 
 class Tracer:
-    """Chooses the calls that are traced, and begins their spans."""
+    """Chooses the calls that are traced, and begins their spans. Called from one thread.
+
+    max_per_s:  of calls and of streams' messages, in a second of the clock; what a caller asks for is bounded by it.
+    on_limited: told of each that was one too many.
+    """
 
     def __init__(
         self,
         spans: Spans,
         ratio: float,
         parents: Literal["follow", "join", "ignore"],
+        *,
+        max_per_s: int = 1000,
+        on_limited: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spans, self._ratio, self._parents, self._draw = spans, ratio, parents, draw
+        self._max_per_s, self._on_limited, self._clock = max_per_s, on_limited, clock
+        self._second, self._begun = 0, 0
 
     def begin(self, method: str, metadata: Metadata) -> Live | None:
         """The span of a call; None where it is not traced. method: from a closed list, `_OTHER` elsewhere."""
         parent = None if self._parents == "ignore" else parent_of(metadata)
         followed = parent if self._parents == "follow" else None
-        if not (self._draw() < self._ratio if followed is None else followed.sampled):
+        if not (self._draw() < self._ratio if followed is None else followed.sampled) or not self._admits():
             return None
         if parent is None:
             parent = Parent(secrets.token_bytes(16), b"", _SAMPLED, "")
         return Live(self._spans, method, Kind.SERVER, parent, _rpc(method))
+
+    def message(self, call: Live, number: int) -> Live | None:
+        """The span of a message of a traced stream."""
+        return call.child("message", guard__message=number) if self._admits() else None
+
+    def _admits(self) -> bool:
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._begun = second, 0
+        self._begun += 1
+        if self._begun > self._max_per_s:
+            self._on_limited()
+            return False
+        return True
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Send what has ended, for so long."""

@@ -36,6 +36,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_audit_events": ("outcome",),
     "guard_audit_deliveries": ("sink", "outcome"),
     "guard_spans": ("outcome",),
+    "guard_untraced_calls": (),
     "guard_quarantined_rows": ("what", "outcome"),
     "guard_quarantine_failures": (),
     "guard_store_evicted": ("what",),

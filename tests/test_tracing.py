@@ -82,6 +82,21 @@ def test_callers_need_not_be_followed(kept: Kept) -> None:
     assert begun(kept, ("traceparent", SAMPLED), ratio=0.0, parents="ignore") is None
 
 
+def test_no_caller_has_more_traced_than_the_limit(kept: Kept) -> None:
+    now, limited = [0.5], []
+    tracer = Tracer(kept, 0.0, "follow", max_per_s=2, on_limited=lambda: limited.append(1), clock=lambda: now[0])
+    asked = (("traceparent", SAMPLED),)
+    first = tracer.begin("p.S/M", asked)
+    assert first is not None
+    assert tracer.message(first, 1)
+    assert tracer.begin("p.S/M", asked) is None
+    assert tracer.message(first, 2) is None
+    assert tracer.begin("p.S/M", ()) is None  # not chosen: nothing was limited
+    assert len(limited) == 2
+    now[0] = 1.0
+    assert tracer.begin("p.S/M", asked)
+
+
 def test_the_span_stands_in_what_travels_on(kept: Kept) -> None:
     metadata = (("x", "1"), ("traceparent", f"00-{TRACE}-{SPAN}-03"), ("tracestate", "a=1"))
     live = begun(kept, *metadata)

@@ -336,7 +336,8 @@ def _tracer(settings: Settings, shared: Shared, former: Runtime | None) -> Trace
             shared.metrics.spans.labels(outcome).inc(spans)
 
     spans = Delivery("spans", carrier, count, thread="guard-spans", max_queued=asked.max_queued, gather_s=GATHER_S)
-    return Tracer(spans, asked.ratio, asked.parents)
+    limited = shared.metrics.untraced.inc
+    return Tracer(spans, asked.ratio, asked.parents, max_per_s=asked.max_per_s, on_limited=limited)
 
 
 def _same_audit(settings: Settings, former: Runtime | None) -> Audit | None:

@@ -144,11 +144,12 @@ class Conversation:
 
     def _next_ticket(self) -> Ticket:
         self._count += 1
+        call, tracer = self._ticket.span, self._pipeline.runtime.tracer
         return replace(
             self._ticket,
             decision_id=f"{self._ticket.decision_id}.{self._count}",
             deadline=min(self._loop.time() + self._route.timeout_s, math.inf if self._end is None else self._end),
-            span=None if self._ticket.span is None else self._ticket.span.child("message", guard__message=self._count),
+            span=None if call is None or tracer is None else tracer.message(call, self._count),
         )
 
     async def _judge(self, ticket: Ticket, body: bytes) -> Opened | Reply:
