@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guard.settings import ConfigError, Receiver
 from guard.tracing import Kind, Live, Span, Tracer, address_of, parent_of
@@ -180,3 +182,17 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: str,
     monkeypatch.delitem(sys.modules, "guard.otlp", raising=False)
     with pytest.raises(ConfigError, match=rf"guard-sidecar\[{extra}\]"):
         importlib.import_module("guard.otlp").SpanCarrier(Receiver(url="http://127.0.0.1:1"), "guard")
+
+
+@given(st.one_of(st.text(), st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.*")))
+def test_whatever_callers_send_travels_on_well_formed(value: str) -> None:
+    kept = Kept()
+    live = begun(kept, ("traceparent", value), parents="join")
+    assert live is not None
+    ((_, sent),) = live.onto((("traceparent", value),))
+    assert isinstance(sent, str)
+    parent = parent_of((("traceparent", sent),))
+    assert parent is not None
+    assert parent.sampled
+    live.end()
+    assert (len(kept.spans[0].trace_id), len(kept.spans[0].span_id)) == (16, 8)
