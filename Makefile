@@ -18,7 +18,7 @@ BUILT_FROM := pyproject.toml setup.py guard/_kernels.c guard/_nghttp2.c guard/_n
 
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
-	linking nearness sketching windows kernels puzzles
+	linking nearness sketching windows kernels puzzles timing
 CORE_TESTS := tests/core tests/wire
 PROXY_TESTS := tests/proxy tests/planes tests/stores
 ADVERSARY_TESTS := tests/adversary tests/bench

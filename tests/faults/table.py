@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from tests.faults import inside, processes, stores, upstreams
+from tests.faults import inside, processes, receivers, stores, upstreams
 from tests.faults.matrix import ROWS, Row
 
-PARTS = (upstreams, stores, inside, processes)
+PARTS = (upstreams, stores, inside, receivers, processes)
 HEAD = """# Faults
 
 What Guard does when something breaks. Each row injects its fault for real (servers and workers are killed, a TCP proxy
