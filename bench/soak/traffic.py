@@ -106,7 +106,7 @@ class Traffic:
                 await self._wait()
 
     async def _attacker(self) -> None:
-        """Small steps around one image, as decision-based attacks make them; then the next image, under another name."""
+        """Small steps around one image, as decision-based attacks make them; then the next, under another name."""
         while True:
             self._named += 1
             name, x = f"attacker-{self._named}", self._clean[self._rng.integers(CLEAN)][None]
