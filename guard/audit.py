@@ -5,6 +5,7 @@ caller's level; for a sampled share of the others; and where an operator forgive
 put a place. What does not fit in a queue is dropped there, and counted.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from guard.broadcast import Broadcast, Subscription, TooManyReaders
+from guard.chain import BEGIN, END, Chain, key_of
 from guard.cloudevents import CloudEventsCarrier
 from guard.delivering import BATCH, Carrier, Delivery
 from guard.events import Event, Forgiven, Reason, Record, draw_of, event_of, render
@@ -41,21 +43,33 @@ def sampled(decision_id: str, share: float) -> bool:
 
 
 class LineCarrier:
-    """Events as lines, to a sink."""
+    """Events as lines, to a sink; with a chain each has its place in it."""
 
-    def __init__(self, sink: Sink, form: Form = "guard") -> None:
-        self._sink, self._form = sink, _FORMS[form]
+    def __init__(self, sink: Sink, form: Form = "guard", chain: Chain | None = None) -> None:
+        self._sink, self._form, self._chain = sink, _FORMS[form], chain
+        self._begun = False
 
     def carry(self, items: list[Record]) -> int:
         """Raises OSError, or ValueError where standard output was closed."""
-        self._sink.write("".join(self._form(event) + "\n" for event in items).encode("ascii"))
+        lines = [self._form(event) for event in items]
+        if self._chain is not None:
+            begin = [] if self._begun else [self._chain.mark(BEGIN)]
+            lines = [*begin, *map(self._chain.link, lines)]
+            self._begun = True
+        self._write(lines)
         return 0
+
+    def _write(self, lines: list[str]) -> None:
+        self._sink.write("".join(f"{line}\n" for line in lines).encode("ascii"))
 
     def hurry(self) -> None:
         """Nothing is tried twice."""
 
     def close(self) -> None:
-        """Release what is held."""
+        """Say that the chain ends, and release what is held."""
+        if self._chain is not None and self._begun:
+            with contextlib.suppress(OSError, ValueError):
+                self._write([self._chain.mark(END)])
         self._sink.close()
 
 
@@ -118,12 +132,14 @@ def _carriers(settings: AuditSettings, turn: Path | None, service_name: str) -> 
     """Every sink's name, carrier and most events at once. Raises OSError, ConfigError."""
     if not settings.sinks:
         sink: Sink = StdoutSink() if settings.file is None else FileSink(settings.file)
-        return [("stdout" if settings.file is None else "file", _lines(sink, turn), BATCH)]
+        name = "stdout" if settings.file is None else "file"
+        return [(name, _lines(sink, turn, key=settings.chain_key_file), BATCH)]
     made: list[tuple[str, Carrier[Record], int]] = []
     try:
         for place, one in enumerate(settings.sinks):
             own = None if turn is None else turn.with_name(f"{turn.name}-{one.name}")
-            made.append((one.name, _named(place, one, own, service_name), getattr(one, "max_batch", BATCH)))
+            carrier = _named(place, one, own, service_name, settings.chain_key_file)
+            made.append((one.name, carrier, getattr(one, "max_batch", BATCH)))
     except BaseException:
         for _, carrier, _ in made:
             carrier.close()
@@ -131,21 +147,21 @@ def _carriers(settings: AuditSettings, turn: Path | None, service_name: str) -> 
     return made
 
 
-def _named(place: int, settings: AuditSink, turn: Path | None, service_name: str) -> Carrier[Record]:
+def _named(place: int, settings: AuditSink, turn: Path | None, service_name: str, key: Path | None) -> Carrier[Record]:
     """Raises ConfigError with the sink's path."""
     try:
-        return _carrier(settings, turn, service_name)
+        return _carrier(settings, turn, service_name, key)
     except ConfigError as error:
         raise ConfigError(f"audit.sinks.{place}", str(error)) from None
     except OSError as error:
         raise ConfigError(f"audit.sinks.{place}", f"cannot open {error.filename}: {error.strerror}") from None
 
 
-def _carrier(settings: AuditSink, turn: Path | None, service_name: str) -> Carrier[Record]:
+def _carrier(settings: AuditSink, turn: Path | None, service_name: str, key: Path | None) -> Carrier[Record]:
     if isinstance(settings, ToStdout):
-        return _lines(StdoutSink(), turn, settings.form)
+        return _lines(StdoutSink(), turn, settings.form, key)
     if isinstance(settings, ToFile):
-        return _lines(FileSink(settings.path, settings.max_bytes, settings.keep), turn, settings.form)
+        return _lines(FileSink(settings.path, settings.max_bytes, settings.keep), turn, settings.form, key)
     if isinstance(settings, ToCloudEvents):
         return CloudEventsCarrier(settings)
     from guard.otlp import LogCarrier  # noqa: PLC0415 - an extra
@@ -153,5 +169,6 @@ def _carrier(settings: AuditSink, turn: Path | None, service_name: str) -> Carri
     return LogCarrier(settings.to, service_name, settings.form)
 
 
-def _lines(sink: Sink, turn: Path | None, form: Form = "guard") -> LineCarrier:
-    return LineCarrier(sink if turn is None else TurnSink(sink, turn), form)
+def _lines(sink: Sink, turn: Path | None, form: Form = "guard", key: Path | None = None) -> LineCarrier:
+    chain = None if key is None else Chain(key_of(key, "audit.chain_key_file"))
+    return LineCarrier(sink if turn is None else TurnSink(sink, turn), form, chain)

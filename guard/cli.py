@@ -194,6 +194,7 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
                 ("explain", "guard.cli_callers", "say why a decision was taken, or a caller is alarming"),
                 ("forgive", "guard.cli_callers", "let a caller begin anew"),
                 ("export", "guard.exporting", "write an audit log in another form"),
+                ("audit", "guard.cli_audit", "say whether a chained audit log is as it was written"),
                 ("backtest", "guard.backtest", "replay an audit log through other settings"),
                 (
                     "simulate",

@@ -708,6 +708,9 @@ class Audit(_Settings):
     """Append here; default: standard output. Workers take turns: lines are whole. `sinks` rotate theirs."""
     sinks: tuple[AuditSink, ...] = Field((), max_length=8)
     """Instead of `file`: where events go, each place with a queue and a thread of its own."""
+    chain_key_file: Path | None = None
+    """A secret of at least 16 bytes: lines of files and standard output get a keyed digest of themselves and of the
+    line before, so that `guard audit verify` tells what was changed, taken out or added since."""
     sample_allowed: float = Field(0.0, ge=0, le=1)
     """The share of allowed queries that are recorded too."""
     max_queued: int = Field(10_000, ge=1)
