@@ -2,8 +2,8 @@
 
     "chain": {"writer": "f00c...", "seq": 17, "prev": "8a1b...", "mac": "c3d2..."}
 
-Answers: lines that were changed, taken out, added or moved by who can write the file and does not have the key. A writer
-         is one process's life at one place; its first line begins the chain, its last one, at a drain, ends it.
+Answers: lines that were changed, taken out, added or moved by who can write the file and does not have the key.
+         A writer is one process's life at one place; its first line begins the chain, its last one ends it.
 Source:  Schneier and Kelsey 1999, "Secure audit logs to support computer forensics", without keys that evolve: who
          steals the key can write the past anew. Keep what verifies elsewhere.
 Not seen: that the end is missing of a writer that was killed; that a whole writer is missing, or a file.
@@ -145,6 +145,5 @@ def told(verdict: Verdict) -> Iterator[str]:
     if verdict.bare:
         yield f"{verdict.bare} lines without a chain"
     if verdict.altered:
-        yield f"altered: lines {', '.join(map(str, verdict.altered[:_SHOWN]))}" + " ..." * (
-            len(verdict.altered) > _SHOWN
-        )
+        more = " ..." if len(verdict.altered) > _SHOWN else ""
+        yield f"altered: lines {', '.join(map(str, verdict.altered[:_SHOWN]))}{more}"
