@@ -18,9 +18,11 @@ BUILT_FROM := pyproject.toml setup.py guard/_kernels.c guard/_nghttp2.c guard/_n
 
 # Each of these is covered branch by branch by its own tests alone.
 CORE := engine weighing assembly equipping types settings config calibration profile registry evidence alerts watching \
-	linking nearness sketching windows kernels puzzles
+	linking nearness sketching windows kernels puzzles timing
 CORE_TESTS := tests/core tests/wire
 PROXY_TESTS := tests/proxy tests/planes tests/stores
+ADVERSARY_TESTS := tests/adversary tests/bench
+QUICK := "not mlserver and not long"
 
 say = @printf '\n== %s\n' "$(1)"
 
@@ -36,8 +38,8 @@ export MKL_DYNAMIC ?= FALSE
 export OMP_WAIT_POLICY ?= PASSIVE# two lanes of tests on few cores: a thread that waits must not hold one
 
 .PHONY: test
-test: servers ## everything that must pass (real Triton and Chromium included, MLServer not)
-	@$(MAKE) --no-print-directory -j2 test-rest lint contract test-core test-proxy
+test: servers ## everything that must pass (real Triton and Chromium included, MLServer and the long part not)
+	@$(MAKE) --no-print-directory -j2 test-adversary test-rest lint contract test-core test-proxy
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff and mypy
@@ -67,12 +69,22 @@ test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their 
 .PHONY: test-proxy
 test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
 	$(call say,tests of the proxy and its planes and of the stores)
-	$(BIN)/python -m pytest -m "not mlserver" $(PROXY_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --capture=sys -m $(QUICK) $(PROXY_TESTS) $(PYTEST_ARGS)
+
+.PHONY: test-adversary
+test-adversary: $(VENV)/.dev ## the attacks, and slices of the benches
+	$(call say,tests of the adversary and of the benches)
+	$(BIN)/python -m pytest -m $(QUICK) $(ADVERSARY_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-rest
 test-rest: $(VENV)/.dev ## all other tests but those against MLServer
-	$(call say,all other tests; those against a real MLServer are left out: make test-mlserver)
-	$(BIN)/python -m pytest -m "not mlserver" $(patsubst %,--ignore=%,$(CORE_TESTS) $(PROXY_TESTS)) $(PYTEST_ARGS)
+	$(call say,all other tests; left out: those against a real MLServer (make test-mlserver) and the long part (make test-long))
+	$(BIN)/python -m pytest -m $(QUICK) $(patsubst %,--ignore=%,$(CORE_TESTS) $(PROXY_TESTS) $(ADVERSARY_TESTS)) \
+		$(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: servers ## the long part: every attack through real gRPC, real workers timed (some ten minutes)
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 .PHONY: test-mlserver
 test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1

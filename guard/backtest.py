@@ -34,6 +34,7 @@ from guard.evidence import Evidence
 from guard.profile import load_profile
 from guard.recorded import Completeness, Tally, read
 from guard.settings import ConfigError, Model, Settings
+from guard.signing import Signers, signers_of
 from guard.techniques import ALERT, COHORT
 from guard.traces import Credit
 from guard.types import Action, Alert, Finding, Level, Mode, OnError, ViewDetector, severest
@@ -93,12 +94,13 @@ class _Count:
 class _Model:
     """One model's stages under the new settings, and what they have seen of the log."""
 
-    def __init__(self, settings: Model, max_entries: int) -> None:
+    def __init__(self, settings: Model, max_entries: int, signers: Signers | None) -> None:
         self.settings = settings
         self.stages: tuple[Stage, ...] = ()
         self.cheap: Cheap | None = None
+        vouch = None if signers is None else signers.check
         if settings.profile is not None:
-            self.stages, self.cheap = assemble(settings, load_profile(settings.profile), b"guard backtest")
+            self.stages, self.cheap = assemble(settings, load_profile(settings.profile, vouch), b"guard backtest")
         self.detectors = {stage.name: stage for stage in self.stages if stage.kind == "detector"}
         self.monitors = {stage.name: stage for stage in self.stages if stage.kind == "monitor"}
         self.clusters = {name: s for name, s in self.monitors.items() if credits_component(s)}
@@ -119,7 +121,8 @@ class Replay:
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.history.max_entries
-        self._models = {model.name: _Model(model, entries) for model in settings.models}
+        signers = signers_of(settings.signers_file, "signers_file")
+        self._models = {model.name: _Model(model, entries, signers) for model in settings.models}
         self._actions: Counter[tuple[str, str]] = Counter()
         self._decisions = self._unlisted = self._late = 0
         self._log, self._latest = Completeness(), -math.inf

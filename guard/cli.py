@@ -1,4 +1,4 @@
-"""The command line: `guard serve | fit | check | schema | callers | top | explain | forgive | export | ...`."""
+"""The command line: `guard serve | fit | check | sign | schema | callers | top | explain | forgive | ...`."""
 
 import argparse
 import importlib
@@ -25,7 +25,23 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-name", metavar="NAME", help="how callers name the model; default: the file's stem")
     parser.add_argument("--profile", type=Path, metavar="DIR", help="the model's profile, from `guard fit`")
     parser.add_argument("--listen", metavar="HOST:PORT", help="default: 127.0.0.1:9000")
+    _signers_argument(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+
+
+def _signers_argument(parser: argparse.ArgumentParser) -> None:
+    text = "Ed25519 public keys (PEM): FILE must be signed by one of them, also where it is read again"
+    parser.add_argument("--signers", type=Path, metavar="KEYS.pem", help=text)
+
+
+def _vouch(args: argparse.Namespace) -> Callable[[Path, bytes], None] | None:
+    """What checks the signature of the settings. Raises ConfigError."""
+    if args.signers is None:
+        return None
+    from guard.signing import signers_of
+
+    signers = signers_of(args.signers, "--signers")
+    return None if signers is None else signers.check
 
 
 def _base(args: argparse.Namespace) -> dict[str, Any]:
@@ -68,10 +84,12 @@ def _serve(args: argparse.Namespace) -> int:
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     if args.config and (args.model or args.model_name or args.profile):
         raise ConfigError("--config", "has the models: --model, --model-name and --profile exclude it")
+    if args.signers and not args.config:
+        raise ConfigError("--signers", "needs --config: there is no file to be signed")
     base = _base(args)
 
     def load() -> Settings:
-        return config.load(args.config, base=base)
+        return config.load(args.config, base=base, vouch=_vouch(args))
 
     settings = load()
     if settings.allocator == "keep" and settings.workers == 1:  # before there are threads
@@ -98,6 +116,7 @@ def _fit(args: argparse.Namespace) -> int:
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="settings (YAML)")
     parser.add_argument("--json", action="store_true", help="print the settings in force, defaults filled in")
+    _signers_argument(parser)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -105,18 +124,35 @@ def _check(args: argparse.Namespace) -> int:
     from guard import config
     from guard.engine import Engine
     from guard.profile import load_profile
+    from guard.signing import signers_of
 
-    settings = config.load(args.file)
+    settings = config.load(args.file, vouch=_vouch(args))
+    signers = signers_of(settings.signers_file, "signers_file")
     config.read_secret(settings.secret_file, "GUARD_SECRET")
     config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
     for model in settings.models:
         if model.profile is not None:
-            Engine(model, load_profile(model.profile), b"guard check")
+            Engine(model, load_profile(model.profile, None if signers is None else signers.check), b"guard check")
     if args.json:
         print(json.dumps(config.public(settings), indent=2))
     else:
         stages = sum(len(m.detectors) + len(m.monitors) + len(m.purifiers) + len(m.outputs) for m in settings.models)
         print(f"{args.file}: good, {len(settings.models)} models, {stages} stages (digest {config.digest(settings)})")
+    return 0
+
+
+def _sign_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a profile's directory, or a settings file")
+    parser.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="an Ed25519 private key")
+
+
+def _sign(args: argparse.Namespace) -> int:
+    from guard import signing
+
+    try:
+        print(signing.sign(args.path, args.key))
+    except OSError as error:
+        raise ConfigError("", f"cannot sign {args.path}: {error.strerror}") from None
     return 0
 
 
@@ -150,6 +186,7 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         ("fit", _fit_arguments, _fit, "learn a profile of a served model from clean inputs"),
         ("check", _check_arguments, _check, "check a settings file, the profiles it names included"),
         ("schema", lambda _: None, _schema, "print the settings' JSON Schema, for editors"),
+        ("sign", _sign_arguments, _sign, "sign a profile or a settings file"),
         *(
             (name, _deferred(module, f"{name}_arguments"), _deferred(module, name), text)
             for name, module, text in (
@@ -157,6 +194,7 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
                 ("explain", "guard.cli_callers", "say why a decision was taken, or a caller is alarming"),
                 ("forgive", "guard.cli_callers", "let a caller begin anew"),
                 ("export", "guard.exporting", "write an audit log in another form"),
+                ("audit", "guard.cli_audit", "say whether a chained audit log is as it was written"),
                 ("backtest", "guard.backtest", "replay an audit log through other settings"),
                 (
                     "simulate",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ConfigError("", f"a key that is no name (line {key_node.start_mark.line + 1})")
             if key in seen:
                 raise ConfigError(str(key), f"given twice (line {key_node.start_mark.line + 1})")
             seen.add(key)
@@ -100,23 +102,36 @@ def _check_stages(model: Model, prefix: str) -> None:
             build_stage(kind, stage.stage, stage.options, f"{prefix}{attribute}.{j}")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A file's tree as it stands. Raises ConfigError."""
+def read(path: Path, vouch: Callable[[Path, bytes], None] | None = None) -> dict[str, Any]:
+    """A file's tree as it stands. Raises ConfigError.
+
+    vouch: looks at the bytes first; raises ValueError where they may not be used.
+    """
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("", f"cannot read {path}: {error}") from None
+    if vouch is not None:
+        try:
+            vouch(path, raw)
+        except ValueError as error:
+            raise ConfigError("", str(error)) from None
+    return _parse(text)
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str] | None = None, base: Mapping[str, Any] | None = None
+    path: Path | None,
+    environ: Mapping[str, str] | None = None,
+    base: Mapping[str, Any] | None = None,
+    vouch: Callable[[Path, bytes], None] | None = None,
 ) -> Settings:
-    """Read the file (None: none), lay `base` under it and GUARD_* over it. Raises ConfigError.
+    """Read the file (None: none), lay `base` under it and GUARD_* over it. Raises ConfigError. vouch: as in `read`.
 
     Relative paths in the file are relative to the working directory, as everywhere on a command line.
     """
     registry.load()
-    tree = {**(base or {}), **({} if path is None else read(path))}
+    tree = {**(base or {}), **({} if path is None else read(path, vouch))}
     _override(tree, os.environ if environ is None else environ)
     return validate(tree)
 

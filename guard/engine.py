@@ -28,6 +28,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from guard import timing
 from guard.assembly import Loaded, Stage, assemble, capped, credits_component, estimates
 from guard.keyed import draws
 from guard.networks import Networks
@@ -259,7 +260,7 @@ class Engine:
     def _score(self, stage: Stage, rows: int, score: Callable[[], Array]) -> Finding:
         """Run one scoring stage and calibrate what it says."""
         try:
-            scores = _rows_of_finite(score(), rows)
+            scores = _rows_of_finite(timing.run(stage.kind, stage.name, score), rows)
         except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
             return stage.finding(error=_name(error))
         return stage.finding(scores=tuple(scores.tolist()), p_values=stage.calibration.plain(scores))
@@ -307,7 +308,7 @@ class Engine:
                 continue
             chosen = _chosen(current, rows)
             try:
-                clean = _same_kind(stage.impl.purify(chosen), chosen)
+                clean = _same_kind(timing.run(stage.kind, stage.name, stage.impl.purify, chosen), chosen)
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed.append(stage.finding(error=_name(error)))
                 continue
@@ -360,7 +361,8 @@ class Engine:
         failed: list[Finding] = []
         for key, stage, make in makers:
             try:
-                made = [_same_kind(view, unit) for view in make(unit)]
+                views_of = make(unit) if stage is None else timing.run(stage.kind, stage.name, make, unit)
+                made = [_same_kind(view, unit) for view in views_of]
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed += [] if stage is None else [stage.finding(error=_name(error))]
                 continue
@@ -519,7 +521,7 @@ class Engine:
                 continue
             try:
                 ballots = _ballots(given.get(stage.key), probs, rows)
-                own = _distribution(stage.impl.vote(ballots), ballots[0])
+                own = _distribution(timing.run(stage.kind, stage.name, stage.impl.vote, ballots), ballots[0])
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 decision = self._weigh(decision, (*decision.findings, stage.finding(error=_name(error))))
                 continue
@@ -547,7 +549,9 @@ class Engine:
         current, changed, failed = probs, voted.copy(), []
         for stage, chosen in stages:
             try:
-                current = _distribution(_protected(stage, _unit(decision.query), current, chosen), current)
+                unit = _unit(decision.query)
+                made = timing.run(stage.kind, stage.name, _protected, stage, unit, current, chosen)
+                current = _distribution(made, current)
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed.append(stage.finding(error=_name(error)))
                 continue

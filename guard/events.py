@@ -51,6 +51,7 @@ class Event:
     traces:          what came before each row, of many rows the nearest. clusters: those that the rows are near to.
     credits:         the p-values that became evidence.
     flagged:         the rows that were flagged, of `kept_rows` only where these are not all.
+    trace_id, span_id: of the call's span, hex; empty where the call is not traced.
     """
 
     time_unix: float
@@ -74,6 +75,8 @@ class Event:
     clusters: tuple[Cluster, ...] = ()
     credits: tuple[Credit, ...] = ()
     flagged: tuple[Flagged, ...] = ()
+    trace_id: str = ""
+    span_id: str = ""
 
     @property
     def rose(self) -> bool:
@@ -119,8 +122,9 @@ def event_of(
     version: str,
     payload_sha256: str,
     flagged: tuple[Flagged, ...] = (),
+    span: tuple[str, str] = ("", ""),
 ) -> Event:
-    """The event of one concluded decision."""
+    """The event of one concluded decision. span: the call's ids, hex; where it is traced."""
     decision, findings = conclusion.decision, conclusion.findings
     query = decision.query
     rows = len(query.x)
@@ -148,6 +152,8 @@ def event_of(
         clusters=clusters_of(decision, traces),
         credits=credits_of(conclusion),
         flagged=tuple(one for one in flagged if one.row in kept) if kept else flagged,
+        trace_id=span[0],
+        span_id=span[1],
     )
 
 
@@ -279,6 +285,7 @@ def document_of(event: Record) -> dict[str, Any]:
         "clusters": [{"number": c.number, "rows": c.rows, "owners": c.owners} for c in event.clusters],
         "evidence": [_credit(credit) for credit in event.credits],
         "flagged_rows": [{"row": f.row, "sha256": f.sha256, "stages": list(f.stages)} for f in event.flagged],
+        **({"trace_id": event.trace_id, "span_id": event.span_id} if event.trace_id else {}),
     }
 
 

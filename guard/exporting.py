@@ -1,23 +1,22 @@
-"""`guard export`: an audit log as plain JSON lines, as CloudEvents 1.0 (one in JSON a line), or as a Parquet table.
+"""`guard export`: an audit log as plain JSON lines, CloudEvents 1.0 or OCSF (one in JSON a line), or a Parquet table.
 
-CloudEvents (https://github.com/cloudevents/spec, JSON event format): type `io.guard.decision.v1` or
-`io.guard.forgiven.v1`, source `/guard/models/NAME`, subject the caller, id the decision's, data the audit event.
-Parquet holds decisions, one a row, findings and links as lists of structs; it needs the extra `parquet`.
+`guard.cloudevents` and `guard.ocsf` say what these hold. Parquet holds decisions, one a row, findings and links as
+lists of structs; it needs the extra `parquet`.
 What is no audit event is left out and counted.
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 import os
 import sys
-import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from guard.cloudevents import cloud_event
 from guard.events import Event, Record, document_of, render
+from guard.ocsf import ocsf_of
 from guard.recorded import Tally, read
 from guard.settings import ConfigError
 
@@ -59,27 +58,8 @@ def _lines(form: Callable[[Record], str]) -> Callable[[Path], Writer]:
     return lambda _: write
 
 
-def cloud_event(event: Record) -> dict[str, Any]:
-    """One event in CloudEvents' JSON form."""
-    data = document_of(event)
-    if isinstance(event, Event):
-        identity = event.decision_id
-    else:
-        identity = hashlib.sha256(render(event).encode()).hexdigest()[:32]
-    return {
-        "specversion": "1.0",
-        "type": f"io.{data['event']}.v1",
-        "source": f"/guard/models/{urllib.parse.quote(event.model, safe='')}",
-        "id": identity or "unknown",
-        "time": data["time"],
-        **({"subject": event.caller} if event.caller else {}),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
-
-
-def _cloud_line(event: Record) -> str:
-    return json.dumps(cloud_event(event), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+def _json_of(form: Callable[[Record], dict[str, Any]]) -> Callable[[Record], str]:
+    return lambda event: json.dumps(form(event), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 # --- Parquet
@@ -157,6 +137,7 @@ def _schema(arrow: Any) -> Any:
 
 _FORMATS: dict[str, Callable[[Path], Writer]] = {
     "jsonl": _lines(render),
-    "cloudevents": _lines(_cloud_line),
+    "cloudevents": _lines(_json_of(cloud_event)),
+    "ocsf": _lines(_json_of(ocsf_of)),
     "parquet": _parquet,
 }

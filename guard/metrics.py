@@ -174,6 +174,13 @@ class Metrics:
             "guard_identities_total", "Callers by the source that knew them, and credentials that failed.", "source"
         )
         self.audit_events = counter("guard_audit_events_total", "Audit events by what became of them.", "outcome")
+        self.audit_deliveries = counter(
+            "guard_audit_deliveries_total", "The same by the sink that they went to.", "sink", "outcome"
+        )
+        self.untraced = counter(
+            "guard_untraced_calls_total", "Calls, and messages of streams, that were one too many to be traced."
+        )
+        self.spans = counter("guard_spans_total", "Spans of traced calls by what became of them.", "outcome")
         self.quarantined = counter(
             "guard_quarantined_rows_total",
             "Flagged rows by what became of their digests, and of themselves.",

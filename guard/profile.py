@@ -15,7 +15,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -471,10 +471,18 @@ def _specs(tensors: tuple[_Tensor, ...]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(t.name, t.datatype, t.shape) for t in tensors)
 
 
-def load_profile(directory: Path | str) -> Profile:
-    """Read and check a profile. Raises ProfileError."""
+def load_profile(directory: Path | str, vouch: Callable[[Path, bytes], None] | None = None) -> Profile:
+    """Read and check a profile. Raises ProfileError.
+
+    vouch: looks at profile.json, which names all else by digest, before it is read; raises ValueError to refuse it.
+    """
     directory = Path(directory)
     raw = _read(directory / "profile.json")
+    if vouch is not None:
+        try:
+            vouch(directory / "profile.json", raw)
+        except ValueError as error:
+            raise ProfileError(str(error)) from None
     try:
         document = _Document.model_validate_json(raw)
     except pydantic.ValidationError as error:

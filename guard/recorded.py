@@ -122,6 +122,8 @@ def _event(document: dict[str, Any]) -> Event:
         ),
         credits=tuple(map(_credit, document.get("evidence", ()))),
         flagged=tuple(map(_flagged, document.get("flagged_rows", ()))),
+        trace_id=str(document.get("trace_id", "")),
+        span_id=str(document.get("span_id", "")),
     )
 
 

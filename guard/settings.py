@@ -4,6 +4,7 @@ Every default is the safe one: loopback listeners, shadow mode, dangerous method
 Sizes are in bytes (`_bytes`), times in seconds (`_s`), rates in 1 (not per cent).
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,16 +50,16 @@ class ServerTls(_Settings):
 
 
 class ClientTls(_Settings):
-    """TLS towards the upstream. Rotated files are picked up without a restart."""
+    """TLS towards a server that Guard calls. Rotated files are picked up without a restart."""
 
     ca_file: Path | None = None
-    """PEM bundle that signs the upstream; default: the system's."""
+    """PEM bundle that signs the server; default: the system's."""
     cert_file: Path | None = None
     """PEM certificate chain that Guard presents (mutual TLS)."""
     key_file: Path | None = None
     """PEM private key for `cert_file`."""
     server_name: str | None = None
-    """The name to expect in the upstream's certificate, if not the address."""
+    """The name to expect in the server's certificate, if not the address."""
 
     @model_validator(mode="after")
     def _pair(self) -> "ClientTls":
@@ -531,7 +532,8 @@ class Limits(_Settings):
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
     max_queued_calls: int = Field(256, ge=0)
-    """Calls waiting for their turn; further ones are RESOURCE_EXHAUSTED at once."""
+    """Calls waiting for their turn; further ones are RESOURCE_EXHAUSTED at once, and so are those whose deadline would
+    pass while they wait, by the pace at which places have become free."""
     max_rows: int = Field(4096, ge=1)
     """Rows of one inspected request; more are INVALID_ARGUMENT."""
     max_elements: int = Field(64 * 1024 * 1024, ge=1)
@@ -613,17 +615,139 @@ class Admin(_Settings):
     """The page to look at, on `http`: what it shows is behind the token. It also feeds `guard top`."""
 
 
+class Receiver(_Settings):
+    """A server that takes events or spans over HTTP. Redirects are not followed; proxies are not used."""
+
+    url: str = Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")
+    """`http://127.0.0.1:4318`. OTLP: a URL without a path gets `/v1/traces` or `/v1/logs`."""
+    headers_file: Path | None = None
+    """`NAME: VALUE`, one a line, sent with each request. A rotated file is picked up, as are all here."""
+    headers_env: str | None = None
+    """The environment variable that holds the same."""
+    token_file: Path | None = None
+    """Where a bearer token is."""
+    tls: ClientTls = ClientTls()
+    timeout_s: float = Field(5.0, gt=0, le=60)
+    """The longest that it may be silent."""
+    attempts: int = Field(4, ge=1, le=10)
+    """How often a delivery is tried, after 0.5, 1, 2 ... s, before it is given up and counted."""
+
+    @model_validator(mode="after")
+    def _not_in_clear(self) -> "Receiver":
+        has_secret = bool(self.headers_file or self.headers_env or self.token_file)
+        host = self.url.removeprefix("http://").partition("/")[0]
+        if has_secret and self.url.startswith("http://") and not _LOOPBACK.match(host):
+            raise ValueError("url: headers and tokens go over https, or to loopback")
+        return self
+
+
+_LOOPBACK = re.compile(r"^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$")
+_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
+Form = Literal["guard", "ocsf"]
+
+
+class ToStdout(_Settings):
+    """Lines on standard output."""
+
+    kind: Literal["stdout"]
+    name: str = Field("stdout", pattern=_NAME)
+    """In metrics and the log."""
+    form: Form = "guard"
+    """`guard`: audit events; `ocsf`: OCSF 1.6 Detection Findings."""
+
+
+class ToFile(_Settings):
+    """Lines in a file, which only its owner reads, and its predecessors: `audit.jsonl.1` is the latest of them."""
+
+    kind: Literal["file"]
+    name: str = Field("file", pattern=_NAME)
+    """In metrics and the log."""
+    path: Path
+    form: Form = "guard"
+    """As with `stdout`."""
+    max_bytes: int = Field(100 * 1024 * 1024, ge=1024)
+    """A file that would grow past it becomes a predecessor."""
+    keep: int = Field(5, ge=1, le=1000)
+    """Predecessors; older ones are deleted."""
+
+
+class ToOtlp(_Settings):
+    """OpenTelemetry log records over OTLP/HTTP. Needs the extra `otel`."""
+
+    kind: Literal["otlp"]
+    name: str = Field("otlp", pattern=_NAME)
+    """In metrics and the log."""
+    to: Receiver
+    form: Form = "guard"
+    """Of a record's body."""
+
+
+class ToCloudEvents(_Settings):
+    """CloudEvents 1.0 over HTTP. Needs the extra `events`."""
+
+    kind: Literal["cloudevents"]
+    name: str = Field("cloudevents", pattern=_NAME)
+    """In metrics and the log."""
+    to: Receiver
+    form: Literal["guard", "ocsf", "kserve"] = "guard"
+    """What they carry; `kserve`: two events a decision, typed like KServe's payload logger's, without payloads."""
+    content: Literal["structured", "binary", "batch"] = "structured"
+    """An event a request, in one JSON document or with its attributes as headers; or up to `max_batch` a request."""
+    max_batch: int = Field(64, ge=1, le=256)
+    service: str = Field("", max_length=256)
+    """`kserve`: the InferenceService's name; default: the model's."""
+    namespace: str = Field("", max_length=256)
+    """`kserve`: the InferenceService's namespace."""
+
+
+AuditSink = Annotated[ToStdout | ToFile | ToOtlp | ToCloudEvents, Field(discriminator="kind")]
+
+
 class Audit(_Settings):
     """One JSON event for each decision that is not a plain allow."""
 
     file: Path | None = None
-    """Append here; default: standard output. Workers take turns: lines are whole."""
+    """Append here; default: standard output. Workers take turns: lines are whole. `sinks` rotate theirs."""
+    sinks: tuple[AuditSink, ...] = Field((), max_length=8)
+    """Instead of `file`: where events go, each place with a queue and a thread of its own."""
+    chain_key_file: Path | None = None
+    """A secret of at least 16 bytes: lines of files and standard output get a keyed digest of themselves and of the
+    line before, so that `guard audit verify` tells what was changed, taken out or added since."""
     sample_allowed: float = Field(0.0, ge=0, le=1)
     """The share of allowed queries that are recorded too."""
     max_queued: int = Field(10_000, ge=1)
-    """Events waiting to be written; further ones are dropped and counted."""
+    """Events waiting to be written, in each sink; further ones are dropped and counted."""
     max_explained: int = Field(10_000, ge=1)
     """Decisions kept in memory (each worker's) for `guard explain`: those in which a monitor found something."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Audit":
+        if self.sinks and self.file is not None:
+            raise ValueError("file goes into sinks: {kind: file, path: ...}")
+        names = {sink.name for sink in self.sinks}
+        if len(names) != len(self.sinks):
+            raise ValueError("sinks: give each a name of its own")
+        places = [getattr(sink, "path", sink.kind) for sink in self.sinks if sink.kind in {"stdout", "file"}]
+        if len(set(places)) != len(places):
+            raise ValueError("sinks: two write to the same place")
+        return self
+
+
+class Tracing(_Settings):
+    """OpenTelemetry spans over OTLP/HTTP: one a call, with one for each stage and each upstream call below it."""
+
+    to: Receiver | None = None
+    """Where spans go. Unset: no tracing. Needs the extra `otel`."""
+    ratio: float = Field(0.01, ge=0, le=1)
+    """The share of calls that are traced."""
+    parents: Literal["follow", "join", "ignore"] = "follow"
+    """Calls that bring a `traceparent`: do as it says; join its trace, but let `ratio` alone decide; or begin another
+    trace. `follow` lets callers choose what is traced, up to `max_per_s`: they should be yours."""
+    max_per_s: int = Field(500, ge=1)
+    """Calls, and messages of streams, that are traced in a second; further ones are not, and are counted."""
+    service_name: str = Field("guard", min_length=1, max_length=256)
+    max_queued: int = Field(8192, ge=1, le=1_000_000)
+    """Spans waiting to be sent; further ones are dropped and counted."""
 
 
 class S3(_Settings):
@@ -711,11 +835,15 @@ class Settings(_Settings):
     history: History = History()
     admin: Admin = Admin()
     audit: Audit = Audit()
+    tracing: Tracing = Tracing()
     quarantine: Quarantine = Quarantine()
     secret_file: Path | None = None
     """At least 16 bytes that key every hash (callers, fingerprints, canary); or set GUARD_SECRET.
 
     Default: random at each start."""
+    signers_file: Path | None = None
+    """Ed25519 public keys (PEM): every profile must be signed by one of them (`guard sign`), or it is not used. For the
+    settings themselves say `--signers` on the command line."""
 
     @model_validator(mode="after")
     def _coherent(self) -> "Settings":

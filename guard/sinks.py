@@ -1,7 +1,9 @@
 """Where lines go: standard output, or a file that survives rotation; of several processes, one after the other."""
 
+import contextlib
 import fcntl
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -32,10 +34,13 @@ class StdoutSink:
 
 
 class FileSink:
-    """Lines appended to a file that only the owner reads; opened anew where it was rotated away."""
+    """Lines appended to a file that only the owner reads; opened anew where it was rotated away.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    max_bytes: where it would grow past this, it becomes `NAME.1`, that one `NAME.2`, up to `keep`; None: never.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None = None, keep: int = 1) -> None:
+        self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._torn = False
         self._fd = self._open()
 
@@ -50,9 +55,28 @@ class FileSink:
         ours = os.fstat(self._fd)
         return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
 
+    def _full(self, more: int) -> bool:
+        ours = os.fstat(self._fd)
+        is_file = stat.S_ISREG(ours.st_mode) and ours.st_size > 0
+        return self._max_bytes is not None and is_file and ours.st_size + more > self._max_bytes
+
+    def _rotate(self) -> None:
+        """Raises OSError."""
+        for number in range(self._keep - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                self._numbered(number).replace(self._numbered(number + 1))
+        self._path.replace(self._numbered(1))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
     def write(self, data: bytes) -> None:
         """Append lines. Raises OSError."""
-        if self._rotated():
+        away = self._rotated()
+        if not away and self._full(len(data)):
+            self._rotate()
+            away = True
+        if away:
             fresh = self._open()
             os.close(self._fd)
             self._fd, self._torn = fresh, False

@@ -11,6 +11,15 @@ EVADE_MODEL = "AML.T0015"
 BLACK_BOX_OPTIMIZATION = "AML.T0043.001"
 EXTRACT_MODEL = "AML.T0024.002"
 
+NAMES = {
+    EVADE_MODEL: "Evade AI Model",
+    BLACK_BOX_OPTIMIZATION: "Black-Box Optimization",
+    EXTRACT_MODEL: "Extract AI Model",
+    "AML.T0043": "Craft Adversarial Data",
+    "AML.T0024": "Exfiltration via AI Inference API",
+}
+"""Of each technique, and of those that they are parts of."""
+
 ALERT = "alert"
 COHORT = "cohort "
 _COPYING = frozenset(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from guard import alerts, keyed
+from guard import alerts, keyed, timing
 from guard.assembly import Stage, compares, credits_component, measures, searches
 from guard.evidence import Evidence
 from guard.linking import links, moved
@@ -99,7 +99,7 @@ class Watching:
 
     def sketch(self, unit: Floats) -> Sketches:
         """(N, ...) unit form -> one sketch a row; empty where nobody looks."""
-        return self._sketcher(unit) if self._stages and len(unit) else ()
+        return timing.run("monitor", "sketch", self._sketcher, unit) if self._stages and len(unit) else ()
 
     # --- before the answer
 

@@ -1,7 +1,9 @@
 """Admission: how many calls are handled at once, how many may wait, and that the others are told at once.
 
 Answers: memory and threads taken by a burst of calls. First come, first served; a caller that goes away or whose
-deadline passes leaves the queue. Known bypass: one caller can take every place, there is no share for each.
+deadline passes leaves the queue, and one whose deadline would pass there, by the pace at which places became free while
+others waited, is told at once: waiting would only keep those behind him. Known bypass: one caller can take every place,
+there is no share for each.
 Cost:    nothing while places are free.
 """
 
@@ -10,9 +12,12 @@ from collections import deque
 
 from guard.metrics import Metrics
 
+ENOUGH = 16
+"""So many places must have become free, one after the other, before their pace says anything."""
+
 
 class Overloaded(Exception):
-    """Every place is taken, those to wait in, too."""
+    """Every place is taken, those to wait in, too; or one would come too late."""
 
 
 class Admission:
@@ -22,6 +27,7 @@ class Admission:
         self._places, self._waiting, self._metrics = places, waiting, metrics
         self._taken = 0
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._freed, self._freed_at, self._pace_s = 0, 0.0, 0.0
 
     def resize(self, places: int, waiting: int) -> None:
         """Change the bounds; calls that have a place keep it."""
@@ -35,6 +41,8 @@ class Admission:
 
     def leave(self) -> None:
         """Give it back."""
+        if self._queue:
+            self._time(asyncio.get_running_loop().time())
         self._metrics.in_flight.dec()
         self._taken -= 1
         self._hand_out()
@@ -43,9 +51,12 @@ class Admission:
         if self._taken < self._places:
             self._taken += 1
             return
-        if len(self._queue) >= self._waiting:
+        loop = asyncio.get_running_loop()
+        if not self._queue:  # a new crowd has a pace of its own
+            self._freed, self._freed_at = 0, loop.time()
+        if len(self._queue) >= self._waiting or self._wait_s > timeout_s:
             raise Overloaded
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[None] = loop.create_future()
         self._queue.append(turn)
         self._metrics.queued.inc()
         try:
@@ -60,6 +71,17 @@ class Admission:
             self._metrics.queued.dec()
             if turn in self._queue:
                 self._queue.remove(turn)
+
+    @property
+    def _wait_s(self) -> float:
+        """How long the next one would wait; 0 where nothing is known."""
+        return self._pace_s * (len(self._queue) + 1) if self._freed >= ENOUGH else 0.0
+
+    def _time(self, now: float) -> None:
+        """A place is free, while others wait."""
+        took, self._freed_at = now - self._freed_at, now
+        self._freed += 1
+        self._pace_s += (took - self._pace_s) / min(self._freed, ENOUGH)
 
     def _hand_out(self) -> None:
         while self._queue and self._taken < self._places:

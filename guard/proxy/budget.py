@@ -6,20 +6,30 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
+from guard import timing
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
 class Budget:
-    """Counts what stages and the store take, waiting for a thread included; upstream calls are not counted."""
+    """Counts what stages and the store take, waiting for a thread included; upstream calls are not counted.
 
-    def __init__(self, limit_s: float, pool: Executor) -> None:
-        self._limit_s, self._pool = limit_s, pool
+    listener: hears of each stage, where somebody wants to.
+    """
+
+    def __init__(self, limit_s: float, pool: Executor, listener: timing.Listener | None = None) -> None:
+        self._limit_s, self._pool, self._listener = limit_s, pool, listener
         self.spent_s = 0.0
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Array work in a thread. Raises TimeoutError; the thread then ends its work for nobody."""
-        return await self.wait(asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs)))
+        listener = self._listener
+
+        def done() -> T:
+            return work(*args, **kwargs) if listener is None else timing.heard(listener, work, *args, **kwargs)
+
+        return await self.wait(asyncio.get_running_loop().run_in_executor(self._pool, done))
 
     async def wait(self, work: Awaitable[T]) -> T:
         """Anything else that counts. Raises TimeoutError."""

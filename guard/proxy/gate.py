@@ -24,11 +24,14 @@ from guard.proxy.pipeline import UNLISTED, Pipeline, Ticket
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Call, Reply
 from guard.proxy.server import Exchange
+from guard.proxy.spans import upstream_span
 from guard.proxy.streams import Conversation, first_end, relay, silence
+from guard.tracing import Live
 from guard.types import InvalidQuery
 from guard.wire.open_inference_pb2 import ModelReadyRequest, ServerReadyResponse
 
 ANONYMOUS = "anonymous"
+_UNTRACED = methods.URGENT | {methods.HEALTH_WATCH}
 
 
 class _Way:
@@ -46,10 +49,10 @@ class _Way:
 class _Counting:
     """One call, from its beginning to its end; it holds the runtime. reply: how it ended."""
 
-    __slots__ = ("_began", "_runtime", "_way", "reply")
+    __slots__ = ("_began", "_runtime", "_span", "_way", "reply")
 
-    def __init__(self, way: _Way, runtime: Runtime) -> None:
-        self._way, self._runtime = way, runtime
+    def __init__(self, way: _Way, runtime: Runtime, span: Live | None) -> None:
+        self._way, self._runtime, self._span = way, runtime, span
         self.reply = status.internal()
 
     def __enter__(self) -> Self:
@@ -66,6 +69,8 @@ class _Counting:
             name = "INTERNAL" if issubclass(kind, Exception) else "CANCELLED"
         self._way.handled(name).inc()
         self._way.seconds.observe(time.perf_counter() - self._began)
+        if self._span is not None:
+            self._span.end_rpc(name)
 
 
 async def _answered(runtime: Runtime, exchange: Exchange, reply: Reply) -> Reply:
@@ -86,21 +91,29 @@ class Gate:
 
     async def unary(self, call: Call, exchange: Exchange) -> None:
         """One unary call."""
-        with self._counting(call) as counting:
-            counting.reply = await self._one(self.runtime, call, exchange)
+        span = self._span(call)
+        with self._counting(call, span) as counting:
+            counting.reply = await self._one(self.runtime, call, exchange, span)
 
-    def _counting(self, call: Call) -> _Counting:
+    def _span(self, call: Call) -> Live | None:
+        """Of a call that is traced. Probes are not."""
+        tracer = self.runtime.tracer
+        if tracer is None or call.path in _UNTRACED:
+            return None
+        return tracer.begin(call.path[1:] if call.path in methods.TABLE else "_OTHER", call.metadata)
+
+    def _counting(self, call: Call, span: Live | None) -> _Counting:
         labels = methods.labels(call.path)
         way = self._ways.get(labels)
         if way is None:
             way = self._ways[labels] = _Way(self.runtime.metrics, labels)
-        return _Counting(way, self.runtime)
+        return _Counting(way, self.runtime, span)
 
-    async def _one(self, runtime: Runtime, call: Call, exchange: Exchange) -> Reply:
+    async def _one(self, runtime: Runtime, call: Call, exchange: Exchange, span: Live | None) -> Reply:
         treatment = methods.treatment(call.path, runtime.settings.methods.allow)
         if treatment is Treatment.DENY:
             return await _answered(runtime, exchange, self._denied(runtime, call))
-        entered = await self._enter(runtime, call)
+        entered = await self._enter(runtime, call, span)
         if isinstance(entered, Reply):
             return await _answered(runtime, exchange, entered)
         ticket, admission = entered
@@ -122,8 +135,9 @@ class Gate:
         return LocalStream(lambda outlet: self._counted_stream(call, bodies, outlet))
 
     async def _counted_stream(self, call: Call, bodies: AsyncIterator[bytes], outlet: Outlet) -> Reply:
-        with self._counting(call) as counting:
-            counting.reply = await self._stream(self.runtime, call, bodies, outlet)
+        span = self._span(call)
+        with self._counting(call, span) as counting:
+            counting.reply = await self._stream(self.runtime, call, bodies, outlet, span)
         return counting.reply
 
     # --- unary
@@ -144,7 +158,8 @@ class Gate:
             if found is None:
                 return self._rejected(runtime, "unlisted_model", status.model_unknown())
             label, route = (name if name in runtime.models else UNLISTED), found
-        return await ask(route, runtime.metrics, label, "pass", call.path, body, ticket.metadata, ticket.left_s)
+        metadata, left_s = ticket.metadata, ticket.left_s
+        return await ask(route, runtime.metrics, label, "pass", call.path, body, metadata, left_s, ticket.span)
 
     def _denied(self, runtime: Runtime, call: Call) -> Reply:
         runtime.metrics.denied_methods.labels(methods.labels(call.path)[2]).inc()
@@ -152,7 +167,7 @@ class Gate:
 
     # --- what every call goes through
 
-    async def _enter(self, runtime: Runtime, call: Call) -> tuple[Ticket, Admission] | Reply:
+    async def _enter(self, runtime: Runtime, call: Call, span: Live | None) -> tuple[Ticket, Admission] | Reply:
         """A place of the call's own, to be left, or why there is none."""
         longest = runtime.longest_s if call.timeout_s is None else min(call.timeout_s, runtime.longest_s)
         deadline = asyncio.get_running_loop().time() + longest
@@ -174,7 +189,7 @@ class Gate:
         try:
             cohorts = () if is_urgent else runtime.cohorts.of(call)
             purse = purse_of(call.metadata, streams=call.path in methods.STREAMING)
-            return Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts, purse), admission
+            return Ticket(caller, secrets.token_hex(16), metadata, deadline, cohorts, purse, span), admission
         except BaseException:
             admission.leave()
             raise
@@ -194,7 +209,9 @@ class Gate:
 
     # --- streams
 
-    async def _stream(self, runtime: Runtime, call: Call, bodies: AsyncIterator[bytes], outlet: Outlet) -> Reply:
+    async def _stream(
+        self, runtime: Runtime, call: Call, bodies: AsyncIterator[bytes], outlet: Outlet, span: Live | None
+    ) -> Reply:
         arrived = time.monotonic()
         treatment = methods.treatment(call.path, runtime.settings.methods.allow)
         if treatment is Treatment.HEALTH:
@@ -203,7 +220,7 @@ class Gate:
         if treatment is Treatment.DENY:
             return self._denied(runtime, call)
 
-        entered = await self._enter(runtime, call)
+        entered = await self._enter(runtime, call, span)
         if isinstance(entered, Reply):
             await runtime.shared.answering.wait()
             return entered
@@ -237,8 +254,9 @@ class Gate:
                 yield body
 
         route = runtime.default
-        stream = route.upstream.stream(call.path, touched(), ticket.metadata, timeout_s)
-        return await first_end(relay(stream, outlet), silence(outlet, route.timeout_s))
+        with upstream_span(ticket.span, ticket.metadata, route, call.path) as (metadata, ended):
+            stream = route.upstream.stream(call.path, touched(), metadata, timeout_s)
+            return ended(await first_end(relay(stream, outlet), silence(outlet, route.timeout_s)))
 
 
 def _model_named(body: bytes) -> str | None:

@@ -44,6 +44,8 @@ def parse_keys(raw: bytes) -> Keys:
         raise ValueError("neither a PEM public key nor a JWKS document") from None
     if not 0 < len(entries) <= MAX_KEYS:
         raise ValueError(f"the JWKS document holds {len(entries)} signing keys; 1 to {MAX_KEYS} are taken")
+    if not all(isinstance(entry.get(name), str | None) for entry in entries for name in ("kty", "kid", "alg")):
+        raise ValueError("the JWKS document has a `kty`, `kid` or `alg` that is no text")
     keys = {entry.get("kid"): (_public_key(entry), entry.get("alg")) for entry in entries}
     if len(keys) < len(entries):
         raise ValueError("two keys of the JWKS document have the same `kid`, or none")

@@ -21,6 +21,7 @@ from guard.proxy import methods, status
 from guard.proxy.seam import Metadata, Reply, Upstream
 from guard.proxy.status import Code
 from guard.settings import Model
+from guard.tracing import Live
 from guard.types import Finding, InvalidQuery, Mode, ModelMetadata, ViewDetector
 from guard.wire.messages import Dialect, Head, Inference, InvalidAnswer, check_against, parse_metadata
 from guard.wire.open_inference_pb2 import ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse
@@ -57,8 +58,12 @@ async def ask(
     body: bytes,
     metadata: Metadata,
     timeout_s: float,
+    span: Live | None = None,
 ) -> Reply:
-    """One unary call, counted."""
+    """One unary call, counted; below this span, where the caller's call is traced."""
+    below = None if span is None else span.call(path, route.upstream.name, purpose)
+    if below is not None:
+        metadata = below.onto(metadata)
     started = time.perf_counter()
     code = "CANCELLED"
     try:
@@ -67,6 +72,8 @@ async def ask(
     finally:
         metrics.upstream_calls.labels(model, purpose, code).inc()
         metrics.upstream_seconds.labels(model, purpose).observe(time.perf_counter() - started)
+        if below is not None:
+            below.end_rpc(code)
     return reply
 
 

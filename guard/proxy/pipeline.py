@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -19,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from guard.audit import event_of, sampled
-from guard.proxy import case, methods, record, status
+from guard.proxy import case, methods, record, spans, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, How, Looked, Plan
 from guard.proxy.challenges import Purse
@@ -32,6 +33,7 @@ from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
 from guard.techniques import ALERT
+from guard.tracing import Live
 from guard.types import (
     Action,
     Conclusion,
@@ -65,6 +67,7 @@ class Ticket:
 
     cohorts: the groups that the caller belongs to.
     purse:   the proof of work that came with it.
+    span:    of the call, where it is traced; of a message, of a stream's.
     """
 
     caller: str
@@ -73,6 +76,7 @@ class Ticket:
     deadline: float
     cohorts: tuple[str, ...] = ()
     purse: Purse = field(default_factory=Purse)
+    span: Live | None = None
 
     @property
     def left_s(self) -> float:
@@ -173,9 +177,11 @@ class Pipeline:
         self._metrics.rows.labels(model.name).inc(rows)
         self._metrics.inspection_seconds.labels(model.name).observe(time.perf_counter() - began)
         self._metrics.decisions.labels(model.name, Action.ALLOW, Action.ALLOW).inc()
-        metadata, left_s = ticket.metadata, ticket.left_s
+        if ticket.span is not None:
+            ticket.span.attributes |= spans.of_pass(model.name, ticket.decision_id)
+        metadata, left_s, body = ticket.metadata, ticket.left_s, inference.body
         return await ask(
-            model.route, self._metrics, model.name, "original", methods.INFER, inference.body, metadata, left_s
+            model.route, self._metrics, model.name, "original", methods.INFER, body, metadata, left_s, ticket.span
         )
 
     async def _as_asked(self, opened: Opened, reply: Reply) -> Reply:
@@ -252,7 +258,7 @@ class Pipeline:
             return status.model_unknown()
         model = self.runtime.models.get(inference.model)
         began = asyncio.get_running_loop().time()
-        opened = Opened(ticket, inference, route, model, self.new_budget(), began=began)
+        opened = Opened(ticket, inference, route, model, self.new_budget(ticket), began=began)
         if model is None:
             return self._uninspected(opened, "unlisted_model")
         if not model.is_current:
@@ -305,6 +311,8 @@ class Pipeline:
 
     def _uninspected(self, opened: Opened, reason: str) -> Opened:
         self._metrics.uninspected.labels(opened.label, reason).inc()
+        if opened.ticket.span is not None:
+            opened.ticket.span.attributes |= {"guard.model": opened.label, "guard.uninspected": reason}
         return opened
 
     async def _inspect(self, opened: Opened, model: GuardedModel) -> Opened | Reply:
@@ -385,7 +393,8 @@ class Pipeline:
             exchanged = self.runtime.store.exchange(
                 model.name, ticket.caller, ticket.cohorts, looked.sketches, now, remember=remember
             )
-            return await opened.budget.wait(exchanged)
+            with nullcontext() if ticket.span is None else ticket.span.stage("store", "exchange"):
+                return await opened.budget.wait(exchanged)
         except (OSError, RuntimeError) as error:  # the monitors' findings carry it
             _log.warning("the store failed: %s", type(error).__name__)
             return None
@@ -431,9 +440,9 @@ class Pipeline:
         reads = model.engine is not None and model.engine.holds_answers
         return How(may_ride=model.may_ride, reads=reads, max_bytes=self._limits.max_request_bytes)
 
-    def new_budget(self) -> Budget:
+    def new_budget(self, ticket: Ticket) -> Budget:
         """What inspecting one query may take."""
-        return Budget(self._limits.inspection_timeout_s, self.runtime.pool)
+        return Budget(self._limits.inspection_timeout_s, self.runtime.pool, ticket.span)
 
     def stuck(self, opened: Opened, error: Exception) -> Opened | Reply:
         """The inspection failed as a whole, or took too long."""
@@ -465,6 +474,7 @@ class Pipeline:
             body,
             opened.ticket.metadata,
             opened.ticket.left_s if timeout_s is None else timeout_s,
+            opened.ticket.span,
         )
 
     async def _carry(self, opened: Opened, work: Awaitable[T]) -> T:
@@ -535,7 +545,7 @@ class Pipeline:
             self._metrics.extra_rows.labels(opened.label, "beside").inc(rows)
             return await self.call(opened, body, purpose, timeout_s=timeout_s)
 
-        return ask_further(made, call, self.new_budget().run)
+        return ask_further(made, call, self.new_budget(opened.ticket).run)
 
     async def _finish(self, opened: Opened, made: Plan, original: Reply, answers: tuple[Reply | None, Extra]) -> Reply:
         """Conclude and protect."""
@@ -611,7 +621,12 @@ class Pipeline:
             self.record(opened, made, as_decided(made.decision))
             if unseen:
                 self.spawn_credit(opened, unanswered(made.decision.seen))
-        elif self.runtime.shared.background.spawn(self._conclude_later(opened, made, original)):
+            return
+        later, span = opened, opened.ticket.span
+        if span is not None:  # it ends with the call
+            span.attributes |= spans.of_decision(opened.label, made.decision)
+            later = replace(opened, ticket=replace(opened.ticket, span=span.child("conclude")))
+        if self.runtime.shared.background.spawn(self._conclude_later(later, made, original)):
             self.runtime.calls += 1  # it is not retired before
         else:
             self._metrics.uninspected.labels(opened.label, "background_full").inc()
@@ -631,6 +646,8 @@ class Pipeline:
         finally:
             self.runtime.calls -= 1
             self.record(opened, made, conclusion)
+            if opened.ticket.span is not None:
+                opened.ticket.span.end()
 
     async def conclude(
         self, opened: Opened, made: Plan, original: Reply | None, timeout_s: float
@@ -654,7 +671,7 @@ class Pipeline:
                 further.cancel()
         if model.engine is None or model.profile is None:
             return as_decided(made.decision), made
-        body, budget = None if original is None else original.body, self.new_budget()
+        body, budget = None if original is None else original.body, self.new_budget(opened.ticket)
         try:
             conclusion = await budget.run(case.conclude, model.engine, model.profile, made, body, extra)
         finally:
@@ -666,6 +683,7 @@ class Pipeline:
         self._metrics.inspection_seconds.labels(opened.label).observe(opened.budget.spent_s)
         if opened.model is not None and conclusion.findings:
             opened.model.watch_drift(conclusion.findings)
+        span = opened.ticket.span
         event = event_of(
             conclusion,
             time_unix=time.time(),
@@ -673,7 +691,10 @@ class Pipeline:
             version=opened.inference.version,
             payload_sha256=made.sha256,
             flagged=made.flags.rows,
+            span=("", "") if span is None else (span.trace_id.hex(), span.span_id.hex()),
         )
+        if span is not None:
+            span.attributes |= spans.of_event(opened.label, event)
         record.record(self.runtime, opened.label, event)
         self.runtime.quarantine.record(event, made.flags)
         if made.flags.kept and opened.model is not None and opened.model.profile is not None:

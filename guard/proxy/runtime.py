@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import Any
 from guard import config
 from guard.audit import Audit, Broadcast, Event
 from guard.batching import Gathering
+from guard.delivering import Delivery
 from guard.engine import Engine
 from guard.events import Exempted
 from guard.journal import Journal
@@ -38,15 +39,19 @@ from guard.proxy.rations import Rations
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
 from guard.settings import ConfigError, History, Model, Settings, Upstream
+from guard.signing import Signers, signers_of
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
 from guard.stores.valkey import ValkeyStore
+from guard.tracing import Tracer
 from guard.types import OnError, Store
 
 MIN_SECRET_BYTES = 16
 MAX_PROBES = 64
 EMBEDDED_TIMEOUT_S = 30.0
+GATHER_S = 0.5
+"""How long spans wait for others, to be sent together."""
 _log = logging.getLogger(__name__)
 
 
@@ -139,6 +144,7 @@ class Runtime:
 
     pool, readers: threads for stages, and for reading messages, so that stages that hang hold up stages only.
     calls:         how many are being handled with it.
+    tracer:        chooses the calls that are traced; None: none is.
     """
 
     settings: Settings
@@ -150,6 +156,7 @@ class Runtime:
     cohorts: Cohorts
     audit: Audit
     quarantine: Quarantine
+    tracer: Tracer | None
     pool: ThreadPoolExecutor
     readers: ThreadPoolExecutor
     calls: int = 0
@@ -222,7 +229,7 @@ class Runtime:
     def _held(self) -> dict[int, Any]:
         """What must be closed when no runtime uses it any more."""
         upstreams = (route.upstream for route in self.routes.values())
-        return {id(thing): thing for thing in (*upstreams, self.audit, self.quarantine)}
+        return {id(thing): thing for thing in (*upstreams, self.audit, self.quarantine, self.tracer) if thing}
 
     def hold(self) -> None:
         """Claim what this runtime uses."""
@@ -235,15 +242,18 @@ class Runtime:
 
     async def retire(self, within_s: float = 5.0) -> None:
         """Let go of what it uses; what nobody else uses is closed. within_s: for the quarantine to be written."""
+        closing: list[Awaitable[None]] = []
         for key, thing in self._held.items():
             self.shared.holders[key] -= 1
             if self.shared.holders[key]:
                 continue
             del self.shared.holders[key]
             if thing is self.quarantine:
-                await asyncio.to_thread(self.quarantine.close, within_s)
+                closing.append(asyncio.to_thread(self.quarantine.close, within_s))
             else:
-                await (asyncio.to_thread(thing.close) if thing is self.audit else thing.close())
+                threaded = thing is self.audit or thing is self.tracer
+                closing.append(asyncio.to_thread(thing.close) if threaded else thing.close())
+        await asyncio.gather(*closing)
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.readers.shutdown(wait=False, cancel_futures=True)
 
@@ -251,12 +261,12 @@ class Runtime:
 async def build(settings: Settings, shared: Shared, former: Runtime | None = None) -> Runtime:
     """Everything that the settings ask for; upstreams of `former` are used again. Raises ConfigError, ProfileError."""
     made: dict[Any, Route] = {}
-    audit = None
     try:
         routes = await _routes(settings, former, made)
         models, networks = {}, Networks(_gathering(settings, shared.metrics))
+        signers = await asyncio.to_thread(signers_of, settings.signers_file, "signers_file")
         for model in settings.models:
-            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks)
+            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks, signers)
             models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
         first = next(iter(routes.values()))  # there is one, or the settings would be invalid
         default = first if settings.upstream is None else routes[settings.upstream]
@@ -265,7 +275,8 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         )
         cohorts = Cohorts(settings.identity, lambda source: shared.metrics.identities.labels(source).inc())
         place = await asyncio.to_thread(_place, settings, former)
-        audit = former.audit if former and former.settings.audit == settings.audit else _audit(settings, shared)
+        tracer = _tracer(settings, shared, former)
+        audit = _same_audit(settings, former) or _audit(settings, shared)
     except BaseException:
         for route in made.values():
             await route.upstream.close()
@@ -281,6 +292,7 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         cohorts=cohorts,
         audit=audit,
         quarantine=_quarantine(settings, shared, former, place),
+        tracer=tracer,
         pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
         readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),
         server_ready={} if former is None else dict(former.server_ready),
@@ -314,9 +326,37 @@ def _quarantine(settings: Settings, shared: Shared, former: Runtime | None, plac
     return _same_quarantine(settings, former) or Quarantine(settings.quarantine, place, shared.metrics)
 
 
+def _tracer(settings: Settings, shared: Shared, former: Runtime | None) -> Tracer | None:
+    """The former one, where it is to go on. Raises ConfigError."""
+    asked = settings.tracing
+    if asked.to is None or (former is not None and former.settings.tracing == asked):
+        return None if asked.to is None or former is None else former.tracer
+    try:
+        from guard.otlp import SpanCarrier  # noqa: PLC0415 - an extra
+
+        carrier = SpanCarrier(asked.to, asked.service_name)
+    except ConfigError as error:
+        raise ConfigError("tracing.to", str(error)) from None
+
+    def count(outcome: str, spans: int) -> None:
+        if spans:
+            shared.metrics.spans.labels(outcome).inc(spans)
+
+    spans = Delivery("spans", carrier, count, thread="guard-spans", max_queued=asked.max_queued, gather_s=GATHER_S)
+    limited = shared.metrics.untraced.inc
+    return Tracer(spans, asked.ratio, asked.parents, max_per_s=asked.max_per_s, on_limited=limited)
+
+
+def _same_audit(settings: Settings, former: Runtime | None) -> Audit | None:
+    """The former one, where it is to go on."""
+    if former is None or former.settings.audit != settings.audit:
+        return None
+    return former.audit if former.settings.tracing.service_name == settings.tracing.service_name else None
+
+
 def _audit(settings: Settings, shared: Shared) -> Audit:
     try:
-        return Audit(settings.audit, shared.metrics, shared.turn)
+        return Audit(settings.audit, shared.metrics, shared.turn, settings.tracing.service_name)
     except OSError as error:
         raise ConfigError("audit.file", f"cannot open {settings.audit.file}: {error.strerror}") from None
 
@@ -365,11 +405,13 @@ def _gathering(settings: Settings, metrics: Metrics) -> Gathering:
     )
 
 
-def arm(model: Model, secret: bytes, networks: Networks | None = None) -> tuple[Profile | None, Engine | None]:
+def arm(
+    model: Model, secret: bytes, networks: Networks | None = None, signers: Signers | None = None
+) -> tuple[Profile | None, Engine | None]:
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
-    profile = load_profile(model.profile)
+    profile = load_profile(model.profile, None if signers is None else signers.check)
     return profile, Engine(model, profile, secret, networks)
 
 

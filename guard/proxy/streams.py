@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -28,7 +28,8 @@ from guard.proxy.case import Extra, Plan
 from guard.proxy.local_stream import Outlet
 from guard.proxy.pipeline import Opened, Pipeline, Ticket
 from guard.proxy.record import as_decided
-from guard.proxy.seam import Reply, UpstreamStream
+from guard.proxy.seam import Metadata, Reply, UpstreamStream
+from guard.proxy.spans import upstream_span
 from guard.proxy.status import Code
 from guard.types import Action, Conclusion, Decision
 from guard.watching import unanswered
@@ -119,7 +120,12 @@ class Conversation:
         """Inspect and forward; a reply where the stream ends here."""
         async for body in bodies:
             self._outlet.touch()
-            opened = await self._judge(self._next_ticket(), body)
+            ticket = self._next_ticket()
+            try:
+                opened = await self._judge(ticket, body)
+            finally:
+                if ticket.span is not None:
+                    ticket.span.end()
             if isinstance(opened, Opened):
                 self._begun.set()
                 await self._forward.put(self._with_id(opened))
@@ -138,10 +144,12 @@ class Conversation:
 
     def _next_ticket(self) -> Ticket:
         self._count += 1
+        call, tracer = self._ticket.span, self._pipeline.runtime.tracer
         return replace(
             self._ticket,
             decision_id=f"{self._ticket.decision_id}.{self._count}",
             deadline=min(self._loop.time() + self._route.timeout_s, math.inf if self._end is None else self._end),
+            span=None if call is None or tracer is None else tracer.message(call, self._count),
         )
 
     async def _judge(self, ticket: Ticket, body: bytes) -> Opened | Reply:
@@ -185,14 +193,13 @@ class Conversation:
         settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)
         return replace(opened, plan=Plan(settled, standby or made.forward))
 
-    def _open(self) -> UpstreamStream:
+    def _open(self, metadata: Metadata) -> UpstreamStream:
         async def forwarded() -> AsyncIterator[bytes]:
             while (body := await self._forward.get()) is not None:
                 yield body
 
         left = None if self._end is None else max(0.0, self._end - self._loop.time())
-        upstream, metadata = self._route.upstream, self._ticket.metadata
-        return upstream.stream(methods.STREAM_INFER, forwarded(), metadata, left)
+        return self._route.upstream.stream(methods.STREAM_INFER, forwarded(), metadata, left)
 
     def _with_id(self, opened: Opened) -> bytes:
         """The message, under an id of Guard's where its answers may have to be recognised."""
@@ -214,7 +221,12 @@ class Conversation:
     async def _answer(self) -> Reply | None:
         """Relay the upstream's answers, protected where that is asked for."""
         await self._begun.wait()
-        stream = self._open()
+        ticket, route = self._ticket, self._route
+        with upstream_span(ticket.span, ticket.metadata, route, methods.STREAM_INFER) as (metadata, ended):
+            return await self._relayed(self._open(metadata), ended)
+
+    async def _relayed(self, stream: UpstreamStream, end: Callable[[Reply], Reply]) -> Reply | None:
+        """The same of one stream. end: told how it ended."""
         self._outlet.begin(await stream.initial())
         async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
             async for body in answers:
@@ -222,7 +234,7 @@ class Conversation:
                 if isinstance(protected, Reply):
                     return protected
                 await self._outlet.send(protected)
-        ended = await stream.status()
+        ended = end(await stream.status())
         return ended if self._last is None or ended.code != Code.OK else self._last
 
     async def _protect(self, message: bytes) -> bytes | Reply:
@@ -256,7 +268,7 @@ class Conversation:
             return conclusion, case.cut(changed, entry.opened.inference, profile)
 
         try:
-            conclusion, protected = await self._pipeline.new_budget().run(protect)
+            conclusion, protected = await self._pipeline.new_budget(entry.opened.ticket).run(protect)
         except case.UnknownForm:
             return status.upstream_unknown_form()
         except TimeoutError as error:

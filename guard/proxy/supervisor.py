@@ -35,6 +35,7 @@ from guard.proxy.post import Post
 from guard.proxy.private import State
 from guard.proxy.runtime import arm, secret_of
 from guard.settings import ConfigError, Settings
+from guard.signing import signers_of
 
 SOON_S, LATE_S, STEADY_S = 0.2, 30.0, 60.0
 LOOK_S = 0.5
@@ -67,8 +68,9 @@ def run(settings: Settings, load: Callable[[], Settings], log_level: str) -> int
 
 def check(settings: Settings) -> None:
     """Read and try what the settings name, as far as a parent can. Raises ConfigError, ProfileError."""
+    signers = signers_of(settings.signers_file, "signers_file")
     for model in settings.models:
-        arm(model, b"made to be thrown away")
+        arm(model, b"made to be thrown away", signers=signers)
 
 
 def backoff_s(before_s: float, ran_s: float) -> float:
@@ -226,7 +228,13 @@ class _Supervisor:
             return
         wanted = config.digest(self.settings)
         if state.digest != wanted and self._told.get(number) != (process.pid, wanted):
-            self._told[number] = (process.pid, wanted)
+            self._tell(number, wanted)
+
+    def _tell(self, number: int, digest: str) -> None:
+        """Let a worker read the settings; once, for one that is looked at before it has read them is not told again."""
+        process = self._processes.get(number)
+        if process is not None:
+            self._told[number] = (process.pid, digest)
             self._signal(number, signal.SIGHUP)
 
     def _settle(self, now: float) -> None:
@@ -289,7 +297,7 @@ class _Supervisor:
                 return
             self.settings, self._changed_at = settings, time.monotonic()
             self._write_settings()
+            digest = config.digest(settings)
             for number in self._states:
-                self._told.pop(number, None)
-                self._signal(number, signal.SIGHUP)
-            _log.info("settings read again: %s", config.digest(settings))
+                self._tell(number, digest)
+            _log.info("settings read again: %s", digest)

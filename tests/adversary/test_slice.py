@@ -1,7 +1,8 @@
 """Every evasion of the catalogue through real gRPC against a bare model, held to what it should reach there.
 
-A minute-scale slice of the campaign `full`, on the control alone: few victims, the catalogue's budgets. Where the
-literature has a success near 1, more than 0.8 is asked for; the weak ones are held to their own published order.
+One or two of each family at once, the others in the long part. Slices of the campaign `full`, on the control alone: few
+victims, the catalogue's budgets. Where the literature has a success near 1, more than 0.8 is asked for; the weak ones
+are held to their own published order.
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ from adversary.replay import How, Replayed, replay
 from adversary.unit import eps_of
 
 EVASIONS = [name for name, entry in CATALOGUE.items() if entry.goal == "evasion" and entry.family != "backdoor"]
+FEW = ("fgsm", "pgd", "square", "nes", "hop-skip-jump", "surfree", "oars-nes", "sybil-square", "eot-pgd")
 CRAFTED, HUNTED = 40, 6  # victims
 FAR = 5.0  # an l2 that walks along the boundary come to within the budgets here; a start is about twice as far away
 _WALKS = ("averaging-hop-skip-jump", "geoda", "hop-skip-jump", "qeba", "qeba-dct", "surfree", "sybil-hop-skip-jump")
@@ -53,19 +55,27 @@ def bare(source: str, out: Path, attacks: list[dict] | None = None, **changed) -
         return replay(campaign.validate(tree, SHIPPED), out, How(jobs=2), screen, lambda unit: unit.target != "guarded")
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory, data) -> Replayed:
-    attacks = yaml.safe_load((SHIPPED / "full.yaml").read_text())["attacks"]
+def succeeded(names: tuple[str, ...], out: Path) -> Replayed:
+    attacks = [
+        each for each in yaml.safe_load((SHIPPED / "full.yaml").read_text())["attacks"] if each["attack"] in names
+    ]
     for attack in attacks:
         attack["victims"] = CRAFTED if CATALOGUE[attack["attack"]].crafted else HUNTED
         attack.update(CHANGED.get(attack["attack"], {}))
-    return bare("full", tmp_path_factory.mktemp("slice"), attacks)
+    return bare("full", out, attacks)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", EVASIONS)
-def test_it_succeeds_on_the_bare_model(done, name):
+@pytest.fixture(scope="module")
+def few(tmp_path_factory, data) -> Replayed:
+    return succeeded(FEW, tmp_path_factory.mktemp("few"))
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory, data) -> Replayed:
+    return succeeded(tuple(name for name in EVASIONS if name not in FEW), tmp_path_factory.mktemp("others"))
+
+
+def check(done: Replayed, name: str) -> None:
     assert not [reason for unit, reason in done.failures.items() if unit.attack == name]
     attack = next(attack for attack in done.campaign.attacks if title(attack) == name)
     units = [found for unit, found in done.found.items() if unit.attack == name and unit.target == "control"]
@@ -73,3 +83,17 @@ def test_it_succeeds_on_the_bare_model(done, name):
     assert side.success.n >= HUNTED - 1
     assert side.success.rate > 0.8 or side.success.rate >= AT_LEAST.get(name, 1.0)
     assert side.flagged_queries.hits == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", FEW)
+def test_it_succeeds_on_the_bare_model(few, name):
+    check(few, name)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", [name for name in EVASIONS if name not in FEW])
+def test_each_of_the_others_succeeds_on_the_bare_model(others, name):
+    check(others, name)

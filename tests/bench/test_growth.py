@@ -66,7 +66,7 @@ def test_the_page_says_whether_the_machine_was_busy() -> None:
     assert "Other jobs ran" in table.markdown(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_workers_are_measured() -> None:
     found = workers.measured(workers.How(1, 40))
     assert set(found["kinds"]) == set(workers.KINDS)

@@ -86,7 +86,7 @@ def test_every_stage_can_be_timed(untrained, tmp_path):
         one.use(here.noisy)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_networks_are_of_the_shapes_that_fitting_makes(tmp_path):
     made = ready.stages(images(), tmp_path, ("learned_denoiser", "onnx_denoiser"))

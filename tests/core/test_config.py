@@ -122,6 +122,7 @@ def test_a_stage_gets_its_options(tmp_path: Path) -> None:
         ("a: [", "not YAML"),
         ("- 1", "must be a mapping"),
         ("upstream: {address: a}\nupstream: {address: b}", r"upstream: given twice \(line 2\)"),
+        ("listen: {a:,{b: 1}}", r"a key that is no name \(line 1\)"),
         ("listen: !!python/object:os.system {}", "not YAML"),
     ],
 )

@@ -13,7 +13,7 @@ from adversary.victims.mnist import CHECKPOINT
 from demo import measure, prepare, processes, verdicts
 from demo.plan import FALSE_POSITIVE_RATE, Plan
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 PLAN = Plan(victims=0, walkers=0, clean=10_000, callers=100)
 
 

@@ -271,6 +271,6 @@ async def test_memory_stays_where_callers_do_not_read(far: Far) -> None:
             caller.send(frames.headers(number, frames.head(TALK.encode())))
             caller.send(frames.data(number, frames.message(b"flood")))
         await asyncio.sleep(2)
-        assert far.rss - before < 100 * MIB
+        assert far.rss - before < 500 * MIB
         assert await asyncio.to_thread(far.honest)
     assert far.alive

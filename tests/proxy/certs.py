@@ -42,17 +42,20 @@ class Authority:
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool, ago: dt.timedelta = dt.timedelta()
     ) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
+        now = dt.datetime.now(dt.UTC) - ago
         return x509.CertificateBuilder(
             self._name, subject, key, x509.random_serial_number(), now - DAY, now + DAY
         ).add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
 
-    def leaf(self, common_name: str, *, dns: tuple[str, ...] = (), uris: tuple[str, ...] = ()) -> Pair:
+    def leaf(
+        self, common_name: str, *, dns: tuple[str, ...] = (), uris: tuple[str, ...] = (), expired: bool = False
+    ) -> Pair:
         """A certificate with these subject alternative names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(name_of(common_name), key.public_key(), authority=False)
+        ago = 2 * DAY if expired else dt.timedelta()
+        builder = self._builder(name_of(common_name), key.public_key(), authority=False, ago=ago)
         names = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uris)]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not common_name)

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from guard.proxy import methods, probe
+from guard.proxy.admission import ENOUGH
 from guard.proxy.methods import Treatment
 from guard.wire import open_inference_pb2 as pb
 from tests.proxy.world import (
@@ -132,6 +133,28 @@ async def test_calls_past_the_places_wait_and_further_ones_are_told_at_once() ->
         assert all(reply.code is grpc.StatusCode.OK for reply in await asyncio.gather(*calls))
         assert guarded.count("guard_calls_queued") == guarded.count("guard_calls_in_flight") == 0
         assert guarded.count("guard_rejected_calls_total", reason="overloaded") == 1
+
+
+async def test_who_would_wait_past_his_deadline_is_told_at_once() -> None:
+    """Places become free every 20 ms: the tenth in the queue has no use of a call of 0.1 s."""
+    limits = {"max_concurrent_calls": 1, "max_queued_calls": 100, "drain_s": 0}
+    async with world(limits=limits) as (server, guarded):
+
+        async def slow(body: bytes, context: Any) -> bytes:
+            await asyncio.sleep(0.02)
+            return await server.plain(body, context)
+
+        server.infer = slow
+        calls = [asyncio.create_task(guarded.unary(request())) for _ in range(60)]
+        await eventually(lambda: len(server.calls()) > ENOUGH + 4)
+        assert guarded.count("guard_calls_queued") > 10
+        hasty = await guarded.unary(request(), timeout=0.1)
+        patient = asyncio.create_task(guarded.unary(request(), timeout=20))  # the control
+        assert hasty.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason_of(hasty) == "OVERLOADED"
+        assert guarded.count("guard_rejected_calls_total", reason="overloaded") == 1
+        assert all(reply.code is grpc.StatusCode.OK for reply in await asyncio.gather(*calls, patient))
+        assert (await guarded.unary(request(), timeout=5)).code is grpc.StatusCode.OK  # the crowd has gone
 
 
 async def test_waiting_counts_against_the_deadline_and_whoever_leaves_frees_the_queue() -> None:

@@ -106,7 +106,7 @@ def _check(ours: dict[str, str]) -> None:
     kind = ours.get("content-type", "")
     if not (kind == "application/grpc" or kind.startswith(("application/grpc+", "application/grpc;"))):
         raise _http(415)
-    if ours[":method"] != "POST":
+    if ours.get(":method") != "POST":
         raise _http(405)
     if ours.get("te") != "trailers" or ":path" not in ours:
         raise _http(400)

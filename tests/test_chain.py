@@ -1,0 +1,164 @@
+"""A chained audit log: what was done to it is seen, whatever it was, and a log that was left alone is good."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guard import chain, cli
+from guard.audit import Audit
+from guard.metrics import Metrics
+from guard.recorded import Tally, read
+from guard.settings import Audit as Settings
+from guard.settings import ConfigError
+from tests.forensics import step
+
+KEY = "a key of the tests, long enough"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "chain.key"
+    file.write_text(KEY)
+    return file
+
+
+def write(log: Path, key: Path, events: int = 5, **options: Any) -> list[str]:
+    """One life of a writer."""
+    audit = Audit(Settings(file=log, chain_key_file=key, **options), Metrics())
+    for i in range(events):
+        audit.record(step(i % 5))
+    audit.close()
+    return log.read_text().splitlines()
+
+
+def test_a_log_that_was_left_alone(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "audit.jsonl"
+    write(log, key)
+    lines = write(log, key)
+    assert json.loads(lines[0])["event"] == chain.BEGIN
+    assert json.loads(lines[-1])["event"] == chain.END
+    assert cli.main(["audit", "verify", str(log), "--key-file", str(key)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("writer ") == 2
+    assert said.endswith("good\n")
+    tally = Tally()
+    events = list(read(log, tally))
+    assert len(events) == tally.events == len(lines) - 4
+    assert tally.unreadable == 0
+
+
+def taken_out(lines: list[str]) -> list[str]:
+    return lines[:2] + lines[3:]
+
+
+def swapped(lines: list[str]) -> list[str]:
+    return [lines[0], lines[2], lines[1], *lines[3:]]
+
+
+def twice(lines: list[str]) -> list[str]:
+    return [*lines[:2], lines[1], *lines[2:]]
+
+
+def changed(lines: list[str]) -> list[str]:
+    return [line.replace('"caller":"peer:10.0.0.1"', '"caller":"peer:10.0.0.2"') for line in lines]
+
+
+def renumbered(lines: list[str]) -> list[str]:
+    return [*lines[:2], lines[3].replace('"seq":3', '"seq":2'), *lines[4:]]
+
+
+def unchained(lines: list[str]) -> list[str]:
+    return [*lines, '{"event":"guard.decision","caller":"c"}']
+
+
+def forged(lines: list[str]) -> list[str]:
+    other = chain.Chain(b"another key, long enough")
+    return [*lines, other.link('{"event":"guard.decision","caller":"c"}')]
+
+
+def cut(lines: list[str]) -> list[str]:
+    return [*lines[:2], lines[2][:-20], *lines[3:]]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (taken_out, "1 missing"),
+        (swapped, "not where they were"),
+        (twice, "not where they were"),
+        (changed, "altered: lines"),
+        (renumbered, "altered: lines 3"),
+        (unchained, "1 lines without a chain"),
+        (forged, "altered: lines"),
+        (cut, "1 lines without a chain"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_what_was_done_to_it_is_seen(
+    what: Callable[[list[str]], list[str]], said: str, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    lines = write(log, key)
+    log.write_text("".join(f"{line}\n" for line in what(lines)))
+    assert cli.main(["audit", "verify", str(log), "--key-file", str(key)]) == 1
+    out = capsys.readouterr().out
+    assert said in out
+    assert out.endswith("NOT as it was written\n")
+
+
+def test_what_cannot_be_known_is_said(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A head that was rotated away, an end of a writer that was killed: not wrong, and not hidden."""
+    log = tmp_path / "audit.jsonl"
+    lines = write(log, key)
+    log.write_text("".join(f"{line}\n" for line in lines[1:-1]))
+    assert cli.main(["audit", "verify", str(log), "--key-file", str(key)]) == 0
+    said = capsys.readouterr().out
+    assert "its beginning is not there" in said
+    assert "no end" in said
+
+
+def test_files_of_a_rotation(key: Path, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    sinks = [{"kind": "file", "path": str(log), "max_bytes": 4096, "keep": 9}]
+    audit = Audit(Settings.model_validate({"sinks": sinks, "chain_key_file": str(key)}), Metrics())
+    for i in range(40):
+        audit.record(step(4, caller=f"c{i}"))
+        audit_flush(audit)
+    audit.close()
+    files = [*sorted(tmp_path.glob("audit.jsonl.*"), key=lambda f: -int(f.suffix[1:])), log]
+    assert len(files) > 2
+    command = ["audit", "verify", *map(str, files), "--key-file", str(key)]
+    assert cli.main(command) == 0
+    assert cli.main([*command[:2], *map(str, files[::-1]), *command[-2:]]) == 1
+
+
+def audit_flush(audit: Audit) -> None:
+    """Each event a write of its own."""
+    import time
+
+    while any(delivery._queue.qsize() for delivery in audit._deliveries):
+        time.sleep(0.001)
+
+
+def test_keys_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("short")
+    with pytest.raises(ConfigError, match="less than 16 bytes"):
+        chain.key_of(tmp_path / "short", "audit.chain_key_file")
+    with pytest.raises(ConfigError, match="cannot read the secret"):
+        chain.key_of(tmp_path / "absent", "audit.chain_key_file")
+    assert cli.main(["audit", "verify", str(tmp_path / "absent"), "--key-file", str(tmp_path / "short")]) == 2
+
+
+def test_a_caller_cannot_write_a_chain(key: Path, tmp_path: Path) -> None:
+    """Names that callers choose are cut out of no line: JSON escapes their quotes."""
+    name = '","chain":{"writer":"0000000000000000","seq":0,"prev":"","mac":"00000000000000000000000000000000"}}'
+    log = tmp_path / "audit.jsonl"
+    audit = Audit(Settings(file=log, chain_key_file=key), Metrics())
+    audit.record(step(4, caller=name))
+    audit.close()
+    verdict = chain.verify(log.read_bytes().splitlines(keepends=True), KEY.encode())
+    assert verdict.good
+    assert len(verdict.writers) == 1
