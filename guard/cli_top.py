@@ -102,6 +102,8 @@ class Guard:
             answer = connection.getresponse()
             body = answer.read(MAX_BYTES)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+                raise Refused(f"what answers on {self.host}:{self.port} is no admin.http") from None
             why = getattr(error, "strerror", None) or type(error).__name__
             raise Away(f"Guard does not answer on {self.host}:{self.port}: {why}") from None
         finally:

@@ -2,14 +2,11 @@
 
 import html
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from tests.servers.install import CHROMIUM
+from tests.servers.browser import executable
 
 _MEASURE = """
 <script>
@@ -32,13 +29,6 @@ class Seen:
 
     title: str
     console: list[str]
-
-
-def executable() -> str:
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium here: the page is not laid out (apt-get install chromium)")
-    return found
 
 
 def run(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -399,6 +400,37 @@ def test_top_elsewhere_prints_look_after_look(said: Said) -> None:
 def test_top_says_what_is_wrong(said: Said, arguments: tuple[str, ...], token: str, code: int, text: str) -> None:
     found, _, err = looked(said, *arguments, token=token, until=lambda _: True)
     assert (found, text in err) == (code, True), err
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", "is no admin.http"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "what answers is no Guard"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html>...", "what answers is no Guard"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "this Guard shows nothing"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\n\x1b[2J", "answers 500: \\u001b[2J"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "what answers is no Guard"),
+        (b"", "does not answer"),
+    ],
+)
+def test_top_beside_what_is_no_guard(said: Said, answer: bytes, text: str) -> None:
+    said.go()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        said.address = f"127.0.0.1:{server.getsockname()[1]}"
+        code, _, err = looked(said, "--once", until=lambda _: True)
+        thread.join()
+    assert (code, text in err) == (1, True), err
+    assert "\x1b" not in err
 
 
 def test_top_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
