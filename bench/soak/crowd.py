@@ -1,9 +1,9 @@
 """`python -m bench.soak.crowd [--callers 1000000]`: an attacker among a million callers, in a history in memory.
 
 Each of the crowd asks once, under a name of its own, and what it asks is new; every so often the attacker asks, small
-steps around one image. The history's bounds are the defaults, so that nearly all of the crowd is forgotten again. Shown are
-the most callers and rows that were held, resident memory, and after how many queries the attacker was refused, beside
-how many he has alone.
+steps around one image. The history's bounds are the defaults, so that nearly all of the crowd is forgotten again. Shown
+are the most callers and rows that were held, resident memory, and after how many queries the attacker was refused,
+beside how many he has alone.
 """
 
 import argparse
