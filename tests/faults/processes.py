@@ -31,6 +31,8 @@ async def _load(address: str, ends: list[str], stop: asyncio.Event) -> None:
             ends.append("gone" if gone else end.code.name)
             if gone:
                 return
+            if end.code is not grpc.StatusCode.OK:  # who asks again at once is told of the same
+                await asyncio.sleep(0.2)
 
 
 async def address_of(guard: Process) -> str:
@@ -73,7 +75,7 @@ async def worker_killed(at: Path) -> str:
         await asyncio.wait_for(asyncio.gather(*loads), 60)
         bad = [end for end in ends if end != "OK"]
         assert set(bad) <= {"UNAVAILABLE"}
-        assert len(bad) <= LOADS
+        assert len(bad) < len(ends) / 2
         return f"{len(bad)} of {len(ends)} UNAVAILABLE, of {LOADS} connections; replaced and counted"
 
 
