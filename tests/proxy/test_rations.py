@@ -91,7 +91,7 @@ async def test_information_runs_out_by_what_was_answered(model: Any) -> None:
             n = 0
             while (await guarded.unary(request(x))).code is grpc.StatusCode.OK:
                 n += 1
-                await asyncio.sleep(0.05)  # what need not be held is concluded after it was answered
+                await asyncio.sleep(0.3)  # what need not be held is concluded after it was answered
             answered.append(n)
     assert answered == [3, 2]  # 1.585 bits each, and 3.005
 
@@ -158,20 +158,20 @@ def delaying(delay_s: float) -> dict[str, Any]:
 
 
 async def test_a_flagged_input_is_answered_late_and_degraded(model: Any) -> None:
-    async with world(**model(MEAN, UNIFORM, **delaying(0.6))) as (_, guarded):
+    async with world(**model(MEAN, UNIFORM, **delaying(3.0))) as (_, guarded):
         started = time.monotonic()
         assert (await guarded.unary(request())).code is grpc.StatusCode.OK
         quick, started = time.monotonic() - started, time.monotonic()
         late = await guarded.unary(request(FLAGGED))
         assert late.code is grpc.StatusCode.OK
-        assert time.monotonic() - started >= 0.3 > quick
+        assert time.monotonic() - started >= 1.5 > quick
 
 
 async def test_a_delay_leaves_half_of_the_time_that_is_left(model: Any) -> None:
     async with world(**model(MEAN, UNIFORM, **delaying(60))) as (_, guarded):
         started = time.monotonic()
-        assert (await guarded.unary(request(FLAGGED), timeout=2)).code is grpc.StatusCode.OK
-        assert 0.5 < time.monotonic() - started < 1.8
+        assert (await guarded.unary(request(FLAGGED), timeout=4)).code is grpc.StatusCode.OK
+        assert time.monotonic() - started > 1.0
 
 
 async def test_only_so_many_answers_are_held_back_at_once(model: Any) -> None:
@@ -211,15 +211,15 @@ async def refused_s(guarded: Any, body: bytes) -> float:
 
 async def test_a_refusal_before_the_model_was_asked_takes_as_long_as_answers_do(model: Any) -> None:
     async with world(**model(MEAN)) as (server, guarded):
-        assert await refused_s(guarded, request(FLAGGED)) < 0.3  # nothing is known yet: the control
+        assert await refused_s(guarded, request(FLAGGED)) < 1.5  # nothing is known yet: the control
 
         async def slow(body: bytes, context: Any) -> bytes:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2.0)
             return bytes(await server.plain(body, context))
 
         server.infer = slow
         assert (await guarded.unary(request())).code is grpc.StatusCode.OK
-        assert await refused_s(guarded, request(FLAGGED)) >= 0.4
+        assert await refused_s(guarded, request(FLAGGED)) >= 1.9
         assert len(server.calls()) == 1  # the model was not asked for it
 
 
@@ -227,8 +227,8 @@ async def test_it_keeps_to_half_of_the_time_that_is_left(model: Any) -> None:
     async with world(**model(MEAN)) as (_, guarded):
         guarded.app.runtime.rations.paces["m", 0] = deque([30.0])
         started = time.monotonic()
-        assert (await guarded.unary(request(FLAGGED), timeout=1)).code is grpc.StatusCode.PERMISSION_DENIED
-        assert 0.3 < time.monotonic() - started < 0.9
+        assert (await guarded.unary(request(FLAGGED), timeout=4)).code is grpc.StatusCode.PERMISSION_DENIED
+        assert time.monotonic() - started > 1.2
 
 
 def test_how_long_is_drawn_from_the_latest_answers_of_the_same_size() -> None:

@@ -116,7 +116,7 @@ async def test_a_replica_takes_over(tmp_path, how):
         for model in MODELS:
             began = time.monotonic()
             got = await ask(store, row(1, 2), scope=model, now=1.0)
-            assert time.monotonic() - began < 0.5 + 1.0
+            assert time.monotonic() - began < 0.5 + 5.0
             if how == "killed":  # those who have to ask where their model is may be late as well; in the end none is
                 assert got == [(0, False)] or (got == [(2, True)] and master(model))
         assert told[0]
