@@ -166,6 +166,12 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
             )
         ),
         (
+            "probe",
+            _deferred("guard.cli_probe", "arguments"),
+            _deferred("guard.cli_probe", "probe"),
+            "ask a running Guard whether it serves: exit status 0 if so",
+        ),
+        (
             "quarantine",
             _deferred("guard.cli_quarantine", "arguments"),
             _deferred("guard.cli_quarantine", "quarantine"),
