@@ -64,8 +64,10 @@ LABEL org.opencontainers.image.title="guard" \
 FROM runtime AS tools
 COPY --from=tools-packages /opt/guard /opt/guard
 RUN python -I -c "import torch, onnxscript, guard.fit, adversary.cli"
+# torch and the data sets' cache want a place to write: mount a tmpfs, or a volume, at /tmp.
+ENV USER=guard HOME=/tmp
 USER 65532:65532
-WORKDIR /work
+WORKDIR /tmp
 ENTRYPOINT ["guard"]
 CMD ["fit", "--help"]
 

@@ -21,6 +21,9 @@ TRIES = 600
 NAMESPACES = ("mount", "pid", "ipc", "uts", "network")
 
 
+TMP = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]}
+
+
 def settings(plane: str) -> dict[str, Any]:
     """The demo's model, guarded and enforced."""
     model = {
@@ -42,8 +45,8 @@ class Bundle:
         directory.mkdir()
         self.name = f"guard-check-{directory.name}-{time.time_ns()}"
 
-    def write(self, command: Sequence[str], mounts: Mapping[str, tuple[Path, str]]) -> None:
-        """The runtime's configuration. `mounts`: where -> (what, "ro" or "rw")."""
+    def write(self, command: Sequence[str], mounts: Mapping[str, tuple[Path, str]], *, tmp: bool = False) -> None:
+        """The runtime's configuration. `mounts`: where -> (what, "ro" or "rw"). `tmp`: with an empty /tmp to write."""
         subprocess.run(["runc", "spec"], cwd=self._directory, check=True)
         file = self._directory / "config.json"
         spec = json.loads(file.read_text())
@@ -60,10 +63,14 @@ class Bundle:
         }
         spec["linux"]["namespaces"] = [{"type": kind} for kind in NAMESPACES]
         unwritable = [one for one in spec["mounts"] if one["destination"] in {"/proc", "/dev", "/dev/pts"}]
-        spec["mounts"] = unwritable + [
-            {"destination": at, "type": "bind", "source": str(what), "options": ["bind", mode]}
-            for at, (what, mode) in mounts.items()
-        ]
+        spec["mounts"] = (
+            unwritable
+            + [TMP] * tmp
+            + [
+                {"destination": at, "type": "bind", "source": str(what), "options": ["bind", mode]}
+                for at, (what, mode) in mounts.items()
+            ]
+        )
         file.write_text(json.dumps(spec))
 
     def run(self) -> subprocess.CompletedProcess[str]:
@@ -123,9 +130,10 @@ def check(rootfs: Path, config: Mapping[str, Any], work: Path, target: str, say:
     inputs = ["--model", "/etc/guard/mnist.onnx", "--model-name", "mnist", "--clean", "/etc/guard/clean.npz"]
     stages = ["pid", "mahalanobis"] if target == "tools" else ["feature_squeezing"]
     chosen = [part for one in stages for part in ("--stage", f"detector/{one}")] + ["--stage", "monitor/fingerprint"]
-    fitting.write(["fit", *inputs, *chosen, "--out", "/out/profile"], {"/etc/guard": (etc, "ro"), "/out": (made, "rw")})
+    mounts = {"/etc/guard": (etc, "ro"), "/out": (made, "rw")}
+    fitting.write(["fit", *inputs, *chosen, "--out", "/out/profile"], mounts, tmp=target == "tools")
     done = fitting.run()
-    say("guard fit, in the image", done.returncode == 0, done.stderr[-2000:] if done.returncode else "")
+    say("guard fit, in the image", done.returncode == 0, done.stderr[-1000:] if done.returncode else "")
     if target != "serve" or done.returncode:
         return
     (made / "profile").rename(etc / "profile")
