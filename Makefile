@@ -95,6 +95,14 @@ test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
 reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the settings
 	$(BIN)/python docs/make_reference.py
 
+.PHONY: docs
+docs: $(VENV)/.dev ## the docs as a site, in build/site; a dead link or anchor ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+.PHONY: image
+image: $(VENV)/.dev ## build the serving image without a daemon, start it, call it (root, buildah, runc, mmdebstrap; minutes)
+	PYTHON=$(BIN)/python deploy/image/build
+
 .PHONY: results
 results: demo ## the demo, and its table in docs/results.md
 	$(BIN)/python docs/make_results.py

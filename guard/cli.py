@@ -210,6 +210,12 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
             "look at one Guard as it works: traffic, callers, decisions",
         ),
         (
+            "probe",
+            _deferred("guard.cli_probe", "arguments"),
+            _deferred("guard.cli_probe", "probe"),
+            "ask a running Guard whether it serves: exit status 0 if so",
+        ),
+        (
             "quarantine",
             _deferred("guard.cli_quarantine", "arguments"),
             _deferred("guard.cli_quarantine", "quarantine"),
