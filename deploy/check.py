@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
+import jsonschema  # type: ignore[import-untyped]
+import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 
 from deploy import made
 from guard import config
+from guard.settings import ConfigError
 from tests.servers import kubernetes
 
 DEPLOY = Path(__file__).parent
@@ -52,7 +53,11 @@ def values() -> dict[str, list[str]]:
 
 
 def _load(text: str) -> list[Object]:
-    return [one for one in yaml.safe_load_all(text) if isinstance(one, dict) and "kind" in one and "apiVersion" in one]
+    return [
+        one
+        for one in yaml.load_all(text, yaml.CSafeLoader)
+        if isinstance(one, dict) and "kind" in one and "apiVersion" in one
+    ]
 
 
 def problems(name: str, objects: list[Object]) -> list[str]:
@@ -145,7 +150,7 @@ def _settings(one: Object, pod: Object, objects: list[Object]) -> Iterator[str]:
         mounts = {mount["mountPath"]: volumes.get(mount["name"]) for mount in container["volumeMounts"]}
         if missing := [path for path, volume in mounts.items() if volume is None]:
             yield f"{title(one)}: no volume for {missing}"
-        if not (mounts.get("/tmp") or {}).get("emptyDir"):  # noqa: S108 - the container's own
+        if not (mounts.get("/tmp") or {}).get("emptyDir"):
             yield f"{title(one)}: workers cannot write to $TMPDIR"
         source = (mounts.get("/etc/guard") or {}).get("configMap", {}).get("name")
         if source not in maps:
@@ -155,7 +160,7 @@ def _settings(one: Object, pod: Object, objects: list[Object]) -> Iterator[str]:
         env = {each["name"]: each["value"] for each in container.get("env", ()) if "value" in each}
         try:
             settings = config.load(None, env, yaml.safe_load(maps[source]["guard.yaml"]))
-        except config.ConfigError as error:
+        except ConfigError as error:
             yield f"{title(one)}: {error}"
             continue
         named = [path for path in _paths(settings.model_dump()) if not any(path.is_relative_to(at) for at in mounts)]
@@ -163,7 +168,7 @@ def _settings(one: Object, pod: Object, objects: list[Object]) -> Iterator[str]:
         if one["kind"] != "ServingRuntime" and pod["terminationGracePeriodSeconds"] <= settings.limits.drain_s:
             yield f"{title(one)}: killed before it has drained"
         alone = one["kind"] == "Deployment" and "initContainers" not in pod
-        if not alone and not settings.upstream.address.startswith("127.0.0.1:"):
+        if not alone and settings.upstream and not settings.upstream.address.startswith("127.0.0.1:"):
             yield f"{title(one)}: a sidecar that asks {settings.upstream.address}"
 
 
