@@ -91,6 +91,10 @@ test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
 	@$(BIN)/python -m tests.servers.install mlserver
 	$(BIN)/python -m pytest -m mlserver $(PYTEST_ARGS)
 
+.PHONY: manifests
+manifests: $(VENV)/.dev ## the chart, kustomize and manifests, rendered and checked; copies and the table of values made anew
+	$(BIN)/python -m deploy.check --write
+
 .PHONY: reference
 reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the settings
 	$(BIN)/python docs/make_reference.py

@@ -78,10 +78,11 @@ def test_containers_have_least_privilege() -> None:
             context = one["securityContext"]
             assert context.items() >= ROOTLESS.items()
             assert context["runAsUser"] > 0
-            assert all(mount["readOnly"] for mount in one["volumeMounts"])
-            if one["name"] in {"guard", "valkey"}:
-                assert context["readOnlyRootFilesystem"]
-                assert one["resources"]["limits"]["memory"]
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            written = [mount for mount in one["volumeMounts"] if not mount.get("readOnly")]
+            assert all("emptyDir" in volumes[mount["name"]] for mount in written)
+            assert context["readOnlyRootFilesystem"]
+            assert one["resources"]["limits"]["memory"]
     for name in ("mnist", "valkey"):
         assert named("Deployment", name)["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
 

@@ -29,7 +29,7 @@ def cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "guard"
 
 
-def environment(name: str, requirements: Sequence[str], python: str = sys.executable) -> Path:
+def environment(name: str, requirements: Sequence[str], python: str = sys.executable, *options: str) -> Path:
     """The environment's directory, made now if need be. Safe when several test runs ask at once."""
     directory = cache() / name
     stamp = directory / ".complete"
@@ -39,7 +39,7 @@ def environment(name: str, requirements: Sequence[str], python: str = sys.execut
             sys.stderr.flush()
             shutil.rmtree(directory, ignore_errors=True)
             subprocess.run([python, "-I", "-m", "venv", "--without-pip", str(directory)], check=True)
-            install(directory, requirements)
+            install(directory, requirements, *options)
             stamp.touch()
     return directory
 
