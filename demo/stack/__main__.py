@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from adversary.data.cache import DataUnavailable
 from adversary.processes import ChildFailed
@@ -25,20 +27,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="send traffic and an attack, ask for every panel, and end")
     parser.add_argument("--docs", type=Path, help="with --check: write the result there, too")
     given = parser.parse_args(argv)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, _stop)
     try:
         with running.stack(given.out, _say):
             if given.check:
                 return check.run(given.out, given.docs, _say)
             if not given.files:
                 _say(_addresses(given.out))
-                stop.wait()
+                threading.Event().wait()
     except _FAILURES as error:
         _say(str(error))
         return 1
+    except KeyboardInterrupt:
+        _say("stopped, nothing is left running")
     return 0
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _addresses(out: Path) -> str:

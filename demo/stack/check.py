@@ -25,13 +25,14 @@ from demo.stack.running import GUARD, PROMETHEUS, TRITON
 
 _CALLERS = 5
 _PAUSE_S = 0.1
+_VICTIMS = 3
 _POLL_S = 2.0
 _FIRES_S = 600.0
 _PAGE = """# The stack under attack
 
 Made by `make stack-check`: a real Triton, Guard, Valkey and Prometheus, clean digits from five callers through
-tritonclient, and `adversary replay smoke` beside them. Every expression of the dashboard and of the rules was asked of
-that Prometheus again and again meanwhile. How to read and load what is asked: [observe](../observe.md).
+tritonclient, and `adversary replay smoke --victims 3` beside them. Every expression of the dashboard and of the rules
+was asked of that Prometheus again and again meanwhile. How to read and load what is asked: [observe](../observe.md).
 
 Clean calls answered: {clean}; refused: {refused}. Panels without data: {empty}.
 Recording rules with data: {filled} of {records}. Expressions that failed: {failed}.{wrong}
@@ -89,7 +90,7 @@ def run(out: Path, docs: Path | None, say: Callable[[str], None]) -> int:
 
 def _attack(out: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "adversary", "replay", "smoke", "--out", str(out / f"smoke-{int(time.time())}")]
-    command += ["--guarded", GUARD, "--control", TRITON, "--model-name", files.MODEL]
+    command += ["--guarded", GUARD, "--control", TRITON, "--model-name", files.MODEL, "--victims", str(_VICTIMS)]
     with (out / "adversary.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own command
 

@@ -1,6 +1,7 @@
 """The stack's processes, on fixed ports of the loopback, with the very files that Compose mounts."""
 
 import os
+import shutil
 import socket
 import time
 import urllib.error
@@ -22,13 +23,18 @@ _START_S = 120.0
 @contextmanager
 def stack(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Everything, until the block ends."""
+    directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     _check_ports()
     found = install.prometheus()
     if found is None:
         raise ChildFailed("there is no Prometheus: install the package `prometheus` (Debian, Ubuntu)")
     keys = files.keys(directory)
-    env = processes.environment(keys["GUARD_SECRET"]) | {"GUARD_ADMIN_TOKEN": keys["GUARD_ADMIN_TOKEN"]}
+    env = processes.environment(keys["GUARD_SECRET"]) | {
+        "GUARD_ADMIN_TOKEN": keys["GUARD_ADMIN_TOKEN"],
+        "GUARD_MODELS__0__PROFILE": str(directory / "profile"),
+        "GUARD_AUDIT__FILE": str(directory / "audit.jsonl"),
+    }
     with ExitStack() as running:
         say("Triton")
         running.enter_context(triton.serve(files.repositories(directory), directory, port=_port(TRITON)))
@@ -36,10 +42,7 @@ def stack(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
         say("Valkey")
         running.enter_context(valkey.start(directory, port=_port(VALKEY)))
         say("Guard")
-        with _in(directory):  # the paths in guard.yaml are relative
-            running.enter_context(
-                processes.serving(files.DEPLOY / "stack" / "guard.yaml", directory / "guard.log", env)
-            )
+        running.enter_context(processes.serving(files.DEPLOY / "stack" / "guard.yaml", directory / "guard.log", env))
         say("Prometheus")
         running.enter_context(_prometheus(found / "prometheus", directory))
         yield
@@ -47,7 +50,8 @@ def stack(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _prometheus(program: Path, directory: Path) -> Iterator[None]:
-    place = directory.resolve() / "prometheus"
+    place = directory / "prometheus"
+    shutil.rmtree(place, ignore_errors=True)  # it knows this start alone
     command = [
         str(program),
         f"--config.file={files.DEPLOY / 'prometheus' / 'prometheus.yaml'}",
@@ -63,16 +67,6 @@ def _prometheus(program: Path, directory: Path) -> Iterator[None]:
                 raise ChildFailed(f"prometheus is not ready:\n{log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.1)
         yield
-
-
-@contextmanager
-def _in(directory: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(directory)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _answers(url: str) -> bool:
