@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.stack import dashboard, files, queries, running
+from demo.stack import check, dashboard, files, queries, running
 from guard import config
 from guard.metrics import Metrics
 from tests.servers import install
@@ -171,6 +171,21 @@ def test_promtool_sees_a_broken_rule(promtool: Path, tmp_path: Path) -> None:
     done = subprocess.run([promtool, "test", "rules", case], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "GuardModelUndefended" in done.stdout + done.stderr
+
+
+# --- the check of the stack
+
+
+def test_a_panel_without_data_is_seen() -> None:
+    asked = list(queries.panels())
+    seen = check.Seen(states={"GuardDown": ["firing"], "GuardCallerHostile": ["pending", "firing"]})
+    seen.data = dict.fromkeys(asked, 1)
+    assert check.empty(seen, asked) == []
+    assert check.fired(seen) == ["GuardCallerHostile"], "what was firing from the beginning proves nothing"
+    seen.data = {query: 1 for query in asked if query.where not in {"Rows", "Drift alarms"}}
+    assert check.empty(seen, asked) == ["Drift alarms"], "of Rows, one expression may count nothing"
+    assert "| Drift alarms | 0 |" in check.report(seen, asked)
+    assert "| GuardCallerHostile | pending → firing |" in check.report(seen, asked)
 
 
 # --- Compose, and the same as plain processes

@@ -38,7 +38,7 @@ def _variables() -> list[dict[str, Any]]:
     source = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1}
     return [
         source,
-        _choice("job", "Job", "label_values(guard_info, job)"),
+        {**_choice("job", "Job", "label_values(guard_info, job)"), "allValue": None},  # not those of other programs
         _choice("model", "Model", 'label_values(guard_model_ready{job=~"$job"}, model)'),
     ]
 

@@ -14,7 +14,7 @@ from demo.stack.dashboard import FILE
 from demo.stack.panels import NONE
 
 RULES = FILE.parent.parent / "prometheus"
-_VARIABLES = {"$__rate_interval": "1m", "$job": ".*", "$model": ".*"}
+_VARIABLES = {"$__rate_interval": "1m", "$job": "guard", "$model": ".*"}
 
 
 @dataclass(frozen=True, slots=True)
