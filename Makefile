@@ -57,8 +57,8 @@ contract: $(VENV)/.dev ## protos/: generated code is fresh, lint is clean, nothi
 
 .PHONY: servers
 servers: $(VENV)/.dev
-	$(call say,real Triton and a real browser and Redis and the header of libnghttp2 for the tests)
-	@$(BIN)/python -m tests.servers.install triton chromium redis nghttp2
+	$(call say,real Triton and a real browser and Redis and Prometheus and the header of libnghttp2 for the tests)
+	@$(BIN)/python -m tests.servers.install triton chromium redis nghttp2 prometheus
 
 .PHONY: test-core
 test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their own tests
@@ -94,6 +94,21 @@ test-mlserver: $(VENV)/.dev ## the tests against a real MLServer 1.7.1
 .PHONY: manifests
 manifests: $(VENV)/.dev ## the chart, kustomize and manifests, rendered and checked; copies and the table of values made anew
 	$(BIN)/python -m deploy.check --write
+
+.PHONY: stack
+stack: $(VENV)/.dev ## Triton, Guard, Valkey and Prometheus as plain processes, until Ctrl-C
+	@$(BIN)/python -m tests.servers.install triton prometheus
+	@$(BIN)/python -m demo.stack
+
+.PHONY: stack-files
+stack-files: $(VENV)/.dev ## what deploy/compose.yaml mounts: the model, the profile, the secrets, in build/stack
+	@$(BIN)/python -m tests.servers.install triton prometheus
+	@$(BIN)/python -m demo.stack --files
+
+.PHONY: stack-check
+stack-check: $(VENV)/.dev ## traffic and an attack on the stack; every panel and rule asked of its Prometheus (minutes)
+	@$(BIN)/python -m tests.servers.install triton prometheus
+	@$(BIN)/python -m demo.stack --check --docs docs/results/stack.md
 
 .PHONY: reference
 reference: $(VENV)/.dev ## make docs/configure.md's reference anew from the settings

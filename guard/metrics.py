@@ -31,6 +31,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CALL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SHARE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -123,6 +124,38 @@ class Metrics:
         self.stage_errors = counter("guard_stage_errors_total", "Stages that failed on a query.", "model", "stage")
         self.inspection_seconds = histogram(
             "guard_inspection_seconds", "What inspecting a query took, upstream calls not counted.", _FAST, "model"
+        )
+        self.added_seconds = histogram(
+            "guard_added_seconds",
+            "What Guard added to unary inference calls that it forwarded, once read: without the upstream's own call "
+            "and without what the policy holds back.",
+            _FAST,
+            "model",
+        )
+        self.phase_seconds = histogram(
+            "guard_phase_seconds",
+            "How long inspected queries took in each phase of the way: sketch, store, decide, conclude.",
+            _FAST,
+            "model",
+            "phase",
+        )
+        self.internal_errors = counter(
+            "guard_internal_errors_total", "Calls that ended with INTERNAL because Guard itself failed."
+        )
+        self.alarmed = counter(
+            "guard_alarmed_queries_total",
+            "Queries of callers above level clear, by the level, in any mode.",
+            "model",
+            "level",
+        )
+        self.caller_levels = counter(
+            "guard_caller_level_changes_total", "Changes of callers' levels, by what it became.", "model", "level"
+        )
+        self.extraction_estimate = histogram(
+            "guard_extraction_estimate_ratio",
+            "How often a copy that its caller could make by now would agree with the model, by query.",
+            _SHARE,
+            "model",
         )
         self.invalid = counter("guard_invalid_queries_total", "Queries refused as malformed.", "model")
         self.uninspected = counter("guard_uninspected_total", "Queries forwarded uninspected.", "model", "reason")

@@ -17,6 +17,12 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_findings": ("model", "kind", "stage", "mode"),
     "guard_stage_errors": ("model", "stage"),
     "guard_inspection_seconds": ("model",),
+    "guard_added_seconds": ("model",),
+    "guard_phase_seconds": ("model", "phase"),
+    "guard_internal_errors": (),
+    "guard_alarmed_queries": ("model", "level"),
+    "guard_caller_level_changes": ("model", "level"),
+    "guard_extraction_estimate_ratio": ("model",),
     "guard_invalid_queries": ("model",),
     "guard_uninspected": ("model", "reason"),
     "guard_denied_methods": ("grpc_method",),
@@ -84,7 +90,7 @@ def test_naming_rules():
         assert family.documentation.endswith(".")
         assert not re.search(r"_(ms|us|millis|minutes|kb|mb|percent)(_|$)", name), "base units only"
         if family.type == "histogram":
-            assert name.endswith(("_seconds", "_rows"))
+            assert name.endswith(("_seconds", "_rows", "_ratio"))
 
 
 def test_counters_end_in_total():

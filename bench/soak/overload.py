@@ -9,7 +9,6 @@ them. Then the first again. Bars: answered calls keep their p99 within twice the
 
 import argparse
 import asyncio
-import importlib
 import json
 import sys
 import tempfile
@@ -23,9 +22,8 @@ from typing import Any
 from grpc import aio
 
 from bench.soak.__main__ import look, page
+from tests.proxy import world
 from tests.servers import guard
-
-world: Any = importlib.import_module("tests.proxy.world")
 
 TAKES_S, PLACES, TIMES = 0.02, 4, 5
 DEADLINE_S = 5.0

@@ -21,6 +21,8 @@ class Budget:
     def __init__(self, limit_s: float, pool: Executor, listener: timing.Listener | None = None) -> None:
         self._limit_s, self._pool, self._listener = limit_s, pool, listener
         self.spent_s = 0.0
+        self.elsewhere_s = 0.0
+        """What the upstream took for the caller's own call, and what the policy held the answer back."""
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Array work in a thread. Raises TimeoutError; the thread then ends its work for nobody."""

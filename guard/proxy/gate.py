@@ -67,6 +67,8 @@ class _Counting:
             name = status.name_of(self.reply.code)
         else:
             name = "INTERNAL" if issubclass(kind, Exception) else "CANCELLED"
+            if name == "INTERNAL":
+                self._runtime.metrics.internal_errors.inc()
         self._way.handled(name).inc()
         self._way.seconds.observe(time.perf_counter() - self._began)
         if self._span is not None:

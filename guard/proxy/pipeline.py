@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from guard.audit import event_of, sampled
+from guard.metrics import Metrics
 from guard.proxy import case, methods, record, spans, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, How, Looked, Plan
@@ -55,6 +56,8 @@ INLINE_BYTES = 16 * 1024
 """Smaller messages are read on the event loop: a thread would cost more than the work. So are light ones, which may be
 larger (`messages.parse_light`)."""
 UNLISTED = "unknown"
+_CALLERS_OWN = frozenset({"original", "ride"})
+"""Calls to the upstream that a caller would have waited for without Guard, too."""
 _NO_ROWS = np.zeros(0)
 _ALLOWED = frozenset({Action.ALLOW})
 _log = logging.getLogger(__name__)
@@ -125,6 +128,21 @@ class Opened:
         return self.inference.received if self.plan is None else self.plan.forward
 
 
+class _Phase:
+    """How long a phase took, waiting for a thread included, however it ended."""
+
+    __slots__ = ("_began", "_of")
+
+    def __init__(self, metrics: Metrics, model: str, phase: str) -> None:
+        self._of = metrics.phase_seconds.labels(model, phase)
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._of.observe(time.perf_counter() - self._began)
+
+
 class Pipeline:
     """The steps, with one runtime."""
 
@@ -145,6 +163,14 @@ class Pipeline:
         opened = await self.open(ticket, body, light)
         if isinstance(opened, Reply):
             return _named(opened, ticket)
+        reply = await self._forwarded(opened)
+        added_s = time.perf_counter() - began - opened.budget.elsewhere_s
+        self._metrics.added_seconds.labels(opened.label).observe(max(0.0, added_s))
+        return reply
+
+    async def _forwarded(self, opened: Opened) -> Reply:
+        """The answer to a request that may be forwarded."""
+        ticket = opened.ticket
         if opened.plan is None:
             return await self.call(opened, opened.forward, "original")
         if opened.plan.decision.waits:
@@ -175,7 +201,9 @@ class Pipeline:
         if rows is None:
             return None
         self._metrics.rows.labels(model.name).inc(rows)
-        self._metrics.inspection_seconds.labels(model.name).observe(time.perf_counter() - began)
+        spent_s = time.perf_counter() - began
+        self._metrics.inspection_seconds.labels(model.name).observe(spent_s)
+        self._metrics.added_seconds.labels(model.name).observe(spent_s)
         self._metrics.decisions.labels(model.name, Action.ALLOW, Action.ALLOW).inc()
         if ticket.span is not None:
             ticket.span.attributes |= spans.of_pass(model.name, ticket.decision_id)
@@ -201,7 +229,9 @@ class Pipeline:
     async def hold(self, opened: Opened, decision: Decision) -> None:
         """Hold an answer back, where the policy says so."""
         if opened.model is not None:
+            began = time.perf_counter()
             await self.rations.hold(opened.model, decision, opened.ticket.left_s)
+            opened.budget.elsewhere_s += time.perf_counter() - began
 
     # --- before the upstream
 
@@ -368,9 +398,11 @@ class Pipeline:
             return case.plan(opened.inference, profile, looked, decision, how, digest=is_recorded(audit, decision))
 
         if not engine.remembers and not model.challenges:  # nothing to look up in between
-            made = await opened.budget.run(lambda: decide(look(), None))
+            with _Phase(self._metrics, opened.label, "decide"):
+                made = await opened.budget.run(lambda: decide(look(), None))
             return await self._flag(opened, made, made.decision.findings)
-        looked = await opened.budget.run(look)
+        with _Phase(self._metrics, opened.label, "sketch"):
+            looked = await opened.budget.run(look)
         if self.challenges.foresees(model, ticket.caller, opened.paid):
             history = await self._exchange(opened, model, looked, remember=False)
             foreseen = await opened.budget.run(engine.foresee, looked.query, history, looked.sketches)
@@ -378,7 +410,8 @@ class Pipeline:
             if foreseen.action is Action.CHALLENGE and short:
                 return Plan(foreseen, b"")
         history = await self._exchange(opened, model, looked, remember=True)
-        made = await opened.budget.run(decide, looked, history)
+        with _Phase(self._metrics, opened.label, "decide"):
+            made = await opened.budget.run(decide, looked, history)
         await self._credit(opened, made.decision.update)
         return await self._flag(opened, made, made.decision.findings)
 
@@ -393,7 +426,8 @@ class Pipeline:
             exchanged = self.runtime.store.exchange(
                 model.name, ticket.caller, ticket.cohorts, looked.sketches, now, remember=remember
             )
-            with nullcontext() if ticket.span is None else ticket.span.stage("store", "exchange"):
+            span = nullcontext() if ticket.span is None else ticket.span.stage("store", "exchange")
+            with span, _Phase(self._metrics, opened.label, "store"):
                 return await opened.budget.wait(exchanged)
         except (OSError, RuntimeError) as error:  # the monitors' findings carry it
             _log.warning("the store failed: %s", type(error).__name__)
@@ -465,7 +499,8 @@ class Pipeline:
 
     async def call(self, opened: Opened, body: bytes, purpose: str, *, timeout_s: float | None = None) -> Reply:
         """One ModelInfer call to the request's upstream."""
-        return await ask(
+        began = time.perf_counter()
+        reply = await ask(
             opened.route,
             self._metrics,
             opened.label,
@@ -476,6 +511,9 @@ class Pipeline:
             opened.ticket.left_s if timeout_s is None else timeout_s,
             opened.ticket.span,
         )
+        if purpose in _CALLERS_OWN:
+            opened.budget.elsewhere_s += time.perf_counter() - began
+        return reply
 
     async def _carry(self, opened: Opened, work: Awaitable[T]) -> T:
         """The work of an answer; a caller that leaves before it is done leaves its event behind."""
@@ -563,7 +601,8 @@ class Pipeline:
             return conclusion, case.protect(chosen.body, conclusion.y, profile)
 
         try:
-            conclusion, body = await opened.budget.run(finish)
+            with _Phase(self._metrics, opened.label, "conclude"):
+                conclusion, body = await opened.budget.run(finish)
         except case.UnknownForm:
             self.record(opened, made, as_decided(made.decision))
             return status.upstream_unknown_form()
@@ -673,7 +712,8 @@ class Pipeline:
             return as_decided(made.decision), made
         body, budget = None if original is None else original.body, self.new_budget(opened.ticket)
         try:
-            conclusion = await budget.run(case.conclude, model.engine, model.profile, made, body, extra)
+            with _Phase(self._metrics, opened.label, "conclude"):
+                conclusion = await budget.run(case.conclude, model.engine, model.profile, made, body, extra)
         finally:
             opened.budget.spent_s += budget.spent_s
         return conclusion, await self._flag(opened, made, conclusion.findings)

@@ -9,8 +9,9 @@ from guard.lately import Lately
 from guard.metrics import Metrics
 from guard.settings import Audit
 from guard.techniques import COHORT
-from guard.types import Action, Conclusion, Decision, Update
+from guard.types import Action, Conclusion, Decision, Level, Update
 
+EXTRACTION_BUDGET = "extraction_budget"
 _NO_UPDATE = Update()
 
 
@@ -61,6 +62,12 @@ def record(runtime: Runtime, label: str, event: Event) -> None:
             metrics.findings.labels(label, finding.kind, stage, finding.mode).inc()
         if finding.error is not None:
             metrics.stage_errors.labels(label, finding.stage).inc()
+        if finding.stage == EXTRACTION_BUDGET and finding.scores:
+            metrics.extraction_estimate.labels(label).observe(max(finding.scores))
+    if event.level > Level.CLEAR:
+        metrics.alarmed.labels(label, event.level.name.lower()).inc()
+    if event.level != event.former:
+        metrics.caller_levels.labels(label, event.level.name.lower()).inc()
     runtime.audit.record(event)
     runtime.journal.record(event)
     runtime.lately.record(event)

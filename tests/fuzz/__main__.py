@@ -2,7 +2,7 @@
 
 It begins with the kept corpus (`tests/fuzz/corpus/TARGET`, one line of base64 an input) and good inputs. It fails where
 an input raises, hangs for a second, or takes memory past 512 MB; that input is left in `--artifacts`. `--keep` puts
-what reached new code into the corpus, as few inputs as reach all of it.
+what reached new code into the corpus, the shortest first, until that has `MOST`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
-RSS_MB, HANG_S, MAX_BYTES = 512, 1, 4096
+RSS_MB, HANG_S, MAX_BYTES, MOST = 512, 1, 4096, 150
 _CHILD = """
 import sys
 import atheris
@@ -65,16 +65,15 @@ def main() -> int:
     parser.add_argument("--artifacts", type=Path, default=Path(), help="where a bad input is left")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="guard-fuzz-") as directory:
-        found, begun, fewest = Path(directory, "found"), Path(directory, "begun"), Path(directory, "fewest")
+        found, begun = Path(directory, "found"), Path(directory, "begun")
         found.mkdir()
-        fewest.mkdir()
         _write(begun, [*kept(options.target), *SEEDS[options.target]()])
         flags = [f"-runs={options.runs}", f"-max_total_time={options.seconds}", f"-seed={options.seed}"]
         flags += ["-print_final_stats=1", f"-artifact_prefix={options.artifacts}/"]
         status = fuzz(options.target, flags, [found, begun])
         if options.keep and status == 0:
-            status = fuzz(options.target, ["-merge=1"], [fewest, begun, found])
-            keep(options.target, [file.read_bytes() for file in fewest.iterdir()])
+            fresh = sorted((file.read_bytes() for file in found.iterdir()), key=len)
+            keep(options.target, [*kept(options.target), *fresh][:MOST])
     return status
 
 

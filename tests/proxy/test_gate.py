@@ -11,6 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from guard.proxy import methods, probe
 from guard.proxy.admission import ENOUGH
 from guard.proxy.methods import Treatment
+from guard.proxy.pipeline import Pipeline
 from guard.wire import open_inference_pb2 as pb
 from tests.proxy.world import (
     INFER,
@@ -215,6 +216,18 @@ async def test_a_probe_that_is_no_message_is_invalid() -> None:
 
 
 # --- the upstream is away, slow, or wrong
+
+
+async def test_what_guard_fails_itself_is_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> Any:
+        raise KeyError
+
+    async with world() as (_, guarded):
+        assert (await guarded.unary(request())).code is grpc.StatusCode.OK
+        assert guarded.count("guard_internal_errors_total") == 0
+        monkeypatch.setattr(Pipeline, "infer", broken)
+        assert (await guarded.unary(request())).code is grpc.StatusCode.INTERNAL
+        await eventually(lambda: guarded.count("guard_internal_errors_total") == 1)
 
 
 async def test_an_upstream_that_is_away_is_unavailable_without_internals() -> None:

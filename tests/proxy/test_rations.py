@@ -19,7 +19,7 @@ from guard.settings import Policy
 from guard.stores.memory import MemoryStore
 from guard.types import Action, Batching, Bucket, Decision, Query
 from tests.proxy.test_inspection import MEAN, UNIFORM, VIEWS, events, model
-from tests.proxy.world import CLEAN, FLAGGED, SQUEEZED, Ended, request, world
+from tests.proxy.world import CLEAN, FLAGGED, SQUEEZED, Ended, eventually, request, world
 
 pytestmark = pytest.mark.usefixtures("world_stages")
 __all__ = ["model"]  # the fixture
@@ -165,6 +165,18 @@ async def test_a_flagged_input_is_answered_late_and_degraded(model: Any) -> None
         late = await guarded.unary(request(FLAGGED))
         assert late.code is grpc.StatusCode.OK
         assert time.monotonic() - started >= 1.5 > quick
+
+
+async def test_what_is_held_back_is_not_what_guard_adds(model: Any) -> None:
+    async with world(**model(MEAN, UNIFORM, **delaying(0.6))) as (_, guarded):
+        assert (await guarded.unary(request(FLAGGED))).code is grpc.StatusCode.OK
+        way = {"grpc_type": "unary", "grpc_service": "inference.GRPCInferenceService", "grpc_method": "ModelInfer"}
+        await eventually(lambda: guarded.count("grpc_server_handling_seconds_count", **way))
+        took = guarded.count("grpc_server_handling_seconds_sum", **way)
+        assert guarded.count("guard_added_seconds_count", model="m") == 1
+        assert guarded.count("guard_added_seconds_sum", model="m") <= took - 0.3  # half of the delay at least
+        for phase in ("decide", "conclude"):
+            assert guarded.count("guard_phase_seconds_count", model="m", phase=phase) == 1
 
 
 async def test_a_delay_leaves_half_of_the_time_that_is_left(model: Any) -> None:

@@ -18,6 +18,7 @@ LONG = np.full((1, 5), 0.5, np.float32)
 COUNTS = (
     ("guard_decisions_total", {"model": "m", "action": "allow", "would_be": "allow"}),
     ("guard_inspection_seconds_count", {"model": "m"}),
+    ("guard_added_seconds_count", {"model": "m"}),
     ("guard_invalid_queries_total", {"model": "m"}),
     ("guard_rows_total", {"model": "m"}),
     ("guard_upstream_calls_total", {"model": "m", "purpose": "original", "grpc_code": "OK"}),

@@ -1,8 +1,8 @@
-"""Virtual environments for real servers, made once in a cache outside the tree; a real browser, Redis, libnghttp2.
+"""Virtual environments for real servers, made once in a cache outside the tree; and programs that are no wheels.
 
-`python -m tests.servers.install triton mlserver chromium redis nghttp2` makes them ahead of the tests; a fixture makes
-what is missing. An environment is complete when its stamp is there: what an interrupted installation left is thrown
-away.
+`python -m tests.servers.install triton mlserver chromium redis nghttp2 prometheus` makes them ahead of the tests; a
+fixture makes what is missing. An environment is complete when its stamp is there: what an interrupted installation left
+is thrown away.
 """
 
 import fcntl
@@ -79,6 +79,35 @@ def nghttp2() -> Path | None:
     return None if found is None else Path(found)
 
 
+def prometheus() -> Path | None:
+    """Where `prometheus` and `promtool` are. None: such tests say they skip.
+
+    Debian's package would start a server, so it is only unpacked: into the cache, which takes no root.
+    """
+    found = shutil.which("prometheus")
+    if found is not None and shutil.which("promtool"):
+        return Path(found).parent
+    directory = cache() / "prometheus"
+    with _locked(cache() / "prometheus.lock"):
+        if not (directory / ".complete").exists() and shutil.which("apt-get"):
+            _unpack("prometheus", directory)
+    return directory / "usr" / "bin" if (directory / ".complete").exists() else None
+
+
+def _unpack(package: str, directory: Path) -> None:
+    """What is in one of Debian's packages; nothing of it is run."""
+    sys.stderr.write(f"fetching {package}\n")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    fetch = ["apt-get", "download", "-qq", package]
+    if subprocess.run(fetch, check=False, cwd=directory, stderr=subprocess.DEVNULL).returncode and os.geteuid() == 0:
+        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(fetch, check=False, cwd=directory)
+    for file in directory.glob("*.deb"):
+        if subprocess.run(["dpkg-deb", "-x", file, directory], check=False).returncode == 0:
+            (directory / ".complete").touch()
+
+
 def _program(names: Sequence[str], package: str) -> Path | None:
     """The first of these programs that is there; else from Debian's package, for root."""
     found = _installed(lambda: next((path for name in names if (path := shutil.which(name))), None), package)
@@ -106,5 +135,6 @@ def _locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     every = {"triton": triton, "mlserver": mlserver, "chromium": chromium, "redis": redis, "nghttp2": nghttp2}
+    every["prometheus"] = prometheus
     for wanted in sys.argv[1:]:
         every[wanted]()

@@ -17,16 +17,23 @@ READY = "/inference.GRPCInferenceService/ServerReady"
 @contextmanager
 def start(directory: Path) -> Iterator[str]:
     """Serve the repository from a copy in `directory`; yields the gRPC address."""
-    venv = install.triton()
-    packages = venv / "lib" / "python3.11" / "site-packages"
-    server = packages / "pytriton" / "tritonserver"
     repository = shutil.copytree(REPOSITORY, directory / "models")
     for name in ("digits", "single"):
         digits_onnx(repository / name / "1" / "model.onnx")
-    backends = shutil.copytree(server / "backends", directory / "backends")
+    with serve(repository, directory) as address:
+        yield address
+
+
+@contextmanager
+def serve(repository: Path, directory: Path, port: int | None = None) -> Iterator[str]:
+    """Serve these models; what the server needs else goes to `directory`."""
+    venv = install.triton()
+    packages = venv / "lib" / "python3.11" / "site-packages"
+    server = packages / "pytriton" / "tritonserver"
+    backends = shutil.copytree(server / "backends", directory / "backends", dirs_exist_ok=True)
     stub = server / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
     shutil.copy(stub, backends / "python")
-    address = f"127.0.0.1:{(port := free_port())}"
+    address = f"127.0.0.1:{(port := port or free_port())}"
     command = [
         str(server / "bin" / "tritonserver"),
         *("--model-repository", str(repository), "--backend-directory", str(backends)),
