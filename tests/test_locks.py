@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "deploy" / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
-    "serve-cpu": ("cpu", "valkey", "fast"),
-    "serve-gpu": ("gpu", "valkey", "fast"),
-    "tools-cpu": ("cpu", "valkey", "fast", "fit"),
-    "tools-gpu": ("gpu", "valkey", "fast", "fit"),
+    "serve-cpu": ("cpu", "valkey", "fast", "otel", "events"),
+    "serve-gpu": ("gpu", "valkey", "fast", "otel", "events"),
+    "tools-cpu": ("cpu", "valkey", "fast", "otel", "events", "fit"),
+    "tools-gpu": ("gpu", "valkey", "fast", "otel", "events", "fit"),
 }
 PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9", "implementation_name": "cpython"}
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_python_implementation": "CPython"}
