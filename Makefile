@@ -69,7 +69,7 @@ test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their 
 .PHONY: test-proxy
 test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
 	$(call say,tests of the proxy and its planes and of the stores)
-	$(BIN)/python -m pytest --capture=sys -m $(QUICK) $(PROXY_TESTS) $(PYTEST_ARGS)
+	GRPC_VERBOSITY=ERROR $(BIN)/python -m pytest --capture=sys -m $(QUICK) $(PROXY_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-adversary
 test-adversary: $(VENV)/.dev ## the attacks, and slices of the benches

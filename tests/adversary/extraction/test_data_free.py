@@ -9,7 +9,7 @@ from tests.adversary.evasion.oracles import over
 from tests.adversary.extraction.copies import agreement, made
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_copies_the_victim_from_noise(victim, unseen):
     oracle = over(victim)
     sent, copies = made(data_free, oracle, unseen[:1], budget=12_000)
