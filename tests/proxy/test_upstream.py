@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import gc
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc import aio
 
 from guard.proxy import models, probe, status
+from guard.proxy.status import Code
 from guard.proxy.upstream import RemoteUpstream
 from guard.settings import ClientTls, ConfigError, Limits, Upstream
 from guard.types import ModelMetadata
@@ -53,6 +57,32 @@ async def test_the_servers_own_statuses_keep_their_texts(code: grpc.StatusCode, 
         server.infer = infer
         reply = await guarded.unary(request())
         assert (reply.code, reply.details) == (code, details)
+
+
+async def test_calls_that_fail_do_not_keep_what_was_sent() -> None:
+    """A call of grpc.aio's that fails is a cycle; the collector may not come for minutes."""
+
+    async def never(body: bytes, context: Any) -> bytes:
+        await asyncio.sleep(30)
+        return body
+
+    body = request(np.zeros((50, 4), np.float32))
+    gc.disable()
+    try:
+        async with world({"infer": never}) as (server, guarded):
+            upstream = guarded.app.runtime.default.upstream
+            before = sys.getrefcount(body)
+            for _ in range(5):
+                assert (await upstream.unary(INFER, body, (), 0.2)).code == Code.DEADLINE_EXCEEDED
+                call = asyncio.ensure_future(upstream.unary(INFER, body, (), 20.0))
+                count = len(server.calls())
+                await eventually(lambda count=count: len(server.calls()) > count)
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+            del call
+            assert sys.getrefcount(body) <= before + 1
+    finally:
+        gc.enable()
 
 
 async def test_metadata_past_the_limit_is_no_answer_and_no_leak() -> None:
