@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from grpc import aio
 
 from bench.proxy.programs import Missing, program
 from tests.planes import frames
-from tests.planes.at import until
+from tests.planes.at import ask, until
 from tests.planes.frames import wire
 from tests.planes.served import MIB, Far
 from tests.proxy.world import CLEAN, INFER, STREAM, answer, request
@@ -160,6 +161,18 @@ async def test_memory_does_not_grow_with_use(far: Far) -> None:
     await until(lambda: far.files <= files + 5)
     await until(lambda: far.count("guard_calls_in_flight") == 0)
     assert far.rss - before < 8 * MIB
+
+
+async def test_memory_does_not_grow_with_requests_that_come_too_late(far: Far) -> None:
+    """Six hundred kilobytes each, that arrive as the deadline passes."""
+    body, before = request(np.full((1, 4), 0.25, np.float32), request_id="x" * 600_000), 0
+    for i in range(220):
+        if i == 20:
+            before = far.rss
+        async with aio.insecure_channel(far.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            await ask(channel, body, timeout=0.001)
+    await until(lambda: far.count("guard_calls_in_flight") == 0)
+    assert far.rss - before < 16 * MIB
 
 
 def test_nothing_was_said_in_the_log(far: Far) -> None:
