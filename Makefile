@@ -76,6 +76,11 @@ test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
 	planes || { ended=$$?; [ $$ended -ge 128 ] || exit $$ended; \
 	printf '\n== a signal ended it (%s): once more\n' "$$ended"; planes; }
 
+.PHONY: test-adversary
+test-adversary: $(VENV)/.dev ## the attacks, and slices of the benches
+	$(call say,tests of the adversary and of the benches)
+	$(BIN)/python -m pytest -m $(QUICK) $(ADVERSARY_TESTS) $(PYTEST_ARGS)
+
 .PHONY: test-rest
 test-rest: $(VENV)/.dev ## all other tests but those against MLServer
 	$(call say,all other tests; left out: those against a real MLServer (make test-mlserver) and the long part (make test-long))
