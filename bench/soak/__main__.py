@@ -13,13 +13,13 @@ import statistics
 import sys
 import tempfile
 import time
-import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.soak.looking import Sample, look, uninspected
 from bench.soak.traffic import MODEL, Bare, Traffic
 from tests.servers import guard
 from tests.servers.models import digits_onnx, images
@@ -29,19 +29,6 @@ RELOAD_S = 30.0
 GROWTH, LATER = 0.02, 1.5
 """Resident memory may grow by so much; the median latency may be so many times what it was."""
 HONEST, ATTACKERS, RUDE = 12, 4, 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One look at the process. at_s: since the beginning."""
-
-    at_s: float
-    rss_mb: float
-    handles: int
-    threads: int
-    p50_ms: float
-    p99_ms: float
-    calls: int
 
 
 def settings(directory: Path) -> dict[str, Any]:
@@ -61,27 +48,6 @@ def settings(directory: Path) -> dict[str, Any]:
         "history": {"max_entries": 5000, "max_callers": 200},
         "audit": {"file": str(directory / "audit.jsonl"), "max_explained": 500},
     }
-
-
-def look(pid: int, at_s: float, late_s: list[float], calls: int) -> Sample:
-    """At a process."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-    late = sorted(late_s) or [0.0]
-    return Sample(
-        at_s=round(at_s, 1),
-        rss_mb=int(status["VmRSS"].split()[0]) / 1024,
-        handles=sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
-        threads=int(status["Threads"]),
-        p50_ms=1e3 * statistics.median(late),
-        p99_ms=1e3 * late[int(0.99 * (len(late) - 1))],
-        calls=calls,
-    )
-
-
-def page(admin: str) -> str:
-    """The metrics."""
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as told:
-        return str(told.read().decode())
 
 
 async def run(minutes: float, seed: int, pause_s: float, every_s: float) -> dict[str, Any]:
@@ -109,14 +75,12 @@ async def run(minutes: float, seed: int, pause_s: float, every_s: float) -> dict
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             complaints = [line for line in guarded.log.read_text().splitlines() if "Traceback" in line]
-            told = await asyncio.to_thread(page, guarded.admin)
-    lines = [line for line in told.splitlines() if line.startswith("guard_uninspected_total{")]
-    uninspected = {line.partition('reason="')[2].partition('"')[0]: float(line.split()[-1]) for line in lines}
+            passed = await asyncio.to_thread(uninspected, guarded.admin)
     seen = traffic.seen
     return {
         "minutes": minutes, "seed": seed, "samples": [asdict(one) for one in samples], "wrong": seen.wrong,
         "ends": {f"{kind} {end}": count for (kind, end), count in sorted(seen.ends.items())},
-        "tracebacks": len(complaints), "uninspected": uninspected,
+        "tracebacks": len(complaints), "uninspected": passed,
     }  # fmt: skip
 
 

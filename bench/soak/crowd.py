@@ -11,13 +11,12 @@ import gc
 import json
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from bench.monitors import guarded
-from bench.monitors.client import Told
 from bench.monitors.ground import ground
+from bench.proxy import load
 from guard.stores.memory import MemoryStore
 
 DATA = "mnist"
@@ -30,7 +29,7 @@ def attacked(service: guarded.Guarded, crowd: int, seed: int) -> dict[str, float
     """What came of it, with so many callers between."""
     rng, images = np.random.default_rng(seed), service.on.unit(service.on.test.images)
     start, every = images[0], max(1, crowd // MANY)
-    refused, asked, before = 0, 0, _resident()
+    refused, asked, before = 0, 0, load.resident_mb([os.getpid()])
     most_callers = most_rows = 0
     for i in range(max(crowd, MANY * every)):
         if crowd:
@@ -40,22 +39,14 @@ def attacked(service: guarded.Guarded, crowd: int, seed: int) -> dict[str, float
             asked += 1
             step = np.clip(start + rng.normal(0, 0.003, start.shape), 0, 1).astype(np.float32)
             told = service.answer(step[None], "the attacker")
-            refused = refused or asked * _was_refused(told)
+            refused = refused or asked * bool(told.refused.any())
             most_callers = max(most_callers, len(service.store._people))  # noqa: SLF001
             most_rows = max(most_rows, service.store.entries)
     gc.collect()
     return {
         "crowd": crowd, "refused_after": refused, "most_callers": most_callers, "most_rows": most_rows,
-        "grown_mb": (_resident() - before) / 2**20,
+        "grown_mb": load.resident_mb([os.getpid()]) - before,
     }  # fmt: skip
-
-
-def _was_refused(told: Told) -> bool:
-    return bool(told.refused.any())
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def service(bound: int) -> guarded.Guarded:

@@ -21,7 +21,7 @@ from typing import Any
 
 from grpc import aio
 
-from bench.soak.__main__ import look, page
+from bench.soak.looking import look, uninspected
 from tests.proxy import world
 from tests.servers import guard
 
@@ -119,18 +119,15 @@ async def measured(seconds: float, plane: str) -> dict[str, Any]:
                 after = look(guarded.process.pid, 0.0, [], 0)
                 await closed(channels[0], AFTER_S)
                 again, rate_again = await closed(channels[0], 5.0)
-                told = await asyncio.to_thread(page, guarded.admin)
+                passed = await asyncio.to_thread(uninspected, guarded.admin)
             finally:
                 await asyncio.gather(*(channel.close() for channel in channels))
-    uninspected = sum(
-        float(line.split()[-1]) for line in told.splitlines() if line.startswith("guard_uninspected_total{")
-    )
     return {
         "plane": plane, "seconds": seconds, "sustained_per_s": rate, "knee_p99_ms": 1e3 * knee.p99_s("OK"),
         "sent_per_s": sum(flooded.ends.values()) / seconds, "ends": dict(flooded.ends),
         "answered_p99_ms": 1e3 * flooded.p99_s("OK"), "refused_p99_ms": 1e3 * flooded.p99_s("RESOURCE_EXHAUSTED"),
         "rss_mb": [before.rss_mb, after.rss_mb], "again_per_s": rate_again, "again_p99_ms": 1e3 * again.p99_s("OK"),
-        "again_ends": dict(again.ends), "uninspected": uninspected,
+        "again_ends": dict(again.ends), "uninspected": passed,
     }  # fmt: skip
 
 
@@ -145,7 +142,7 @@ def judged(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
         ("resident memory", f"{rss:.1f} to {rss_then:.1f} MB", rss_then <= GROWTH * rss),
         ("afterwards", f"{found['again_per_s']:.0f} of {found['sustained_per_s']:.0f} a second, {found['again_ends']}",
          found["again_per_s"] >= found["sustained_per_s"] / GROWTH and set(found["again_ends"]) == {"OK"}),
-        ("uninspected", f"{found['uninspected']:.0f}", found["uninspected"] == 0),
+        ("uninspected", json.dumps(found["uninspected"]), not any(found["uninspected"].values())),
     ]  # fmt: skip
 
 

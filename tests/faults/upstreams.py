@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,64 +23,15 @@ from tests.proxy.world import (
     world,
 )
 from tests.servers.process import free_port
+from tests.stores.relay import relayed
 
 PART = "upstream"
 FINDS = {"stage": "test_mean"}
 GONE = {"UNAVAILABLE", "CANCELLED", "flagged UNAVAILABLE", "flagged CANCELLED"}  # a server that stops cancels
 
 
-@dataclass
-class Relay:
-    """silent: nothing passes. cut_after: so many bytes of answers pass on a connection, then it is cut."""
-
-    address: str = ""
-    silent: bool = False
-    cut_after: int | None = None
-    tasks: set[Any] = field(default_factory=set)
-
-    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
-        passed = 0
-        while data := await reader.read(65536):
-            while self.silent:
-                await asyncio.sleep(0.01)
-            if answers and self.cut_after is not None and passed + len(data) > self.cut_after:
-                writer.write(data[: self.cut_after - passed])
-                await writer.drain()
-                return
-            passed += len(data)
-            writer.write(data)
-
-
-@contextlib.asynccontextmanager
-async def relayed(address: str) -> AsyncIterator[Relay]:
-    """A TCP proxy on the way to the server."""
-    relay = Relay()
-    host, _, port = address.rpartition(":")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        relay.tasks.add(asyncio.current_task())
-        inner, outer = await asyncio.open_connection(host, int(port))
-        ways = [
-            asyncio.ensure_future(relay.copy(reader, outer, answers=False)),
-            asyncio.ensure_future(relay.copy(inner, writer, answers=True)),
-        ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            outer.close()
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    relay.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield relay
-    finally:
-        server.close()
-        for task in relay.tasks:
-            task.cancel()
-        await asyncio.gather(*relay.tasks, return_exceptions=True)
+def port_of(server: Server) -> int:
+    return int(server.address.rpartition(":")[2])
 
 
 def never_uninspected(guarded: Guarded) -> None:
@@ -115,7 +66,7 @@ async def refused(at: Path) -> str:
 
 @row(PART, "takes connections and says nothing", "`upstream.timeout_s: 0.5`", "DEADLINE_EXCEEDED within that time")
 async def black_hole(at: Path) -> str:
-    async with serving() as server, relayed(server.address) as relay:
+    async with serving() as server, relayed(port_of(server)) as relay:
         made = settings(relay.address, models=[model(at, FINDS)], timeout_s=0.5)
         async with guarding(made) as guarded:
             assert await codes(guarded, 1) == {"OK": 1}
@@ -168,12 +119,11 @@ async def half_an_answer(at: Path) -> str:
         answer.id = "x" * 200_000
         return answer.SerializeToString()
 
-    async with serving() as server, relayed(server.address) as relay:
+    async with serving() as server, relayed(port_of(server)) as relay:
         plain = server.plain
         async with guarding(settings(relay.address, models=[model(at, FINDS)])) as guarded:
             assert await codes(guarded, 1) == {"OK": 1}
-            server.infer, relay.cut_after = large, 0
-            relay.cut_after = 100_000
+            server.infer, relay.cut_after = large, 100_000
             reply = await guarded.unary(request())
             assert reply.code.name == "UNAVAILABLE"
             assert not reply.bodies
@@ -287,31 +237,30 @@ async def restarts(at: Path) -> str:
         return f"{sum(end in GONE for end in ends)} of {len(ends)} failed meanwhile; no flagged input was answered"
 
 
-async def _other_model(at: Path, choice: str) -> tuple[Guarded, Server, str, Any]:
-    stack = contextlib.AsyncExitStack()
-    guarded_model = model(at, FINDS, on_profile_mismatch=choice)
-    server, guarded = await stack.enter_async_context(world(models=[guarded_model]))
-    assert await codes(guarded, 1, request(FLAGGED)) == {"PERMISSION_DENIED": 1}
-    inputs = (replace(METADATA.inputs[0], datatype="FP64"),)
-    await server.server.stop(None)
-    again = await start_server(server.address, metadata=replace(METADATA, inputs=inputs))
-    stack.push_async_callback(again.server.stop, None)
-    async with asyncio.timeout(30):
-        while not guarded.count("guard_profile_mismatch", model="m"):
-            end = await guarded.unary(request(FLAGGED), timeout=5)
-            await asyncio.sleep(0.05)
-        end = await guarded.unary(request(FLAGGED))
-    return guarded, again, end.code.name, stack
+@contextlib.asynccontextmanager
+async def other_model(at: Path, choice: str) -> AsyncIterator[tuple[Guarded, Server, str]]:
+    """Guard behind which another model came; and how a flagged input ends now."""
+    async with world(models=[model(at, FINDS, on_profile_mismatch=choice)]) as (server, guarded):
+        assert await codes(guarded, 1, request(FLAGGED)) == {"PERMISSION_DENIED": 1}
+        await server.server.stop(None)
+        inputs = (replace(METADATA.inputs[0], datatype="FP64"),)
+        again = await start_server(server.address, metadata=replace(METADATA, inputs=inputs))
+        try:
+            async with asyncio.timeout(30):
+                while not guarded.count("guard_profile_mismatch", model="m"):
+                    await guarded.unary(request(FLAGGED), timeout=5)
+                    await asyncio.sleep(0.05)
+            yield guarded, again, (await guarded.unary(request(FLAGGED))).code.name
+        finally:
+            await again.server.stop(None)
 
 
 @row(PART, "another model is served under the name", "`on_profile_mismatch: deny`", "UNAVAILABLE; the gauge alarms")
 async def other_model_deny(at: Path) -> str:
-    guarded, server, end, stack = await _other_model(at, "deny")
-    async with stack:
+    async with other_model(at, "deny") as (guarded, server, end):
         assert end == "UNAVAILABLE"
         assert not [call for call in server.calls() if call.bodies == [request(FLAGGED)]]
-        counted = guarded.count("guard_rejected_calls_total", reason="profile_mismatch")
-        assert counted
+        assert guarded.count("guard_rejected_calls_total", reason="profile_mismatch")
         return "UNAVAILABLE, `guard_profile_mismatch` 1, `guard_rejected_calls` counts them"
 
 
@@ -322,8 +271,7 @@ async def other_model_deny(at: Path) -> str:
     "uninspected, counted; the gauge alarms",
 )
 async def other_model_allow(at: Path) -> str:
-    guarded, _, end, stack = await _other_model(at, "allow")
-    async with stack:
+    async with other_model(at, "allow") as (guarded, _, end):
         assert end == "OK"
         assert guarded.count("guard_uninspected_total", model="m", reason="profile_mismatch")
         return "OK, `guard_profile_mismatch` 1, `guard_uninspected` counts them"
