@@ -19,6 +19,7 @@ from guard.proxy import methods, status, tls
 from guard.proxy.headers import to_caller
 from guard.proxy.seam import Metadata, Reply
 from guard.proxy.status import Code
+from guard.proxy.writing import write_all
 from guard.reloading import Fingerprint
 from guard.settings import ConfigError, Limits
 from guard.settings import Upstream as Settings
@@ -174,8 +175,8 @@ class RemoteUpstream:
     ) -> "RemoteStream":
         """One bidirectional stream."""
         method: Any = self._channel.stream_stream(path)
-        call = method(bodies, timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
-        return RemoteStream(call, self._ended)
+        call = method(timeout=timeout_s, metadata=aio.Metadata(*metadata), compression=self._compression)
+        return RemoteStream(call, bodies, self._ended)
 
     async def close(self) -> None:
         """Close the channel; calls in flight end."""
@@ -187,8 +188,13 @@ class RemoteUpstream:
 class RemoteStream:
     """Implements `seam.UpstreamStream`."""
 
-    def __init__(self, call: Any, ended: Callable[[int, str, Any, Any], Reply]) -> None:
+    def __init__(self, call: Any, bodies: AsyncIterator[bytes], ended: Callable[[int, str, Any, Any], Reply]) -> None:
         self._call, self._ended = call, ended
+        self._writing = asyncio.create_task(write_all(call, bodies))
+
+    def _cancel(self) -> None:
+        if self._call.cancel():
+            self._writing.cancel()
 
     async def initial(self) -> Metadata:
         """The initial metadata, once there; empty where the stream ended without."""
@@ -197,7 +203,7 @@ class RemoteStream:
         except (aio.AioRpcError, aio.UsageError):
             return ()
         except asyncio.CancelledError:
-            self._call.cancel()
+            self._cancel()
             raise
 
     async def messages(self) -> AsyncIterator[bytes]:
@@ -208,8 +214,7 @@ class RemoteStream:
         except (aio.AioRpcError, aio.UsageError):
             return
         finally:
-            if not self._call.done():
-                self._call.cancel()
+            self._cancel()
 
     async def status(self) -> Reply:
         """How it ended."""

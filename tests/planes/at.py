@@ -10,7 +10,8 @@ import grpc
 from grpc import aio
 
 from guard.proxy.fast import library
-from tests.proxy.world import INFER, STREAM
+from guard.proxy.writing import write_all
+from tests.proxy.world import INFER, STREAM, each
 
 PLANES = ("grpcio", "fast")
 TALK = "/other.Service/Talk"
@@ -81,10 +82,7 @@ async def talk(channel: aio.Channel, *bodies: bytes, path: str = STREAM, **optio
     options.setdefault("timeout", 10)
     method: Any = channel.stream_stream(path)
     call = method(**options)
-    with contextlib.suppress(aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):  # it ended early
-        for body in bodies:
-            await call.write(body)
-        await call.done_writing()
+    await write_all(call, each(bodies))
     return await told(call)
 
 

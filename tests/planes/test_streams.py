@@ -1,6 +1,7 @@
 """Bidirectional streams: many messages, half-closes in either order, and no side that outruns the other."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -41,6 +42,29 @@ async def test_many_messages_in_order(behind: Behind, path: str) -> None:
         reply = await told(method(say(), timeout=20))
         assert reply.code is grpc.StatusCode.OK
         assert reply.bodies == sent == server.calls(path)[0].bodies
+
+
+async def test_a_server_that_ends_a_stream_while_it_is_written_to_keeps_its_word(behind: Behind) -> None:
+    """Its answer and its status: a write that fails on its way to it must not put another in their place."""
+
+    async def once(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for body in bodies:
+            yield body[:2]
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no more of it", (("x-why", "y"),))
+
+    def caller(address: str) -> tuple[str, str, list[bytes], Any]:
+        """Not grpc.aio's: its own streams have that fault."""
+        with grpc.insecure_channel(address) as channel:
+            method: Any = channel.stream_stream(TALK)
+            call, heard = method((b"x" * 20_000 for _ in range(200)), timeout=10), []
+            with contextlib.suppress(grpc.RpcError):
+                heard.extend(call)
+            return call.code().name, call.details(), heard, dict(call.trailing_metadata())["x-why"]
+
+    async with behind(methods=ALLOWED) as (server, guarded):
+        server.stream = once
+        ends = [await asyncio.to_thread(caller, guarded.app.address) for _ in range(40)]
+        assert ends == [("FAILED_PRECONDITION", "no more of it", [b"xx"], "y")] * 40
 
 
 @pytest.mark.parametrize("path", PATHS)

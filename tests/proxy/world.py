@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from guard.calibration import Calibration
 from guard.metrics import Metrics
 from guard.profile import Profile, Space, StageFit, save_profile, stage_key, stage_options
 from guard.proxy.app import App
+from guard.proxy.writing import write_all
 from guard.settings import Settings
 from guard.types import Array, Bools, Level, ModelMetadata, Past, Seen, TensorSpec
 from guard.wire import messages
@@ -328,10 +329,7 @@ class Guarded:
         options.setdefault("timeout", 20)
 
         call = self.channel.stream_stream(path)(**options)
-        with contextlib.suppress(aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):  # ended early
-            for body in bodies:
-                await call.write(body)
-            await call.done_writing()
+        await write_all(call, each(bodies))
         return await ended(call)
 
 
@@ -350,6 +348,11 @@ class Ended:
         assert self.code is grpc.StatusCode.OK, (self.code, self.details)
         (body,) = self.bodies
         return body
+
+
+async def each(bodies: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for body in bodies:
+        yield body
 
 
 async def ended(call: Any) -> Ended:
