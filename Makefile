@@ -66,15 +66,11 @@ test-core: $(VENV)/.dev ## the core and the wire, every branch covered by their 
 	$(BIN)/python -m pytest $(CORE_TESTS) $(CORE:%=--cov=guard.%) --cov=guard.wire --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100 $(PYTEST_ARGS)
 
-# gRPC's own threads have crashed the process that tests both planes, in two of some ten runs, in no test of its own, and
-# nobody knows yet why: a run that a signal ended is made once more, and says so.
 .PHONY: test-proxy
 test-proxy: $(VENV)/.dev ## the proxy, both of its planes, and the stores
 	$(call say,tests of the proxy and its planes and of the stores)
 	$(BIN)/python -m pytest -m $(QUICK) $(filter-out tests/planes,$(PROXY_TESTS)) $(PYTEST_ARGS)
-	@planes() { GRPC_VERBOSITY=ERROR $(BIN)/python -m pytest --capture=sys -m $(QUICK) tests/planes $(PYTEST_ARGS); }; \
-	planes || { ended=$$?; [ $$ended -ge 128 ] || exit $$ended; \
-	printf '\n== a signal ended it (%s): once more\n' "$$ended"; planes; }
+	GRPC_VERBOSITY=ERROR $(BIN)/python -m pytest --capture=sys -m $(QUICK) tests/planes $(PYTEST_ARGS)
 
 .PHONY: test-adversary
 test-adversary: $(VENV)/.dev ## the attacks, and slices of the benches

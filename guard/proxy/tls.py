@@ -6,6 +6,7 @@ Towards the upstream: a channel has its credentials for life; whoever holds it c
 """
 
 import ssl
+import time
 
 import grpc
 from cryptography import x509
@@ -14,12 +15,26 @@ from cryptography.hazmat.primitives import serialization
 from guard import reloading
 from guard.settings import ClientTls, ConfigError, ServerTls
 
+SETTLE_S = 0.2
+"""New certificates wait for handshakes that just begin with the old ones: gRPC frees these under them, and the process
+ends (grpc/grpc#36693). So it is told of changed ones only: whatever it is told, it takes for new."""
+
 
 def server_credentials(settings: ServerTls) -> grpc.ServerCredentials:
     """Credentials that follow their files. Raises ConfigError where they cannot be used now."""
     ca_files = () if settings.client_ca_file is None else (settings.client_ca_file,)
     files = reloading.Reloading(_server_configuration, settings.cert_file, settings.key_file, *ca_files, every_s=0.0)
-    return grpc.dynamic_ssl_server_credentials(files.value, lambda: files.value, settings.require_client_cert)
+    used = files.value
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal used
+        if files.value is used:
+            return None
+        time.sleep(SETTLE_S)  # without the GIL; gRPC lets no other connection begin its handshake meanwhile
+        used = files.value
+        return used
+
+    return grpc.dynamic_ssl_server_credentials(used, fetch, settings.require_client_cert)  # type: ignore[arg-type]
 
 
 def _server_configuration(

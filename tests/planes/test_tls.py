@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from grpc import aio
 
 from guard.proxy.gate import Gate
 from guard.proxy.seam import Call
-from tests.planes import frames
+from tests.planes import frames, served
 from tests.planes.at import LARGE, PASSED, ask, until
 from tests.planes.frames import wire
 from tests.proxy.certs import Authority, Pair
@@ -326,6 +328,25 @@ async def test_handshakes_that_are_never_finished_hold_nobody_up(
         for _ in range(100):
             await stack.enter_async_context(wire(guarded.app.address, first=(b"\x16\x03\x01\x02\x00\x01\x00",)))
         assert await end(guarded, credentials(ca)) is grpc.StatusCode.OK
+
+
+def test_handshakes_that_are_never_finished_end_nothing(
+    plane: str, upstream: str, ca: Authority, listen: dict[str, Any], tmp_path: Path
+) -> None:
+    """gRPC frees what new certificates replace under the handshakes that begin with it, and the process ends."""
+    with served.far(plane, tmp_path, upstream, answered=False, listen=listen) as far:
+        host, _, port = far.address.rpartition(":")
+        for wave in range(150):
+            callers = [socket.create_connection((host, int(port))) for _ in range(100)]
+            for caller in callers:
+                caller.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+            time.sleep(0.02 * (wave % 3))
+            for caller in callers:
+                caller.close()
+            assert far.alive, wave
+        with grpc.secure_channel(far.address, credentials(ca), [NAMED]) as channel:
+            method: Any = channel.unary_unary(INFER)
+            assert method(request(), timeout=10)
 
 
 async def test_a_large_call_over_tls(behind: Behind, listen: dict[str, Any], ca: Authority) -> None:

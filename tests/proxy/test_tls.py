@@ -161,6 +161,27 @@ async def test_a_rotated_certificate_is_shown_to_new_connections(serve, ca, tmp_
         await old.unary_unary("/a/B")(b"", timeout=10)  # the open connection lives on
 
 
+async def test_grpc_is_told_of_new_certificates_once(serve, ca, tmp_path, monkeypatch):
+    """What it is told of is new to it, and frees what handshakes that just begin may hold."""
+    told, real = [], grpc.dynamic_ssl_server_credentials
+
+    def keep(first, fetch, require):
+        def fetched():
+            told.append(fetch())
+            return told[-1]
+
+        return real(first, fetched, require)
+
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", keep)
+    served = await serve()
+    for _ in range(3):
+        await served.call(grpc.ssl_channel_credentials(ca.pem))
+    ca.leaf("second", **SERVED).write(tmp_path, "server")
+    for _ in range(3):
+        await served.call(grpc.ssl_channel_credentials(ca.pem))
+    assert [one is not None for one in told] == [False] * 3 + [True] + [False] * 2
+
+
 async def test_a_rotated_client_authority_counts(serve, ca, stranger, tmp_path):
     served = await serve(**mutual(tmp_path))
     alice, bob = ca.leaf("alice"), stranger.leaf("bob")
