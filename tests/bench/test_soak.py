@@ -2,11 +2,13 @@
 
 import asyncio
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.soak import __main__ as soak
+from bench.soak import killed
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +46,12 @@ def test_what_grows_is_seen(name: str, step: float, what: str) -> None:
         ("ends", {**ends, "honest UNAVAILABLE": 1}, "honest calls that failed"),
     ):
         assert missed({**steady, key: value}) == {named}
+
+
+def test_an_attacker_is_detected_although_valkey_is_killed(tmp_path: Path) -> None:
+    """One query before he would have been refused; the control has no monitors, and never refuses him."""
+    killed.fitted(tmp_path)
+    alone = killed.attacked(tmp_path, seed=0)
+    assert 2 < alone < 60
+    assert killed.attacked(tmp_path, 0, alone - 1, killed.Served.kill_store) <= 2 * alone
+    assert killed.attacked(tmp_path, 0, monitors=()) == killed.BUDGET

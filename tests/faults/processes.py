@@ -16,7 +16,7 @@ from tests.faults.matrix import codes, row, told
 from tests.proxy import certs
 from tests.proxy.test_app import Process, process, tree
 from tests.proxy.world import INFER, Guarded, ended, eventually, guarding, profile, request, serving, settings
-from tests.stores.test_workers_wire import workers_of
+from tests.servers.process import workers_of
 
 PART = "process"
 LOADS = 16

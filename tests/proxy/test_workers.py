@@ -24,7 +24,7 @@ from guard.proxy.fast import library
 from guard.settings import ConfigError
 from tests.proxy.test_app import Process, process, tree
 from tests.proxy.world import INFER, Ended, ended, eventually, profile, request, serving
-from tests.stores.test_workers_wire import workers_of
+from tests.servers.process import workers_of
 
 TOKEN = "a-token-for-operators"
 

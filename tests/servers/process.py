@@ -75,3 +75,17 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(15)
+
+
+def workers_of(parent: int) -> dict[int, list[str]]:
+    """The command lines of a process's children, by their process ids."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            ppid = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if ppid == parent and "guard.proxy.worker" in words:
+            found[int(entry.name)] = words
+    return found

@@ -15,7 +15,7 @@ from guard.proxy.private import Worker
 from guard.types import Level
 from tests.servers import guard, valkey
 from tests.servers.calls import digits, unary
-from tests.servers.process import free_port
+from tests.servers.process import free_port, workers_of
 from tests.stores.attack import MONITORS, QUERIES, attack, model
 
 FEW = 3
@@ -46,20 +46,6 @@ def first_refusal(address: str) -> int:
         if got.code != "OK":
             return i
     return QUERIES
-
-
-def workers_of(parent: int) -> dict[int, list[str]]:
-    """The command lines of a process's children, by their process ids."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-            ppid = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if ppid == parent and "guard.proxy.worker" in words:
-            found[int(entry.name)] = words
-    return found
 
 
 def parent_of(started: guard.Guarded) -> int:
