@@ -183,6 +183,13 @@ bench-answers: $(VENV)/.dev ## protected answers: labels, Square attack, members
 bench-challenge: $(VENV)/.dev ## what proof of work costs honest callers and thieves: docs/results/challenge.md
 	$(BIN)/python -m bench.challenge --docs docs/results/challenge.md $(BENCH_ARGS)
 
+.PHONY: audit
+audit: $(VENV)/bin/python ## the image's locked packages against published advisories (asks api.osv.dev)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --disable-pip-version-check -q pip-audit==2.10.1
+	@for lock in deploy/requirements/*-*.txt; do printf '\n== %s\n' "$$lock"; \
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -s osv -r "$$lock" || exit 1; done
+
 .PHONY: clean
 clean: ## remove what make made in the tree (~/.cache/guard stays)
 	rm -rf $(VENV) build dist *.egg-info .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
