@@ -85,10 +85,10 @@ async def test_a_call_past_its_deadline_is_cancelled_behind(behind: Behind, path
     async with behind() as (server, guarded):
         server.unary = unary
         started = time.monotonic()
-        assert (await ask(guarded.channel, request(), path, timeout=0.4)).code.name == LATE
-        assert time.monotonic() - started < 2
+        assert (await ask(guarded.channel, request(), path, timeout=1.0)).code.name == LATE
+        assert time.monotonic() - started < 5
         await until(lambda: server.calls(path)[0].cancelled)
-        assert guarded.count("guard_calls_in_flight") == 0
+        await until(lambda: guarded.count("guard_calls_in_flight") == 0)
 
 
 async def test_a_server_past_guards_own_timeout(behind: Behind) -> None:
