@@ -9,6 +9,7 @@ in that mode, so there are none.
 (prometheus_client leaves some functions untyped: hence the few `type: ignore`.)
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -223,6 +224,10 @@ class Metrics:
         self.quarantine_failures = counter(
             "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
         )
+        for lost in ("dropped", "failed"):  # a series that begins with its first loss has no increase
+            self.audit_events.labels(lost)
+        for result in ("done", "refused"):
+            self.config_reloads.labels(result)
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
         self.worker_restarts = counter(
             "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
@@ -314,6 +319,20 @@ class Metrics:
             self.info.remove(*self._info)
         self._info = (version, config_digest)
         self.info.labels(*self._info).set(1)
+
+    def forget_model(self, name: str, stages: Iterable[str]) -> None:
+        """Take its gauges out of the exposition (several processes: they stay, and alarm nobody)."""
+        gone: list[tuple[Any, float, tuple[str, ...]]] = [
+            (self.model_ready, 1, (name,)),
+            (self.profile_mismatch, 0, (name,)),
+        ]
+        gone += [(gauge, 0, (name, stage)) for stage in stages for gauge in (self.drift_alarm, self.drift_distance)]
+        for gauge, calm, labels in gone:
+            if _multiprocess():
+                gauge.labels(*labels).set(calm)
+            else:
+                with contextlib.suppress(KeyError):
+                    gauge.remove(*labels)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its content type; over all processes in multiprocess mode."""

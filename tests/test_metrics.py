@@ -200,3 +200,14 @@ def test_a_closed_process_leaves_counters_and_takes_gauges_away(directory):
     text = Worker(2, directory).end("scrape")
     assert 'guard_decisions_total{action="deny",model="m",would_be="deny"} 5.0' in text
     assert "guard_calls_in_flight 2.0" in text
+
+
+def test_a_model_that_is_gone_alarms_nobody() -> None:
+    metrics = Metrics()
+    for name in ("kept", "gone"):
+        metrics.model_ready.labels(name).set(0)
+        metrics.drift_alarm.labels(name, "pid").set(1)
+    metrics.forget_model("gone", ["pid", "never looked at"])
+    told = metrics.exposition()[0].decode()
+    assert 'guard_drift_alarm{model="kept",stage="pid"} 1.0' in told
+    assert 'model="gone"' not in told

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,17 @@ def test_each_alert_is_explained() -> None:
         assert alert["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
         for word in ("**Means.**", "**See.**", "**Do.**", "**Silence.**"):
             assert word in parts[alert["alert"]], alert["alert"]
+
+
+def test_the_commands_that_runbooks_name_exist() -> None:
+    named = set(
+        re.findall(r"`guard ([a-z-]+)", (Path(__file__).parent.parent / "docs/runbooks.md").read_text(encoding="utf-8"))
+    )
+    told = subprocess.run(
+        [str(Path(sys.executable).with_name("guard")), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert {"top", "callers", "explain"} <= named
+    assert named <= set(re.findall(r"^    ([a-z-]+) ", told, re.MULTILINE)), told
 
 
 def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:

@@ -266,6 +266,4 @@ def check_reloadable(old: Settings, new: Settings) -> None:
 def forget_models(metrics: Metrics, former: Runtime, fresh: Runtime) -> None:
     """Take the gauges of models that are gone out of the exposition."""
     for name in former.models.keys() - fresh.models.keys():
-        for gauge in (metrics.model_ready, metrics.profile_mismatch):
-            with contextlib.suppress(KeyError):
-                gauge.remove(name)
+        metrics.forget_model(name, former.models[name].drift.stages)

@@ -64,7 +64,8 @@ class Door:
     def _knock(self, header: str | None) -> Knock:
         if self._token is None:
             return Knock.SHUT
-        if not _parts(header)[1]:
+        scheme, given = _parts(header)
+        if scheme != "bearer" or not given:  # no token was tried
             return Knock.MISSING
         now = self._clock()
         self._tries, self._at = min(float(TRIES), self._tries + (now - self._at) / RETRY_S), now

@@ -49,6 +49,11 @@ class Route:
         return connection
 
 
+HUNG_S = 5.0
+"""A server that has said nothing for so long is late, although its caller gave up first: else one that hangs behind
+callers with deadlines of their own would look well."""
+
+
 async def ask(
     route: Route,
     metrics: Metrics,
@@ -70,6 +75,8 @@ async def ask(
         reply = await route.upstream.unary(path, body, metadata, min(timeout_s, route.timeout_s))
         code = status.name_of(reply.code)
     finally:
+        if code == "CANCELLED" and time.perf_counter() - started >= HUNG_S:
+            code = "DEADLINE_EXCEEDED"
         metrics.upstream_calls.labels(model, purpose, code).inc()
         metrics.upstream_seconds.labels(model, purpose).observe(time.perf_counter() - started)
         if below is not None:

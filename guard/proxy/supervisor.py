@@ -159,6 +159,7 @@ class _Supervisor:
     async def _keep(self, post: Post) -> int:
         """Run one worker, over and over. Its status at the end, or where it fails before all have begun."""
         wait_s = 0.0
+        self.metrics.worker_restarts.labels(str(post.number))  # that the first one counts as one
         while True:
             began = time.monotonic()
             try:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc import aio
 
+from guard.proxy import models
 from tests.planes import frames, odd
 from tests.planes.at import PASSED, TALK, ask, talk, told, until
 from tests.planes.frames import wire
@@ -89,6 +90,21 @@ async def test_a_call_past_its_deadline_is_cancelled_behind(behind: Behind, path
         assert time.monotonic() - started < 5
         await until(lambda: server.calls(path)[0].cancelled)
         await until(lambda: guarded.count("guard_calls_in_flight") == 0)
+
+
+@pytest.mark.parametrize(("hung_s", "code"), [(0.5, "DEADLINE_EXCEEDED"), (60.0, "CANCELLED")])
+async def test_a_server_that_hangs_is_counted_as_late_whoever_gave_up(
+    behind: Behind, monkeypatch: pytest.MonkeyPatch, hung_s: float, code: str
+) -> None:
+    monkeypatch.setattr(models, "HUNG_S", hung_s)
+    async with behind() as (server, guarded):
+        server.infer = hang
+        call = guarded.channel.unary_unary(INFER)(request(), timeout=20)
+        await until(lambda: server.calls())
+        await asyncio.sleep(0.7)
+        call.cancel()
+        labels = {"model": "m", "purpose": "original", "grpc_code": code}
+        await until(lambda: guarded.count("guard_upstream_calls_total", **labels) == 1)
 
 
 async def test_a_server_past_guards_own_timeout(behind: Behind) -> None:

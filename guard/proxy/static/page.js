@@ -173,7 +173,7 @@ function showTiles(told) {
     ["Calls a second", calls, `${figure(sum(counts.calls))} in all`],
     ["Suspicious a second", would, `${figure(noPlain(counts, "would_be"))} in all`],
     ["Acted upon a second", acted, `${figure(noPlain(counts, "action"))} in all`],
-    ["Callers alarming", String(levels.hostile), `hostile; ${levels.suspect} suspect, ${levels.watch} on watch`],
+    ["Callers alarming", String(levels.hostile), `hostile; ${levels.suspect} suspect, ${levels.watch} on watch, of those shown`],
     ["Calls in flight", figure(counts.in_flight), `of ${figure(limits.in_flight)}; ${figure(counts.queued)} waiting`],
     ["An inspection takes", inspected, "mean since the start"],
   ]);
@@ -388,7 +388,7 @@ function showHealth(told) {
     ["upstream calls", state(!failed, "answered", `${figure(failed)} failed`), `${figure(sum(counts.upstream_calls))} in all`],
     ["store", state(!counts.store_away, "there", "away"), `${limits.store}: ${figure(counts.store_entries)} of ${figure(limits.store_entries)} rows; ${figure(evicted)} forgotten for want of room`],
     ["stages", state(!errors, "working", `${figure(errors)} failures`), `${figure(uninspected)} queries were forwarded uninspected`],
-    ["calls turned away", state(!rejected, "none", figure(rejected)), "for want of room"],
+    ["calls turned away", state(!rejected, "none", figure(rejected)), Object.keys(counts.rejected).map((why) => why.replaceAll("_", " ")).join(", ")],
     ["audit log", state(!lost, "written", `${figure(lost)} events lost`), `${figure(counts.audit_events.written ?? 0)} events`],
   );
   if (limits.workers > 1) {
