@@ -162,7 +162,11 @@ class Metrics:
         self.uninspected = counter("guard_uninspected_total", "Queries forwarded uninspected.", "model", "reason")
         self.denied_methods = counter("guard_denied_methods_total", "Calls of methods that are denied.", "grpc_method")
         self.upstream_calls = counter(
-            "guard_upstream_calls_total", "Calls to upstreams.", "model", "purpose", "grpc_code"
+            "guard_upstream_calls_total",
+            "Unary calls to upstreams; streams are not counted.",
+            "model",
+            "purpose",
+            "grpc_code",
         )
         self.upstream_seconds = histogram(
             "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
