@@ -52,7 +52,7 @@ class SpanCarrier:
         )
         answer = self._poster.post(request.SerializeToString(), _HEADERS)
         said = _read(trace_service.ExportTraceServiceResponse, answer)
-        return min(len(items), 0 if said is None else said.partial_success.rejected_spans)
+        return max(0, min(len(items), 0 if said is None else said.partial_success.rejected_spans))
 
     def hurry(self) -> None:
         """Try nothing again."""
@@ -79,7 +79,7 @@ class LogCarrier:
         )
         answer = self._poster.post(request.SerializeToString(), _HEADERS)
         said = _read(logs_service.ExportLogsServiceResponse, answer)
-        return min(len(items), 0 if said is None else said.partial_success.rejected_log_records)
+        return max(0, min(len(items), 0 if said is None else said.partial_success.rejected_log_records))
 
     def hurry(self) -> None:
         """Try nothing again."""

@@ -61,11 +61,14 @@ class FileSink:
         return self._max_bytes is not None and is_file and ours.st_size + more > self._max_bytes
 
     def _rotate(self) -> None:
-        """Raises OSError."""
+        """The live file first: where that fails, its predecessors stay. Raises OSError."""
+        aside = self._numbered(0)
+        if not aside.exists():  # else left by a process that ended in between
+            self._path.replace(aside)
         for number in range(self._keep - 1, 0, -1):
             with contextlib.suppress(FileNotFoundError):
                 self._numbered(number).replace(self._numbered(number + 1))
-        self._path.replace(self._numbered(1))
+        aside.replace(self._numbered(1))
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")

@@ -300,3 +300,23 @@ def test_others_of_a_batch_do_not_wait_for_a_receiver_that_is_away(receiver: Rec
     log.close(30.0)
     assert delivered(metrics) == {("cloudevents", "written"): 1.0, ("cloudevents", "failed"): 50.0}
     assert len(receiver.requests) == 2
+
+
+def test_a_rotation_that_fails_takes_no_predecessor(tmp_path, monkeypatch):
+    sink = FileSink(tmp_path / "a", max_bytes=4, keep=3)
+    for line in (b"one\n", b"two\n", b"three\n"):
+        sink.write(line)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    real = type(tmp_path).replace
+
+    def stuck(self, target):
+        if self.name == "a":
+            raise PermissionError
+        return real(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", stuck)
+    for _ in range(4):
+        with pytest.raises(PermissionError):
+            sink.write(b"four\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    sink.close()
