@@ -184,7 +184,7 @@ bench-challenge: $(VENV)/.dev ## what proof of work costs honest callers and thi
 	$(BIN)/python -m bench.challenge --docs docs/results/challenge.md $(BENCH_ARGS)
 
 .PHONY: audit
-audit: $(VENV)/bin/python ## the image's locked packages against published advisories (asks api.osv.dev)
+audit: ## the image's locked packages against published advisories (asks api.osv.dev)
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --disable-pip-version-check -q pip-audit==2.10.1
 	@for lock in deploy/requirements/*-*.txt; do printf '\n== %s\n' "$$lock"; \

@@ -50,7 +50,6 @@ class Attacker:
     channel: grpc.Channel
     before: Callable[[int], None]
     asked: int = 0
-    asked_again: int = 0
 
     def labels(self, x: Array) -> Array:
         """(N, 1, 28, 28) -> (N,). Raises DetectedError."""
@@ -69,7 +68,6 @@ class Attacker:
                     raise DetectedError from None
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
                     raise
-                self.asked_again += 1
                 time.sleep(0.05)
             else:
                 return int(messages.parse_response(answer)["probabilities"].argmax())

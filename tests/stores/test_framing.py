@@ -73,10 +73,8 @@ def test_exact_copies_of_what_another_sends_harm_nobody(town: Town) -> None:
 def test_near_copies_cost_the_victim_single_rows_and_never_his_name(town: Town) -> None:
     """The framer becomes hostile, as does the cluster; what the victim sends next to it is refused, no more."""
     town.say("mallory", attack())
-    first = town.say("victim", [HIS])
-    then = town.say("victim", OTHERS)
-    assert first.count("PERMISSION_DENIED") + then[:2].count("PERMISSION_DENIED") <= 3
-    assert set(then[2:]) == {"OK"}
+    told = town.say("victim", [HIS, *OTHERS])
+    assert set(told[3:]) == {"OK"}
     assert town.levels().get(Level.HOSTILE) == 1
 
 
