@@ -1,6 +1,6 @@
 """Are the manifests good? `python -m deploy.check` renders all and says what is wrong; `--write` makes what is made.
 
-Rendered are the chart (its default values and each file of ci/), the base and the examples of kustomize, and the plain
+Rendered are the chart (with each file of ci/), the base and the examples of kustomize, and the plain
 files. Checked are: Kubernetes' own schemas, strictly, of three versions; the least privilege of every container; that
 settings load, and name files that are mounted; that Services and policies find pods. The kinds of the Prometheus
 operator are checked against deploy/crds.json, which has the fields that are used here and no others; KServe's kinds as
@@ -20,7 +20,9 @@ import yaml
 
 from deploy import made
 from guard import config
-from guard.settings import ConfigError
+from guard.proxy.app import LINGER_S
+from guard.proxy.supervisor import OVERTIME_S
+from guard.settings import ConfigError, Settings
 from tests.servers import kubernetes
 
 DEPLOY = Path(__file__).parent
@@ -28,7 +30,7 @@ CHART, KUSTOMIZE = DEPLOY / "helm" / "guard", DEPLOY / "kustomize"
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # native sidecars began with 1.29
 LATER = {"helm image": ("1.33", "1.35", VERSIONS[-1])}  # image volumes did with 1.33
 CRDS = json.loads((DEPLOY / "crds.json").read_text())
-PREDICTOR = {"minReplicas", "maxReplicas", "model"}  # of KServe's predictor; all else is the pod's
+PREDICTOR = {"minReplicas", "maxReplicas", "model", "labels"}  # of KServe's predictor; all else is the pod's
 RUNTIME = {"supportedModelFormats", "protocolVersions"}
 
 Object = dict[str, Any]
@@ -48,8 +50,8 @@ def rendered() -> dict[str, list[Object]]:
 
 
 def values() -> dict[str, list[str]]:
-    """The values that the chart is rendered with."""
-    return {"default": [], **{file.stem: ["--values", str(file)] for file in sorted((CHART / "ci").glob("*.yaml"))}}
+    """The values that the chart is rendered with; its own alone name no server, and are refused."""
+    return {file.stem: ["--values", str(file)] for file in sorted((CHART / "ci").glob("*.yaml"))}
 
 
 def _load(text: str) -> list[Object]:
@@ -84,7 +86,8 @@ def template(one: Object) -> Object | None:
     spec = one.get("spec", {})
     if one["kind"] == "InferenceService":
         pod = {key: value for key, value in spec["predictor"].items() if key not in PREDICTOR}
-        return {"metadata": {}, "spec": pod} if "containers" in pod else None
+        labels = {"labels": spec["predictor"].get("labels", {})}
+        return {"metadata": labels, "spec": pod} if "containers" in pod else None
     if one["kind"] == "ServingRuntime":
         return {"metadata": {}, "spec": {key: value for key, value in spec.items() if key not in RUNTIME}}
     return one if one["kind"] == "Pod" else spec.get("template")
@@ -165,11 +168,30 @@ def _settings(one: Object, pod: Object, objects: list[Object]) -> Iterator[str]:
             continue
         named = [path for path in _paths(settings.model_dump()) if not any(path.is_relative_to(at) for at in mounts)]
         yield from (f"{title(one)}: {path} is not mounted" for path in named)
-        if one["kind"] != "ServingRuntime" and pod["terminationGracePeriodSeconds"] <= settings.limits.drain_s:
+        ended_s = settings.limits.drain_s + LINGER_S + OVERTIME_S
+        if one["kind"] != "ServingRuntime" and pod["terminationGracePeriodSeconds"] <= ended_s:
             yield f"{title(one)}: killed before it has drained"
-        alone = one["kind"] == "Deployment" and "initContainers" not in pod
-        if not alone and settings.upstream and not settings.upstream.address.startswith("127.0.0.1:"):
-            yield f"{title(one)}: a sidecar that asks {settings.upstream.address}"
+        if one["kind"] != "Deployment" or "initContainers" in pod:
+            yield from (f"{title(one)}: {what}" for what in _beside(pod, settings))
+
+
+def _beside(pod: Object, settings: Settings) -> Iterator[str]:
+    """What is wrong with a pod of a server and Guard."""
+    if unhooked := [each["name"] for each in hookless(pod)]:
+        yield f"{unhooked} end in the wrong order"
+    if settings.upstream and not settings.upstream.address.startswith("127.0.0.1:"):
+        yield f"a sidecar that asks {settings.upstream.address}"
+
+
+def hookless(pod: Object) -> Iterator[Object]:
+    """Containers of a pod with Guard beside a server that end too soon, or too late.
+
+    A plain container of Guard's gets SIGTERM when the others do. As a native sidecar it gets it when these have ended.
+    """
+    for container in containers(pod):
+        is_plain_guard = container["name"] == "transformer-container"
+        if "preStop" not in container.get("lifecycle", {}) and not is_plain_guard:
+            yield container
 
 
 def _paths(tree: object) -> Iterator[Path]:
@@ -182,6 +204,7 @@ def _paths(tree: object) -> Iterator[Path]:
 def _found(objects: list[Object], pods: list[Object]) -> Iterator[str]:
     """Services and disruption budgets select pods that are there, by ports that these have."""
     labels = [pod["metadata"].get("labels", {}) for pod in pods]
+    labels += [one["spec"]["predictor"].get("labels", {}) for one in objects if one["kind"] == "InferenceService"]
     for one in objects:
         selector = one.get("spec", {}).get("selector", {})
         wanted = selector if one["kind"] == "Service" else selector.get("matchLabels", {})

@@ -60,6 +60,16 @@ GUARD = (*POD, "containers", 0)
         ("kustomize base", "Deployment", (*POD, "volumes", 0), None, "no volume"),
         ("kustomize base", "Deployment", (*POD, "automountServiceAccountToken"), True, "a token"),
         ("kustomize base", "Deployment", (*POD, "terminationGracePeriodSeconds"), 30, "before it has drained"),
+        ("kustomize base", "Deployment", (*POD, "terminationGracePeriodSeconds"), 50, "before it has drained"),
+        ("kustomize triton", "Deployment", (*GUARD, "lifecycle"), None, "['triton'] end in the wrong order"),
+        (
+            "kustomize triton", "Deployment", (*POD, "initContainers", 0, "lifecycle"), None,
+            "['guard'] end in the wrong order",
+        ),
+        (
+            "kustomize kserve-collocated", "InferenceService", ("spec", "predictor", "labels"), {},
+            "PodDisruptionBudget guard-sidecar: selects no pod",
+        ),
         ("kustomize base", "ConfigMap", ("data", "guard.yaml"), "upstraem: {}", "upstraem"),
         ("kustomize base", "Service", ("spec", "selector"), {"app": "nobody"}, "selects no pod"),
         ("kustomize triton", "PodMonitor", ("spec", "podMetricsEndpoints", 0, "prot"), "metrics", "prot"),
@@ -104,7 +114,7 @@ def servers(objects: Objects) -> list[dict[str, Any]]:
 def test_other_settings_are_other_pods(rendered: dict[str, Objects]) -> None:
     sums = {
         one["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
-        for name in ("helm default", "helm gateway", "helm sidecar")
+        for name in ("helm several", "helm gateway", "helm sidecar")
         for one in rendered[name]
         if one["kind"] == "Deployment"
     }
@@ -120,7 +130,16 @@ def test_other_settings_are_other_pods(rendered: dict[str, Objects]) -> None:
         ("tls: {clientCaSecret: ca}", "goes with tls.secretName"),
         ("valkey: {enabled: true}", "valkey.addresses, or valkey.bundled"),
         ("secret: {existingSecret: ''}\nvalkey: {enabled: true, bundled: true}", "need the same secret"),
-        ("profiles: [{name: a}]", "one of configMap"),
+        ("config: {upstream: {address: 'a:1'}}\nprofiles: [{name: a}]", "one of configMap"),
+        ("", "config.upstream.address: the model server"),
+        ("config: {models: [{name: a, upstream: {address: 'a:1'}}, {name: b}]}", "config.upstream.address: the model"),
+        ("mode: sidecar", "server.image"),
+        ("{mode: sidecar, config: {upstream: {address: 'a:1'}}}", "server.port on loopback"),
+        ("config: {listen: {address: '0.0.0.0:1'}}", "config.listen.address: ports"),
+        ("config: {listen: {tls: {cert_file: /a}}}", "config.listen.tls: ports"),
+        ("config: {admin: {http: null}}", "config.admin.http: ports"),
+        ("config: {limits: {drain_s: 3}}", "config.limits.drain_s: ports"),
+        ("config: {secret_file: /a}", "the chart mounts secret.existingSecret"),
     ],
 )
 def test_the_chart_refuses(tmp_path: Path, values: str, what: str) -> None:
@@ -181,3 +200,58 @@ def test_the_gateway_s_settings_are_what_its_parts_say(rendered: dict[str, Objec
     assert made_of.listen.tls is not None
     assert made_of.listen.tls.require_client_cert
     assert "grpc" not in pod["containers"][0]["readinessProbe"]  # the kubelet's speaks no TLS
+
+
+def test_a_gateway_is_ready_without_its_servers_a_sidecar_with_its_own(rendered: dict[str, Objects]) -> None:
+    """Else one server that is away takes the models of all others out of service."""
+
+    def probe(name: str, *path: str | int) -> Any:
+        (found,) = (
+            one for one in rendered[name] if one["kind"] == "Deployment" and one["metadata"]["name"] != "valkey"
+        )
+        at = found["spec"]["template"]["spec"]
+        for key in path:
+            at = at[key]
+        at = at["readinessProbe"]
+        return at.get("grpc") or at["httpGet"]["path"]
+
+    gateway, sidecar = ("containers", 0), ("initContainers", 0)
+    assert probe("kustomize base", *gateway) == probe("helm several", *gateway) == {"port": 9000, "service": "guard"}
+    assert probe("kustomize gateway", *gateway) == probe("helm gateway", *gateway) == "/healthz"  # TLS
+    assert probe("kustomize triton", *sidecar) == probe("helm sidecar", *sidecar) == {"port": 9000}
+
+
+def test_a_secret_is_mounted_as_far_as_it_is_read(rendered: dict[str, Objects]) -> None:
+    """Of the server's the CA alone, unless Guard shows a certificate of its own."""
+    (mutual,) = (one for one in rendered["helm gateway"] if one["kind"] == "Deployment")
+    volumes = {one["name"]: one for one in mutual["spec"]["template"]["spec"]["volumes"]}
+    assert [one["key"] for one in volumes["guard-upstream"]["secret"]["items"]] == ["ca.crt", "tls.crt", "tls.key"]
+    text = kubernetes.run(
+        kubernetes.helm(), "template", "guard", str(check.CHART), "--values", str(check.CHART / "ci" / "several.yaml"),
+        "--set", "upstreamTls.secretName=ca",
+    )  # fmt: skip
+    (plain,) = (one for one in yaml.safe_load_all(text) if one and one["kind"] == "Deployment")
+    volumes = {one["name"]: one for one in plain["spec"]["template"]["spec"]["volumes"]}
+    assert [one["key"] for one in volumes["guard-upstream"]["secret"]["items"]] == ["ca.crt"]
+
+
+def test_both_ways_of_kustomize_stand_beside_each_other(rendered: dict[str, Objects]) -> None:
+    """In one namespace no object of the one overwrites one of the other's, but those that are equal."""
+    gateway, sidecar = (
+        {(one["kind"], one["metadata"]["name"]): one for one in rendered[name] if one["kind"] != "ConfigMap"}
+        for name in ("kustomize gateway", "kustomize triton")
+    )
+    both = gateway.keys() & sidecar.keys()
+    assert {kind for kind, _ in both} >= {"NetworkPolicy", "PrometheusRule"}  # the Valkey's, and the rules
+    assert [key for key in both if gateway[key] != sidecar[key]] == []
+
+
+def test_hooks_are_everywhere_the_same(rendered: dict[str, Objects]) -> None:
+    """Those of the plain pod, which tests/test_sidecar_end.py runs."""
+    found: dict[bool, set[tuple[str, ...]]] = {True: set(), False: set()}
+    for objects in rendered.values():
+        for pod in filter(None, map(check.template, objects)):
+            for one in check.containers(pod["spec"]):
+                if hook := one.get("lifecycle", {}).get("preStop"):
+                    found[one["name"] == "guard"].add(tuple(hook["exec"]["command"]))
+    assert {len(commands) for commands in found.values()} == {1}

@@ -1,7 +1,8 @@
 """grpc.health.v1, Guard's own: what a probe should know of Guard and the models behind it.
 
-Services: the empty name and `inference.GRPCInferenceService` (everything is ready and Guard is not draining), and each
-guarded model's name. `Watch` answers at once and then with each change, looked for every LOOK_S.
+Services: the empty name and `inference.GRPCInferenceService` (everything is ready and Guard is not draining), `guard`
+(Guard takes calls, whatever is behind it: for a gateway, which one server that is away must not take out of service),
+and each guarded model's name. `Watch` answers at once and then with each change, looked for every LOOK_S.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ LOOK_S = 0.5
 MAX_WATCHES = 64
 MAX_NAME_BYTES = 1024
 _ALL = frozenset({"", methods.SERVICE.strip("/")})
+_OWN = "guard"
 _Status = HealthCheckResponse.ServingStatus
 
 
@@ -34,6 +36,8 @@ class Health:
         model = runtime.models.get(service)
         if service in _ALL:
             ready = runtime.ready
+        elif service == _OWN:
+            ready = not runtime.shared.draining
         elif model is not None:
             ready = model.ready and not runtime.shared.draining
         else:

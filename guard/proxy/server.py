@@ -1,8 +1,9 @@
 """The listener: grpc.aio calls become `seam.Call`, a `seam.Reply` becomes the end of the call. Nothing else is here.
 
 Unary paths get a handler of streamed requests, all others one of bidirectional streams, without serialisers. So a
-message is read only when the gate asks for it: what is denied or finds no place costs no more than its head. A unary
-answer leaves together with its status, once the handler has returned: in one step of gRPC instead of two.
+message is read only when the gate asks for it: what is denied or finds no place costs its head and a window of 64 KiB,
+and what is longer waits a round trip for a wider one. A unary answer leaves together with its status, once the handler
+has returned: in one step of gRPC instead of two.
 Known bypass: gRPC gives no way to end a call whose caller does not read its answer; past UNREAD_S the call loses its
 place, but its answer stays in memory until the caller leaves.
 grpcio 1.84 and 1.85 are refused by the package's requirements: one request whose path is not UTF-8 ends their asyncio
@@ -201,6 +202,7 @@ def make_server(gate: Gate, listen: Listen, limits: Limits, *, shared: bool = Fa
     server = aio.server(
         options=(
             *limit_options(limits, receive=limits.max_request_bytes, send=-1),
+            ("grpc.http2.bdp_probe", 0),  # it widens windows of what nobody reads yet, past every limit here
             ("grpc.so_reuseport", int(shared)),  # else a second process on the same port is a mistake
             ("grpc.max_concurrent_streams", streams_of(limits)),
             ("grpc.default_compression_level", _LEVELS[listen.compression]),

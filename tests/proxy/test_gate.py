@@ -199,6 +199,7 @@ async def test_health_follows_the_upstream(monkeypatch: pytest.MonkeyPatch) -> N
         assert HealthCheckResponse.FromString(await call.read()).status == not_serving
         await eventually(lambda: not guarded.app.runtime.ready)
         assert await health(guarded) == not_serving
+        assert await health(guarded, "guard") == serving_  # a gateway stays in service for its other servers
         assert guarded.count("guard_model_ready", model="m") == 0
         server.ready = True
         assert HealthCheckResponse.FromString(await call.read()).status == serving_

@@ -29,7 +29,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $made := dict
   "listen" (dict "address" "0.0.0.0:9000")
   "admin" (dict "http" "0.0.0.0:9464" "grpc" "127.0.0.1:9465")
-  "limits" (dict "drain_s" $v.drainSeconds)
+  "limits" (dict
+    "drain_s" $v.drainSeconds
+    "max_concurrent_calls" 32
+    "max_queued_calls" 64
+    "max_request_bytes" 4194304
+    "max_response_bytes" 1048576
+  )
 -}}
 {{- if $v.secret.existingSecret }}{{- $_ := set $made "secret_file" "/var/run/secrets/guard/secret" }}{{- end }}
 {{- if $v.adminToken.existingSecret }}{{- $_ := set $made.admin "token_file" "/var/run/secrets/guard-admin/token" }}{{- end }}
@@ -64,7 +70,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- $config := mergeOverwrite $made (deepCopy $v.config) -}}
 {{- if eq $v.mode "sidecar" -}}
-{{- $_ := set $config.upstream "address" (printf "127.0.0.1:%d" (int $v.server.port)) -}}
+{{- $upstream := default dict $config.upstream -}}
+{{- $_ := set $upstream "address" (printf "127.0.0.1:%d" (int $v.server.port)) -}}
+{{- $_ := set $config "upstream" $upstream -}}
 {{- end -}}
 {{- toYaml $config -}}
 {{- end }}
@@ -80,6 +88,34 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- if and $v.tls.clientCaSecret (not $v.tls.secretName) -}}
 {{- fail "tls.clientCaSecret goes with tls.secretName" -}}
+{{- end -}}
+{{- range $key, $names := dict "listen" (list "address" "tls") "admin" (list "http" "token_file") "limits" (list "drain_s") -}}
+{{- $given := default dict (get $v.config $key) -}}
+{{- range $names -}}
+{{- if hasKey $given . -}}
+{{- fail (printf "config.%s.%s: ports, probes and volumes go by the chart's own: tls, adminToken, drainSeconds" $key .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey $v.config "secret_file" -}}
+{{- fail "config.secret_file: the chart mounts secret.existingSecret" -}}
+{{- end -}}
+{{- $upstream := default dict $v.config.upstream -}}
+{{- if eq $v.mode "sidecar" -}}
+{{- if $upstream.address -}}
+{{- fail "config.upstream.address: in mode sidecar it is server.port on loopback" -}}
+{{- end -}}
+{{- if not $v.server.image -}}
+{{- fail "server.image: the model server's image, a release in which no holes are known" -}}
+{{- end -}}
+{{- else if not $upstream.address -}}
+{{- $own := 0 -}}
+{{- range $v.config.models -}}
+{{- if .upstream }}{{- $own = add1 $own }}{{- end -}}
+{{- end -}}
+{{- if or (not $v.config.models) (lt (int $own) (len $v.config.models)) -}}
+{{- fail "config.upstream.address: the model server as HOST:PORT, or an upstream for each of config.models" -}}
+{{- end -}}
 {{- end -}}
 {{- range $v.profiles -}}
 {{- $kinds := list .configMap .persistentVolumeClaim .image | compact -}}
@@ -101,6 +137,13 @@ name: guard
 image: {{ include "guard.image" . | quote }}
 imagePullPolicy: {{ $v.image.pullPolicy }}
 args: [serve, --config, /etc/guard/guard.yaml]
+{{- if ne $v.mode "gateway" }}
+# A sidecar's hook is not held back until the server has ended, as SIGTERM is: so Guard drains while the server serves.
+lifecycle:
+  preStop:
+    exec:
+      command: [python, -c, "import os, signal; os.kill(1, signal.SIGTERM)"]
+{{- end }}
 {{- with $v.extraEnv }}
 env:
   {{- toYaml . | nindent 2 }}
@@ -116,27 +159,36 @@ startupProbe:
     port: grpc
   periodSeconds: 1
   failureThreshold: 60
-# Whether the models are served. The kubelet's gRPC probe speaks no TLS: with TLS the same is asked over HTTP.
+# A gateway: whether Guard takes calls, for one server that is away must not take the others with it. Else: whether the
+# models are served. The kubelet's gRPC probe speaks no TLS: with TLS HTTP is asked.
 readinessProbe:
   {{- if $v.tls.secretName }}
   httpGet:
-    path: /readyz
+    path: {{ ternary "/healthz" "/readyz" (eq $v.mode "gateway") }}
     port: metrics
   {{- else }}
   grpc:
     port: 9000
+    {{- if eq $v.mode "gateway" }}
+    service: guard
+    {{- end }}
   {{- end }}
   periodSeconds: 2
   failureThreshold: 1
+# Whether it lives, whatever is behind it; a full minute of silence is a hang.
 livenessProbe:
-  tcpSocket:
-    port: grpc
+  httpGet:
+    path: /healthz
+    port: metrics
   periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
 resources:
   {{- toYaml $v.resources | nindent 2 }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
+  runAsGroup: 65532
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities:
@@ -246,6 +298,15 @@ volumeMounts:
 - name: guard-upstream
   secret:
     secretName: {{ . }}
+    items:
+      - key: ca.crt
+        path: ca.crt
+      {{- if $v.upstreamTls.mutual }}
+      - key: tls.crt
+        path: tls.crt
+      - key: tls.key
+        path: tls.key
+      {{- end }}
 {{- end }}
 {{- if $v.valkey.enabled }}
 - name: guard-valkey # of the store's certificate Guard sees only who signed it
