@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Guard's images: no compiler, not root, every package by its hash.
 #
 #   docker build -t guard .                                          serves

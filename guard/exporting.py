@@ -69,7 +69,7 @@ def _parquet(_: Path) -> Writer:
     try:
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise ConfigError("--format", "parquet needs pyarrow: pip install 'guard-sidecar[parquet]'") from None
+        raise ConfigError("--format", "parquet needs pyarrow: pip install '.[parquet]' in a clone") from None
     schema = _schema(arrow)
 
     def write(events: Events, out: IO[bytes]) -> None:

@@ -147,7 +147,7 @@ def place_of(url: str, endpoint_url: str | None = None, encryption: Mapping[str,
     try:
         import s3fs  # noqa: PLC0415 - an extra
     except ImportError:
-        raise PlaceError("s3 needs the extra `quarantine`: pip install 'guard-sidecar[quarantine]'") from None
+        raise PlaceError("s3 needs the extra `quarantine`: pip install '.[quarantine]' in a clone") from None
     fs = s3fs.S3FileSystem(
         endpoint_url=endpoint_url,
         s3_additional_kwargs=dict(encryption),

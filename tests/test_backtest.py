@@ -188,7 +188,7 @@ def test_parquet_without_pyarrow_is_refused_in_words(tmp_path, monkeypatch, caps
     (tmp_path / "log").touch()
     out = tmp_path / "out"
     assert cli.main(["export", str(tmp_path / "log"), "--format", "parquet", "--out", str(out)]) == 2
-    assert "guard-sidecar[parquet]" in capsys.readouterr().err
+    assert ".[parquet]" in capsys.readouterr().err
     assert not out.exists()
 
 

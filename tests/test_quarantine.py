@@ -177,7 +177,7 @@ def test_off_by_default():
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(ConfigError, match=r"guard-sidecar\[quarantine\]"):
+    with pytest.raises(ConfigError, match=r"'\.\[quarantine\]'"):
         open_place(Settings(url="s3://bucket/prefix"))
 
 

@@ -118,7 +118,7 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
         shared = ValkeyStore(Server(**plain), timeout_s=history.valkey.timeout_s, **bounds)
     except ImportError:
         raise ConfigError(
-            "history.store", "valkey needs the extra `valkey`: pip install 'guard-sidecar[valkey]'"
+            "history.store", "valkey needs the extra `valkey`: pip install '.[valkey]' in a clone"
         ) from None
     except ValueError as error:
         raise ConfigError("history.valkey", str(error)) from None
