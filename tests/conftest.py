@@ -8,9 +8,13 @@ import pytest
 
 pytest.register_assert_rewrite("tests.servers.conformance", "tests.servers.guard")
 
+from guard import registry  # noqa: E402
 from tests.servers import mlserver as mlserver_process  # noqa: E402
 from tests.servers import triton as triton_process  # noqa: E402
 from tests.servers.models import digits_onnx, images  # noqa: E402
+
+registry.load()
+"""Before a test puts its own stages beside them: what is first imported then would be gone with them."""
 
 
 @pytest.fixture(scope="session")
