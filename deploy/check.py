@@ -33,6 +33,8 @@ CRDS = json.loads((DEPLOY / "crds.json").read_text())
 PREDICTOR = {"minReplicas", "maxReplicas", "model", "labels"}  # of KServe's predictor; all else is the pod's
 RUNTIME = {"supportedModelFormats", "protocolVersions"}
 
+_LOOPBACK = "127.0.0.1:"
+
 Object = dict[str, Any]
 
 
@@ -179,8 +181,11 @@ def _beside(pod: Object, settings: Settings) -> Iterator[str]:
     """What is wrong with a pod of a server and Guard."""
     if unhooked := [each["name"] for each in hookless(pod)]:
         yield f"{unhooked} end in the wrong order"
-    if settings.upstream and not settings.upstream.address.startswith("127.0.0.1:"):
-        yield f"a sidecar that asks {settings.upstream.address}"
+    asked = [settings.upstream, *(model.upstream for model in settings.models)]
+    yield from (f"a sidecar that asks {one.address}" for one in asked if one and not one.address.startswith(_LOOPBACK))
+    for container in containers(pod):  # KServe asks a port of the pod's address where nothing is said
+        if container["name"] == "kserve-container" and "exec" not in container.get("readinessProbe", {}):
+            yield "kserve-container is asked where nothing listens"
 
 
 def hookless(pod: Object) -> Iterator[Object]:

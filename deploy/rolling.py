@@ -29,6 +29,7 @@ import yaml
 from grpc import aio
 
 from bench.proxy import programs
+from guard.proxy.health import OWN
 from tests.proxy.world import INFER, request, serving
 from tests.servers import guard
 from tests.servers.process import answers, free_port, running
@@ -36,7 +37,7 @@ from tests.servers.process import answers, free_port, running
 CONFIG = Path(__file__).parent / "envoy" / "envoy.yaml"
 HEALTH = "/grpc.health.v1.Health/Check"
 DRAIN_S, DEADLINE_S = 20, 30.0
-_ROUND_ROBIN = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+_ROUND_ROBIN = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": OWN}}
 
 
 @dataclass

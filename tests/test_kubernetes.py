@@ -10,6 +10,7 @@ import yaml
 
 from deploy import check, made
 from guard import config
+from guard.proxy.health import OWN
 from tests.servers import kubernetes
 
 Objects = list[dict[str, Any]]
@@ -65,6 +66,10 @@ GUARD = (*POD, "containers", 0)
         (
             "kustomize triton", "Deployment", (*POD, "initContainers", 0, "lifecycle"), None,
             "['guard'] end in the wrong order",
+        ),
+        (
+            "kustomize kserve-collocated", "InferenceService",
+            ("spec", "predictor", "containers", 0, "readinessProbe"), None, "where nothing listens",
         ),
         (
             "kustomize kserve-collocated", "InferenceService", ("spec", "predictor", "labels"), {},
@@ -133,6 +138,16 @@ def test_other_settings_are_other_pods(rendered: dict[str, Objects]) -> None:
         ("config: {upstream: {address: 'a:1'}}\nprofiles: [{name: a}]", "one of configMap"),
         ("", "config.upstream.address: the model server"),
         ("config: {models: [{name: a, upstream: {address: 'a:1'}}, {name: b}]}", "config.upstream.address: the model"),
+        ("config: {models: [{name: a, upstream: {dialect: triton}}]}", "config.upstream.address: the model"),
+        ("config: {upstream: {dialect: triton}, models: [{name: a, upstream: {address: 'a:1'}}]}", "is needed where"),
+        (
+            "{upstreamTls: {secretName: a}, config: {models: [{name: a, upstream: {address: 'a:1'}}]}}",
+            "is needed where",
+        ),
+        ("config: {upstream: {address: 'a:1'}, limits: null}", "limits"),
+        ("config: null", "config"),
+        ("{mode: sidecar, server: {image: a, port: 9464}}", "is Guard's own"),
+        ("{readinessService: m, tls: {secretName: a}, config: {upstream: {address: 'a:1'}}}", "speaks no TLS"),
         ("mode: sidecar", "server.image"),
         ("{mode: sidecar, config: {upstream: {address: 'a:1'}}}", "server.port on loopback"),
         ("config: {listen: {address: '0.0.0.0:1'}}", "config.listen.address: ports"),
@@ -216,8 +231,9 @@ def test_a_gateway_is_ready_without_its_servers_a_sidecar_with_its_own(rendered:
         return at.get("grpc") or at["httpGet"]["path"]
 
     gateway, sidecar = ("containers", 0), ("initContainers", 0)
-    assert probe("kustomize base", *gateway) == probe("helm several", *gateway) == {"port": 9000, "service": "guard"}
-    assert probe("kustomize gateway", *gateway) == probe("helm gateway", *gateway) == "/healthz"  # TLS
+    own = {"port": 9000, "service": OWN}
+    assert probe("kustomize base", *gateway) == probe("helm several", *gateway) == own
+    assert probe("kustomize gateway", *gateway) == probe("helm gateway", *gateway) == "/readyz/any"  # TLS
     assert probe("kustomize triton", *sidecar) == probe("helm sidecar", *sidecar) == {"port": 9000}
 
 
@@ -228,9 +244,11 @@ def test_a_secret_is_mounted_as_far_as_it_is_read(rendered: dict[str, Objects]) 
     assert [one["key"] for one in volumes["guard-upstream"]["secret"]["items"]] == ["ca.crt", "tls.crt", "tls.key"]
     text = kubernetes.run(
         kubernetes.helm(), "template", "guard", str(check.CHART), "--values", str(check.CHART / "ci" / "several.yaml"),
-        "--set", "upstreamTls.secretName=ca",
+        "--set", "upstreamTls.secretName=ca", "--set", "config.upstream.address=triton:8001",
     )  # fmt: skip
-    (plain,) = (one for one in yaml.safe_load_all(text) if one and one["kind"] == "Deployment")
+    objects = [one for one in yaml.safe_load_all(text) if one]
+    assert check.problems("several", objects) == []
+    (plain,) = (one for one in objects if one["kind"] == "Deployment")
     volumes = {one["name"]: one for one in plain["spec"]["template"]["spec"]["volumes"]}
     assert [one["key"] for one in volumes["guard-upstream"]["secret"]["items"]] == ["ca.crt"]
 

@@ -33,6 +33,13 @@ def hooks() -> tuple[list[str], list[str]]:
     return one, other
 
 
+def at(hook: list[str], guarded: guard.Guarded) -> list[str]:
+    """The server's, with the ports that Guard has here."""
+    for named, address in (("9000", guarded.address), ("9464", guarded.admin)):
+        hook = [part.replace(f"open {named}", f"open {address.rpartition(':')[2]}") for part in hook]
+    return hook
+
+
 async def run(command: list[str]) -> None:
     process = await asyncio.create_subprocess_exec(*command)
     await process.wait()
@@ -43,8 +50,7 @@ async def end(guarded: guard.Guarded, server: Server, *, hooked: bool) -> None:
 
     async def server_ends(hook: list[str]) -> None:
         if hooked:
-            port = guarded.admin.rpartition(":")[2]
-            await run([part.replace("/9464", f"/{port}") for part in hook])
+            await run(at(hook, guarded))
         await server.server.stop(None)
 
     async def sidecar_ends(hook: list[str], turn: "asyncio.Task[None]") -> None:
@@ -90,3 +96,12 @@ async def test_a_sidecar_s_pod_ends_without_a_failed_call(tmp_path: Path, hooked
         assert codes == {grpc.StatusCode.OK: 11}
     else:
         assert codes[grpc.StatusCode.UNAVAILABLE] == 11, codes
+
+
+async def test_a_server_that_is_restarted_alone_waits_for_nobody(tmp_path: Path) -> None:
+    """Guard does not drain then: the hook gives up."""
+    _, hook = hooks()
+    async with serving() as server:
+        with guard.start(tmp_path, {"upstream": {"address": server.address}, "unlisted_models": "allow"}) as guarded:
+            await asyncio.wait_for(run(at(hook, guarded)), 8)
+            assert guarded.process.poll() is None

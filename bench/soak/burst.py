@@ -24,10 +24,10 @@ from guard.wire import open_inference_pb2 as pb
 from tests.proxy import world
 from tests.servers import guard
 
-PLACES, WAITING, CALLERS = 32, 64, 300
+PLACES, WAITING, CALLERS = 16, 64, 300
 REQUEST_BYTES, ANSWER_BYTES = 4 * 1024 * 1024, 1024 * 1024
-LIMIT_MB, BASE_MB = 1024.0, 200.0
-"""What a pod may hold, and what a worker with monitors and detectors does without large calls (bench.growth)."""
+LIMIT_MB, BASE_MB = 1024.0, 400.0
+"""MiB: what a pod may hold, and what a worker with monitors and a full history does without large calls (bench.growth)."""
 TAKES_S, DEADLINE_S, EACH = 2.0, 60.0, 2
 
 

@@ -38,6 +38,16 @@ class Runtime(Protocol):
         """What is counted."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether Guard takes calls, and all that is behind it."""
+        ...
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes calls, and some of what is behind it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -94,11 +104,10 @@ class Site(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What is answered. `ready` says whether this Guard takes calls."""
+    """What is answered."""
 
     runtime: Callable[[], Runtime]
     door: Door
-    ready: Callable[[], bool]
     site: Site | None = None
 
     async def answer(self, request: Request) -> Response:
@@ -106,7 +115,8 @@ class Pages:
         pages: dict[str, Callable[[Request], Response]] = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
-            "/readyz": self._readyz,
+            "/readyz": lambda _: _readiness(self.runtime().ready),
+            "/readyz/any": lambda _: _readiness(self.runtime().serving),
             "/config": self._config,
         }
         page = pages.get(request.path)
@@ -124,9 +134,6 @@ class Pages:
     def _healthz(self, _: Request) -> Response:
         return text(HTTPStatus.OK, "ok")
 
-    def _readyz(self, _: Request) -> Response:
-        return text(HTTPStatus.OK, "ready") if self.ready() else text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
-
     def _config(self, request: Request) -> Response:
         knock = self.door.knock(request.headers.get("authorization"))
         if knock is not Knock.OPEN:
@@ -134,6 +141,10 @@ class Pages:
         settings = self.runtime().settings
         document = {"digest": config.digest(settings), "settings": config.public(settings)}
         return Response(HTTPStatus.OK, json.dumps(document, indent=2).encode() + b"\n", "application/json")
+
+
+def _readiness(ready: bool) -> Response:
+    return text(HTTPStatus.OK, "ready") if ready else text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
 
 
 def text(status: HTTPStatus, words: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -192,14 +203,13 @@ async def start(
     runtime: Callable[[], Runtime],
     address: str,
     door: Door,
-    ready: Callable[[], bool],
     site: Site | None = None,
 ) -> AdminHttp:
     """Listen. Raises ConfigError where the address cannot be taken."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         raise ConfigError("admin.http", f"{address!r} is not HOST:PORT")
-    connections = _Connections(Pages(runtime, door, ready, site))
+    connections = _Connections(Pages(runtime, door, site))
     try:
         server = await asyncio.start_server(connections, host.strip("[]") or None, int(port), limit=MAX_HEAD_BYTES)
     except (OSError, OverflowError) as error:
@@ -208,11 +218,15 @@ async def start(
 
 
 class _Connections:
-    """Handles connections, a bounded number at once, each for a bounded time."""
+    """Handles connections, a bounded number at once, each for a bounded time.
+
+    One too many takes the place of who has waited longest without asking: probes get through a crowd that is silent.
+    """
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
         self._open: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.Task[None], None] = {}
 
     async def close(self) -> None:
         """End every connection."""
@@ -224,22 +238,35 @@ class _Connections:
         task = asyncio.current_task()
         if task is None:  # pragma: no cover - asyncio runs every connection as a task
             return
+        if len(self._open) >= MAX_CONNECTIONS and self._silent:
+            self._leave(next(iter(self._silent)))
         self._open.add(task)
+        self._silent[task] = None
         try:
             if len(self._open) <= MAX_CONNECTIONS:
                 async with asyncio.timeout(TIMEOUT_S):
-                    await self._serve(reader, writer)
+                    await self._serve(reader, writer, lambda: self._silent.pop(task, None))
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass  # the client left, or was too slow
         finally:
             self._open.discard(task)
+            self._silent.pop(task, None)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _leave(self, longest: "asyncio.Task[None]") -> None:
+        del self._silent[longest]
+        self._open.discard(longest)
+        longest.cancel()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Callable[[], object]
+    ) -> None:
         try:
-            request = parse_head(await reader.readuntil(b"\r\n\r\n"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            asked()
+            request = parse_head(head)
         except asyncio.LimitOverrunError:
             writer.write(encode(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")))
         except BadRequest:

@@ -140,10 +140,8 @@ class App:
     async def _start_admin(self, settings: Settings, token: str | None) -> None:
         door = Door(token, lambda why: self.runtime.metrics.admin_refused.labels(why).inc())
         if settings.admin.http is not None:
-            site = page_of(door, Own(lambda: self.runtime), lambda: self.runtime, ready=lambda: self.runtime.ready)
-            http = await admin_http.start(
-                lambda: self.runtime, settings.admin.http, door, lambda: self.runtime.ready, site
-            )
+            site = page_of(door, Own(lambda: self.runtime), lambda: self.runtime)
+            http = await admin_http.start(lambda: self.runtime, settings.admin.http, door, site)
             self._stack.push_async_callback(http.close)
             self.admin["http"] = http.address
         if settings.admin.grpc is not None and token is not None:
@@ -243,13 +241,11 @@ class App:
         await stopping
 
 
-def page_of(
-    door: Door, source: Source, runtime: Callable[[], admin_http.Runtime], ready: Callable[[], bool]
-) -> AdminPage | None:
+def page_of(door: Door, source: Source, runtime: Callable[[], admin_http.Runtime]) -> AdminPage | None:
     """None where the settings want none."""
     if not runtime().settings.admin.page:
         return None
-    overview = Overview(source, lambda: runtime().settings, lambda: runtime().metrics, ready)
+    overview = Overview(source, lambda: runtime().settings, lambda: runtime().metrics, lambda: runtime().ready)
     return AdminPage(door, overview, lambda: runtime().settings.quarantine)
 
 

@@ -1,8 +1,8 @@
 """grpc.health.v1, Guard's own: what a probe should know of Guard and the models behind it.
 
-Services: the empty name and `inference.GRPCInferenceService` (everything is ready and Guard is not draining), `guard`
-(Guard takes calls, whatever is behind it: for a gateway, which one server that is away must not take out of service),
-and each guarded model's name. `Watch` answers at once and then with each change, looked for every LOOK_S.
+Services: the empty name and `inference.GRPCInferenceService` (everything is ready and Guard is not draining), OWN
+(Guard is not draining, and one server at least is ready: for a gateway, which one that is away must not take out of
+service), and each guarded model's name. `Watch` answers at once and then with each change, looked for every LOOK_S.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ LOOK_S = 0.5
 MAX_WATCHES = 64
 MAX_NAME_BYTES = 1024
 _ALL = frozenset({"", methods.SERVICE.strip("/")})
-_OWN = "guard"
+OWN = "guard.v1.GuardService"
 _Status = HealthCheckResponse.ServingStatus
 
 
@@ -36,8 +36,8 @@ class Health:
         model = runtime.models.get(service)
         if service in _ALL:
             ready = runtime.ready
-        elif service == _OWN:
-            ready = not runtime.shared.draining
+        elif service == OWN:
+            ready = runtime.serving
         elif model is not None:
             ready = model.ready and not runtime.shared.draining
         else:

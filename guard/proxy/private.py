@@ -27,9 +27,10 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """ready: it takes calls, and what is behind it, too. digest: of the settings in force there."""
+    """ready: it takes calls, and all that is behind it. serving: some of it. digest: of the settings in force there."""
 
     ready: bool
+    serving: bool
     digest: str
 
 
@@ -48,7 +49,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def _state(self, _: Any) -> Iterator[Any]:
         runtime = self._runtime()
-        yield asdict(State(runtime.ready, config.digest(runtime.settings)))
+        yield asdict(State(runtime.ready, runtime.serving, config.digest(runtime.settings)))
 
     def _events(self, asked: dict[str, str]) -> Iterator[Any]:
         """Of a decision, if one is named, else of a caller."""

@@ -214,6 +214,11 @@ class Runtime:
         """Whether calls are welcome: not draining, every upstream and every model ready."""
         return self.upstreams_ready and all(model.ready for model in self.models.values())
 
+    @property
+    def serving(self) -> bool:
+        """Whether some calls are welcome: not draining, and one upstream at least ready."""
+        return not self.shared.draining and any(self.server_ready.get(route) for route in self.routes.values())
+
     @cached_property
     def longest_s(self) -> float:
         """The longest that any upstream may take."""

@@ -108,6 +108,11 @@ class _Supervisor:
         """Whether calls are welcome: as every worker that runs says, and one does."""
         return not self._stop.is_set() and bool(self._states) and all(one.ready for one in self._states.values())
 
+    @property
+    def serving(self) -> bool:
+        """Whether some calls are welcome: as one worker at least says."""
+        return not self._stop.is_set() and any(one.serving for one in self._states.values())
+
     async def run(self, token: str | None) -> int:
         """Until a signal, or until a worker fails before all have begun."""
         self._listen_to_signals()
@@ -142,8 +147,8 @@ class _Supervisor:
         admin = self.settings.admin
         door, started = Door(token, lambda why: self.metrics.admin_refused.labels(why).inc()), time.time()
         if admin.http is not None:
-            site = page_of(door, Workers(self._links, started), lambda: self, ready=lambda: self.ready)
-            http = await admin_http.start(lambda: self, admin.http, door, lambda: self.ready, site)
+            site = page_of(door, Workers(self._links, started), lambda: self)
+            http = await admin_http.start(lambda: self, admin.http, door, site)
             stack.push_async_callback(http.close)
             _log.info("admin http on %s", http.address)
         if admin.grpc is not None and token is not None:

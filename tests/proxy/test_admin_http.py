@@ -11,6 +11,7 @@ from guard.proxy import admin_http
 from guard.proxy.admin_http import BadRequest, encode, has_token, parse_head
 from guard.proxy.door import Door
 from guard.settings import ConfigError
+from tests.proxy.world import eventually
 
 TOKEN = "s3cret-token"
 
@@ -33,10 +34,10 @@ def settings(tmp_path):
 async def admin(tmp_path):
     (tmp_path / "secret").write_text("the-hash-key-0123456789")
     (tmp_path / "token").write_text(TOKEN)
-    runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    state = SimpleNamespace(ready=True, runtime=runtime)
-    listener = await admin_http.start(lambda: state.runtime, "127.0.0.1:0", door_of(TOKEN), lambda: state.ready)
-    state.address = listener.address
+    runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics(), ready=True, serving=True)
+    state = SimpleNamespace(runtime=runtime)
+    listener = await admin_http.start(lambda: state.runtime, "127.0.0.1:0", door_of(TOKEN))
+    state.address, state.listener = listener.address, listener
     yield state
     await listener.close()
 
@@ -70,10 +71,15 @@ async def test_metrics_are_open(admin):
 async def test_health_and_readiness(admin):
     assert (await get(admin, "/healthz"))[0] == 200
     assert (await get(admin, "/readyz"))[0] == 200
-    admin.ready = False
+    assert (await get(admin, "/readyz/any"))[0] == 200
+    admin.runtime.ready = False
     assert (await get(admin, "/healthz"))[0] == 200
+    assert (await get(admin, "/readyz/any"))[0] == 200
     status, _, body = await get(admin, "/readyz")
     assert (status, body) == (503, b"not ready\n")
+    admin.runtime.serving = False
+    assert (await get(admin, "/healthz"))[0] == 200
+    assert (await get(admin, "/readyz/any"))[0] == 503
 
 
 async def test_query_string_does_not_change_the_page(admin):
@@ -116,7 +122,7 @@ async def test_config_without_the_right_token(admin, headers):
 
 async def test_config_when_no_token_is_set(tmp_path):
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door_of(None), lambda: True)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door_of(None))
     status, _, body = await get(SimpleNamespace(address=listener.address), "/config", "Authorization: Bearer ")
     await listener.close()
     assert status == 403
@@ -168,12 +174,28 @@ async def test_slow_client_is_cut_off(admin, monkeypatch):
     assert (await get(admin, "/healthz"))[0] == 200
 
 
+class Slow:
+    """Pages that take their time, so that who has asked keeps a place."""
+
+    def __init__(self, listener: admin_http.AdminHttp) -> None:
+        self.go = asyncio.Event()
+        self._pages = listener._connections._pages
+
+    async def answer(self, request: admin_http.Request) -> admin_http.Response:
+        await self.go.wait()
+        return await self._pages.answer(request)
+
+
 async def test_connections_are_bounded(admin, monkeypatch):
+    """Those that have asked keep their places."""
     monkeypatch.setattr(admin_http, "MAX_CONNECTIONS", 1)
-    host, _, port = admin.address.rpartition(":")
-    _, writer = await asyncio.open_connection(host, int(port))
+    slow = Slow(admin.listener)
+    monkeypatch.setattr(admin.listener._connections, "_pages", slow)
+    first = asyncio.create_task(get(admin, "/healthz"))
+    await eventually(lambda: admin.listener._connections._open and not admin.listener._connections._silent)
     assert await exchange(admin.address, b"") == b""  # at once: nothing was read
-    writer.close()
+    slow.go.set()
+    assert (await first)[0] == 200
     for _ in range(100):
         with contextlib.suppress(ConnectionError):
             if (await exchange(admin.address, b"GET /healthz HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 "):
@@ -181,9 +203,22 @@ async def test_connections_are_bounded(admin, monkeypatch):
     pytest.fail("the place of a connection that ended is not free again")
 
 
+async def test_probes_get_through_a_crowd_that_is_silent(admin):
+    """Else whoever reaches the port has Guard restarted by its kubelet."""
+    host, _, port = admin.address.rpartition(":")
+    crowd = [await asyncio.open_connection(host, int(port)) for _ in range(3 * admin_http.MAX_CONNECTIONS)]
+    try:
+        for _ in range(10):
+            assert (await get(admin, "/healthz"))[0] == 200
+        assert len(admin.listener._connections._open) <= admin_http.MAX_CONNECTIONS
+    finally:
+        for _, writer in crowd:
+            writer.close()
+
+
 async def test_closing_ends_open_connections(tmp_path):
     runtime = SimpleNamespace(settings=settings(tmp_path), metrics=Metrics())
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door_of(None), lambda: True)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door_of(None))
     host, _, port = listener.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     async with asyncio.timeout(5):
@@ -195,7 +230,7 @@ async def test_closing_ends_open_connections(tmp_path):
 @pytest.mark.parametrize("address", ["9464", "localhost:", "localhost:http", "127.0.0.1:99999", "192.0.2.1:0"])
 async def test_bad_address(tmp_path, address):
     with pytest.raises(ConfigError, match=r"admin\.http"):
-        await admin_http.start(lambda: None, address, door_of(None), lambda: True)
+        await admin_http.start(lambda: None, address, door_of(None))
 
 
 def test_parse_head():

@@ -167,8 +167,8 @@ async def test_a_page_that_is_not_wanted(tmp_path):
     door = Door(TOKEN, lambda _: None)
     made = config.validate({"upstream": {"address": "127.0.0.1:1"}, "admin": {"page": False}})
     runtime = SimpleNamespace(settings=made, metrics=Metrics())
-    site = page_of(door, Told(), lambda: runtime, lambda: True)
-    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door, lambda: True, site)
+    site = page_of(door, Told(), lambda: runtime)
+    listener = await admin_http.start(lambda: runtime, "127.0.0.1:0", door, site)
     for path in (*FILES, "/overview", "/session"):
         assert (await get(listener, path, RIGHT))[0] == 404
     assert (await get(listener, "/config", RIGHT))[0] == 200

@@ -10,6 +10,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from guard.proxy import methods, probe
 from guard.proxy.admission import ENOUGH
+from guard.proxy.health import OWN
 from guard.proxy.methods import Treatment
 from guard.proxy.pipeline import Pipeline
 from guard.wire import open_inference_pb2 as pb
@@ -199,12 +200,31 @@ async def test_health_follows_the_upstream(monkeypatch: pytest.MonkeyPatch) -> N
         assert HealthCheckResponse.FromString(await call.read()).status == not_serving
         await eventually(lambda: not guarded.app.runtime.ready)
         assert await health(guarded) == not_serving
-        assert await health(guarded, "guard") == serving_  # a gateway stays in service for its other servers
+        assert await health(guarded, OWN) == not_serving  # its one server
         assert guarded.count("guard_model_ready", model="m") == 0
         server.ready = True
         assert HealthCheckResponse.FromString(await call.read()).status == serving_
         call.cancel()
         unknown.cancel()
+
+
+async def test_a_gateway_serves_while_one_of_its_servers_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not before one has, so that a rollout with a wrong address gets no further."""
+    monkeypatch.setattr(probe, "READY_EVERY_S", 0.1)
+    serving_, not_serving = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+    models = [{"name": "m"}, {"name": "away", "upstream": {"address": "127.0.0.1:1"}}]
+    async with serving() as server, guarding(settings(server.address, models=models)) as guarded:
+        told = {name: await health(guarded, name) for name in ("", "m", "away", OWN)}
+        assert told == {"": not_serving, "m": serving_, "away": not_serving, OWN: serving_}
+        assert (await guarded.unary(request())).code is grpc.StatusCode.OK
+        server.ready = False
+        await eventually(lambda: not guarded.app.runtime.serving)
+        assert await health(guarded, OWN) == not_serving
+        server.ready = True
+        await eventually(lambda: guarded.app.runtime.serving)
+        guarded.app.runtime.shared.draining = True
+        assert await health(guarded, OWN) == not_serving
+        guarded.app.runtime.shared.draining = False
 
 
 async def test_a_probe_that_is_no_message_is_invalid() -> None:

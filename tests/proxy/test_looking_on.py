@@ -163,7 +163,7 @@ class Said:
         show = Overview(self, lambda: made, lambda: metrics, lambda: True)
         page = AdminPage(self.door, show, lambda: made.quarantine)
         runtime: Any = type("Shown", (), {"settings": made, "metrics": metrics})
-        self._listener = await admin_http.start(lambda: runtime, self.address, self.door, lambda: True, page)
+        self._listener = await admin_http.start(lambda: runtime, self.address, self.door, page)
 
     def come(self) -> None:
         if not self._thread.is_alive():

@@ -26,7 +26,9 @@ def parent(tmp_path: Path) -> Any:
 
 
 def taken_by(parent: Any, *of: Settings) -> None:
-    parent._states = {number: State(ready=True, digest=config.digest(one)) for number, one in enumerate(of)}
+    parent._states = {
+        number: State(ready=True, serving=True, digest=config.digest(one)) for number, one in enumerate(of)
+    }
 
 
 async def test_settings_that_no_worker_takes_are_given_up(parent: Any) -> None:

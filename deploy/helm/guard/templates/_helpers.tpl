@@ -31,7 +31,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "admin" (dict "http" "0.0.0.0:9464" "grpc" "127.0.0.1:9465")
   "limits" (dict
     "drain_s" $v.drainSeconds
-    "max_concurrent_calls" 32
+    "max_concurrent_calls" (max 1 (div 16 (max 1 (int (default 1 $v.config.workers)))))
     "max_queued_calls" 64
     "max_request_bytes" 4194304
     "max_response_bytes" 1048576
@@ -69,6 +69,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $made "history" (dict "store" "valkey" "valkey" $store) -}}
 {{- end -}}
 {{- $config := mergeOverwrite $made (deepCopy $v.config) -}}
+{{- if and (ne $v.mode "sidecar") $config.upstream -}}
+{{- if not $config.upstream.address -}}
+{{- fail "config.upstream.address: is needed where config.upstream or upstreamTls says anything; models' own upstreams have their own tls" -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $v.mode "sidecar" -}}
 {{- $upstream := default dict $config.upstream -}}
 {{- $_ := set $upstream "address" (printf "127.0.0.1:%d" (int $v.server.port)) -}}
@@ -85,6 +90,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- if and $v.valkey.enabled (not $v.valkey.bundled) (not $v.valkey.addresses) -}}
 {{- fail "valkey.enabled: valkey.addresses, or valkey.bundled: true" -}}
+{{- end -}}
+{{- if and $v.readinessService $v.tls.secretName -}}
+{{- fail "readinessService: the kubelet's gRPC probe speaks no TLS" -}}
 {{- end -}}
 {{- if and $v.tls.clientCaSecret (not $v.tls.secretName) -}}
 {{- fail "tls.clientCaSecret goes with tls.secretName" -}}
@@ -108,10 +116,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if not $v.server.image -}}
 {{- fail "server.image: the model server's image, a release in which no holes are known" -}}
 {{- end -}}
+{{- if has (int $v.server.port) (list 9000 9464 9465) -}}
+{{- fail (printf "server.port: %d is Guard's own, in the same pod" (int $v.server.port)) -}}
+{{- end -}}
 {{- else if not $upstream.address -}}
 {{- $own := 0 -}}
 {{- range $v.config.models -}}
-{{- if .upstream }}{{- $own = add1 $own }}{{- end -}}
+{{- if (default dict .upstream).address }}{{- $own = add1 $own }}{{- end -}}
 {{- end -}}
 {{- if or (not $v.config.models) (lt (int $own) (len $v.config.models)) -}}
 {{- fail "config.upstream.address: the model server as HOST:PORT, or an upstream for each of config.models" -}}
@@ -159,18 +170,18 @@ startupProbe:
     port: grpc
   periodSeconds: 1
   failureThreshold: 60
-# A gateway: whether Guard takes calls, for one server that is away must not take the others with it. Else: whether the
-# models are served. The kubelet's gRPC probe speaks no TLS: with TLS HTTP is asked.
+# A gateway: Guard itself and one server at least, for one that is away must not take the others with it. Else: whether
+# the models are served. The kubelet's gRPC probe speaks no TLS: with TLS HTTP is asked.
 readinessProbe:
   {{- if $v.tls.secretName }}
   httpGet:
-    path: {{ ternary "/healthz" "/readyz" (eq $v.mode "gateway") }}
+    path: {{ ternary "/readyz/any" "/readyz" (eq $v.mode "gateway") }}
     port: metrics
   {{- else }}
   grpc:
     port: 9000
-    {{- if eq $v.mode "gateway" }}
-    service: guard
+    {{- with default (ternary "guard.v1.GuardService" "" (eq $v.mode "gateway")) $v.readinessService }}
+    service: {{ . }}
     {{- end }}
   {{- end }}
   periodSeconds: 2
