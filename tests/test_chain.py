@@ -14,6 +14,7 @@ from guard.recorded import Tally, read
 from guard.settings import Audit as Settings
 from guard.settings import ConfigError
 from tests.forensics import step
+from tests.receivers import receiving
 
 KEY = "a key of the tests, long enough"
 
@@ -135,11 +136,23 @@ def test_files_of_a_rotation(key: Path, tmp_path: Path) -> None:
     assert cli.main([*command[:2], *map(str, files[::-1]), *command[-2:]]) == 1
 
 
+def test_a_receiver_that_hangs_keeps_no_chain_from_its_end(key: Path, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    with receiving(held=True) as stuck:
+        to = {"kind": "otlp", "to": {"url": stuck.url}}
+        sinks = [to, {"kind": "file", "path": str(log)}, {**to, "name": "other"}]
+        audit = Audit(Settings.model_validate({"sinks": sinks, "chain_key_file": str(key)}), Metrics())
+        audit.record(step(4))
+        stuck.until(lambda r: len(r.requests) == 2)
+        audit.close(0.5)
+    assert json.loads(log.read_text().splitlines()[-1])["event"] == chain.END
+
+
 def audit_flush(audit: Audit) -> None:
     """Each event a write of its own."""
     import time
 
-    while any(delivery._queue.qsize() for delivery in audit._deliveries):
+    while any(delivery._queue for delivery in audit._deliveries):
         time.sleep(0.001)
 
 
