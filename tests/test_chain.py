@@ -142,6 +142,29 @@ def test_places_are_of_each_file(key: Path, tmp_path: Path, capsys: pytest.Captu
     assert f"{two}:1: writer {writer_of(lines)}: seq 4 follows seq 2: 1 missing" in capsys.readouterr().out
 
 
+def test_a_key_that_was_changed(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log of two keys is verified with both, or either part with its own."""
+    log, new = tmp_path / "a", tmp_path / "new.key"
+    new.write_text("another key of the tests")
+    old_part = len(write(log, key))
+    lines = write(log, new)
+    command = ["audit", "verify", str(log), "--whole"]
+    assert cli.main([*command, "--key-file", str(key), "--key-file", str(new)]) == 0
+    assert cli.main([*command, "--key-file", str(new)]) == 1
+    assert f"{log}:1: altered, or of another key" in capsys.readouterr().out
+    log.write_text("".join(f"{line}\n" for line in lines[old_part:]))
+    assert cli.main([*command, "--key-file", str(new)]) == 0
+
+
+def test_a_former_key_writes_nothing_into_a_writer_of_another(key: Path, tmp_path: Path) -> None:
+    lines = write(tmp_path / "a", key)
+    other = chain.Chain(b"a former key, long enough")
+    place = json.loads(lines[-1])["chain"]
+    other._writer, other._seq, other._prev = place["writer"].encode(), place["seq"] + 1, place["mac"].encode()
+    verdict = verify([*lines, other.link('{"event":"guard.decision","caller":"c"}')], KEY, "a former key, long enough")
+    assert verdict.wrong == [f"{len(lines) + 1}: altered, or of another key"]
+
+
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_log_is_not_good(text: str, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "a"

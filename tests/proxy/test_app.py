@@ -16,9 +16,11 @@ import pytest
 import yaml
 from grpc import aio
 
+from guard import cli
 from guard.proxy import app as app_module
 from guard.proxy.app import App, check_reloadable
 from guard.settings import ConfigError
+from tests.forensics import step
 from tests.proxy.test_inspection import MEAN, model
 from tests.proxy.world import (
     FLAGGED,
@@ -290,6 +292,32 @@ async def test_a_reload_that_fails_half_way_changes_nothing(model: Any, tmp_path
         async with aio.insecure_channel(app.address) as channel:
             assert (await ended(channel.unary_unary(INFER)(request(), timeout=20))).body
         await app.drain()
+
+
+async def test_a_reload_takes_another_chain_key(tmp_path: Path, world_stages: None) -> None:
+    """Of another file; a new text in the same one waits for a start."""
+    old, new, log = tmp_path / "old.key", tmp_path / "new.key", tmp_path / "audit.jsonl"
+    old.write_text("the old key of the tests")
+    new.write_text("the new key of the tests")
+    async with serving() as server:
+
+        def with_key(file: Path) -> Any:
+            return settings(server.address, audit={"file": str(log), "chain_key_file": str(file)})
+
+        current = with_key(old)
+        app = await App.start(current, lambda: current, None)
+        app.runtime.audit.record(step(4))
+        audit = app.runtime.audit
+        assert await app.reload()
+        assert app.runtime.audit is audit
+        current = with_key(new)
+        assert await app.reload()
+        app.runtime.audit.record(step(4))
+        await app.drain()
+    command = ["audit", "verify", str(log), "--whole"]
+    assert cli.main([*command, "--key-file", str(old), "--key-file", str(new)]) == 0
+    assert cli.main([*command, "--key-file", str(new)]) == 1
+    assert len(log.read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize(
