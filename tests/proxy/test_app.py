@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -292,6 +293,44 @@ async def test_a_reload_that_fails_half_way_changes_nothing(model: Any, tmp_path
         async with aio.insecure_channel(app.address) as channel:
             assert (await ended(channel.unary_unary(INFER)(request(), timeout=20))).body
         await app.drain()
+
+
+def left() -> tuple[int, int]:
+    """The threads of deliveries, and open files."""
+    ours = ("guard-spans", "guard-audit", "guard-quarantine")
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
+    return len(threads), len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_refused_reload_leaves_nothing_behind(tmp_path: Path, world_stages: None) -> None:
+    """No thread, no open file: each part that comes before the one that cannot be made is another one."""
+    (tmp_path / "short.key").write_text("short")
+    to = {"url": "http://127.0.0.1:9"}
+    sinks = [{"kind": "file", "path": str(tmp_path / name)} for name in ("a", "no/b")]
+    sinks[1]["name"] = "b"
+    no_audit = {"file": None, "sinks": sinks}
+    short = {"file": str(tmp_path / "a"), "chain_key_file": str(tmp_path / "short.key")}
+    async with serving() as server, serving() as other:
+        current = settings(server.address)
+        app = await App.start(current, lambda: current, None)
+
+        async def refused(count: int) -> tuple[int, int]:
+            nonlocal current
+            for number in range(count):
+                for audit in (no_audit, short, {"file": str(tmp_path / "no" / "such")}):
+                    quarantine = {"url": str(tmp_path / f"q{number}")}
+                    current = settings(other.address, tracing={"to": to}, audit=audit, quarantine=quarantine)
+                    assert not await app.reload()
+            return left()
+
+        try:
+            threads, files = await refused(3)
+            assert threads == 1  # of the audit log in force
+            threads, then = await refused(20)
+            assert threads == 1
+            assert then < files + 10  # gRPC opens and closes some of its own
+        finally:
+            await app.drain()
 
 
 async def test_a_reload_takes_another_chain_key(tmp_path: Path, world_stages: None) -> None:
