@@ -153,7 +153,7 @@ def _named(place: int, settings: AuditSink, turn: Path | None, service_name: str
     try:
         return _carrier(settings, turn, service_name, key)
     except ConfigError as error:
-        raise ConfigError(f"audit.sinks.{place}", str(error)) from None
+        raise error.below(f"audit.sinks.{place}.to") from None
     except OSError as error:
         raise ConfigError(f"audit.sinks.{place}", f"cannot open {error.filename}: {error.strerror}") from None
 

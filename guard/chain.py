@@ -39,9 +39,9 @@ def _mac(key: bytes, writer: bytes, seq: int, prev: bytes, line: bytes) -> bytes
 
 def key_of(file: Path, where: str) -> bytes:
     """What keys the chain. where: the key's path in the settings. Raises ConfigError."""
-    key = (config.read_secret(file, "", {}) or "").encode()
+    key = (config.read_secret(file, "", {}, where=where) or "").encode()
     if len(key) < MIN_KEY_BYTES:
-        raise ConfigError(where, f"the key has less than {MIN_KEY_BYTES} bytes")
+        raise ConfigError(where, f"the key in {file} has less than {MIN_KEY_BYTES} bytes")
     return key
 
 

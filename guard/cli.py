@@ -128,8 +128,8 @@ def _check(args: argparse.Namespace) -> int:
 
     settings = config.load(args.file, vouch=_vouch(args))
     signers = signers_of(settings.signers_file, "signers_file")
-    config.read_secret(settings.secret_file, "GUARD_SECRET")
-    config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
+    config.read_secret(settings.secret_file, "GUARD_SECRET", where="secret_file")
+    config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN", where="admin.token_file")
     for model in settings.models:
         if model.profile is not None:
             Engine(model, load_profile(model.profile, None if signers is None else signers.check), b"guard check")

@@ -63,7 +63,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
 
 async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
     """The same inside an event loop. Prints one line to standard error when calls are taken."""
-    token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
+    token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN", where="admin.token_file")
     app = await App.start(settings, load, token)
     settle()
     try:

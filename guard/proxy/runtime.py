@@ -130,7 +130,7 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
 
 def secret_of(settings: Settings) -> str:
     """What keys every hash; random where none is set. Raises ConfigError."""
-    text = config.read_secret(settings.secret_file, "GUARD_SECRET")
+    text = config.read_secret(settings.secret_file, "GUARD_SECRET", where="secret_file")
     if text is None:
         _log.warning("no secret is set: callers' hashes and fingerprints change with each start")
         return secrets.token_hex(32)
@@ -345,7 +345,7 @@ def _tracer(asked: Tracing, to: Receiver, shared: Shared) -> Tracer:
 
         carrier = SpanCarrier(to, asked.service_name)
     except ConfigError as error:
-        raise ConfigError("tracing.to", str(error)) from None
+        raise error.below("tracing.to") from None
 
     def count(outcome: str, spans: int) -> None:
         if spans:
