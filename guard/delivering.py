@@ -56,8 +56,7 @@ class Delivery(Generic[T]):
         self._max_queued, self._enough = max_queued, min(batch, max_queued)
         self._changed = threading.Condition()
         self._closed = self._given_up = False
-        self._failing = False
-        self._in_hand = 0
+        self._lost = self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=thread, daemon=True)
         self._thread.start()
 
@@ -93,6 +92,8 @@ class Delivery(Generic[T]):
     def _run(self) -> None:
         while batch := self._next():
             self._carry(batch)
+        if self._lost:
+            _log.error("%s: %d could not be written until the end", self._what, self._lost)
         try:
             self._carrier.close()
         except Exception as error:  # noqa: BLE001 - it is the end, whatever failed
@@ -118,9 +119,15 @@ class Delivery(Generic[T]):
             if not self._given_up:
                 self._count("failed", failed)
                 self._count("written", len(items) - failed)
-        if failed and not self._failing:
+        self._tell(failed, why)
+
+    def _tell(self, failed: int, why: str) -> None:
+        """When it begins to fail, and when it does no longer."""
+        if failed and not self._lost:
             _log.error("%s cannot be written: %s", self._what, why)
-        self._failing = failed > 0
+        elif self._lost and not failed:
+            _log.warning("%s are written again: %d could not be", self._what, self._lost)
+        self._lost = self._lost + failed if failed else 0
 
 
 class Undelivered(OSError):

@@ -1,8 +1,8 @@
 """POST to one receiver, from one thread: TLS, a token and headers from files, a bounded number of attempts.
 
 Tried again: what could not be sent, or was not answered, and statuses that say so; after 0.5, 1, 2 ... s, or as
-`Retry-After` asks, LONGEST_WAIT_S at most. Not once `hurry` was called. Files that change are read again; a version
-that cannot be used is logged, and the former one goes on.
+`Retry-After` asks, LONGEST_WAIT_S at most. Not once `hurry` was called: what waits for an attempt then is given up.
+Files that change are read again; a version that cannot be used is logged once, and the former one goes on.
 Errors: `Undelivered`, and its text names neither the URL nor a header.
 """
 
@@ -54,7 +54,7 @@ class Poster:
         parts = urlsplit(settings.url)
         self._url = settings.url if parts.path.strip("/") else settings.url.rstrip("/") + path
         self._hurried = threading.Event()
-        self._seen = self._fingerprints()
+        self._seen, self._complaint = self._fingerprints(), ""
         self._headers, self._pool = self._made()
 
     def _fingerprints(self) -> tuple[Fingerprint, ...]:
@@ -88,15 +88,17 @@ class Poster:
         """Read files again that have changed."""
         try:
             seen = self._fingerprints()
-            if seen == self._seen:
-                return
-            self._seen = seen
-            made = self._made()
+            made = None if seen == self._seen else self._made()
         except ConfigError as error:
-            _log.error("kept the old version: %s", error)
+            if str(error) != self._complaint:
+                _log.error("kept the old version: %s", error)
+            self._complaint = str(error)
             return
-        self._pool.clear()
-        self._headers, self._pool = made
+        self._complaint = ""
+        if made is not None:
+            self._pool.clear()
+            self._seen = seen
+            self._headers, self._pool = made
 
     def hurry(self) -> None:
         """Try nothing again from now on."""
@@ -114,9 +116,10 @@ class Poster:
             if status in _TAKEN:
                 return answer
             away = status == 0 or status in self._retried
-            if not away or attempt == self._settings.attempts or self._hurried.is_set():
+            if not away or attempt == self._settings.attempts:
                 break
-            self._hurried.wait(min(LONGEST_WAIT_S, max(wait_s, asked_s)))
+            if self._hurried.wait(min(LONGEST_WAIT_S, max(wait_s, asked_s))):
+                break
             wait_s *= 2.0
         raise Undelivered(why, away=away)
 

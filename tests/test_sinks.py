@@ -200,15 +200,19 @@ def test_a_stuck_receiver_holds_up_no_other_sink_and_nobody_who_records(metrics:
 
 
 def test_a_receiver_that_fails_is_told_once_and_counted(receiver: Receiver, metrics: Metrics, caplog) -> None:
-    receiver.answers = [500, 401, 500]
+    receiver.answers = [500, 401, 500, 200, 413]
     log = audit_of(metrics, {"kind": "otlp", "to": {"url": receiver.url}})
-    for number in range(1, 5):
+    for number in range(1, 6):
         log.record(EVENT)
         receiver.until(lambda r, n=number: len(r.requests) == n)
     log.close(30.0)
-    assert delivered(metrics) == {("otlp", "failed"): 3.0, ("otlp", "written"): 1.0}
-    complaints = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert complaints == ["audit events for otlp cannot be written: status 500"]
+    assert delivered(metrics) == {("otlp", "failed"): 4.0, ("otlp", "written"): 1.0}
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "audit events for otlp cannot be written: status 500",
+        "audit events for otlp are written again: 3 could not be",
+        "audit events for otlp cannot be written: status 413",
+        "audit events for otlp: 1 could not be written until the end",
+    ]
 
 
 def test_what_cannot_be_opened_names_its_sink(metrics: Metrics, tmp_path) -> None:
