@@ -4,7 +4,9 @@ A signature is 64 raw bytes over the file's bytes, beside it as FILE.sig: `guard
 `openssl pkeyutl -sign -rawin`. A profile's is over profile.json, which names the digests of all its other files.
 """
 
+import os
 import re
+import secrets
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -82,5 +84,18 @@ def sign(path: Path, key_file: Path) -> Path:
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError("--key", f"{key_file}: needs an Ed25519 key (openssl genpkey -algorithm ed25519)")
     beside = signature_of(target)
-    beside.write_bytes(key.sign(target.read_bytes()))
+    _put(beside, key.sign(target.read_bytes()))
     return beside
+
+
+def _put(path: Path, raw: bytes) -> None:
+    """Whole, in the place of what is there: where that is a symlink, of the link. Raises OSError."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(raw)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise

@@ -91,6 +91,33 @@ def test_what_is_not_signed_is_not_taken(keys: Any, profile: Path, tmp_path: Pat
         load_profile(profile, signers.check)
 
 
+@pytest.mark.parametrize("target", ["there", "away"])
+def test_a_signature_takes_the_place_of_a_symlink(keys: Any, profile: Path, tmp_path: Path, target: str) -> None:
+    """And does not go where somebody else had it point."""
+    mine, public = keys("mine")
+    (tmp_path / "there").write_bytes(b"precious")
+    beside = profile / "profile.json.sig"
+    beside.symlink_to(tmp_path / target)
+    before = {file.name for file in profile.iterdir()}
+    assert signing.sign(profile, mine) == beside
+    assert (tmp_path / "there").read_bytes() == b"precious"
+    assert not (tmp_path / "away").exists()
+    assert not beside.is_symlink()
+    assert {file.name for file in profile.iterdir()} == before
+    signers = signers_of(public, "k")
+    assert signers is not None
+    load_profile(profile, signers.check)
+
+
+def test_a_signature_that_cannot_be_put_leaves_nothing(keys: Any, profile: Path) -> None:
+    mine, _ = keys("mine")
+    beside = profile / "profile.json.sig"
+    (beside / "taken").mkdir(parents=True)
+    before = sorted(profile.iterdir())
+    assert cli.main(["sign", str(profile), "--key", str(mine)]) == 2
+    assert sorted(profile.iterdir()) == before
+
+
 def test_files_beside_are_signed_with_it(keys: Any, profile: Path) -> None:
     mine, public = keys("mine")
     signing.sign(profile, mine)
