@@ -40,7 +40,7 @@ from guard.proxy.rations import Rations
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
 from guard.settings import ConfigError, History, Model, Receiver, Settings, Tracing, Upstream
-from guard.signing import Signers, signers_of
+from guard.signing import Signers, signers_of, vouch_of
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
@@ -421,7 +421,7 @@ def arm(
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
-    profile = load_profile(model.profile, None if signers is None else signers.check)
+    profile = load_profile(model.profile, vouch_of(signers, model))
     return profile, Engine(model, profile, secret, networks)
 
 
