@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from guard import cli, config, signing
+from guard import cli, signing
 from guard.profile import ProfileError, load_profile
 from guard.settings import ConfigError, Model
 from guard.signing import Unsigned, signers_of, vouch_of
@@ -169,13 +169,6 @@ def test_settings_are_signed_under_a_name(keys: Any, tmp_path: Path, capsys: pyt
     assert cli.main([*command, "--signed-as", "blue@4"]) == 2
     assert cli.main(["check", str(file), "--signed-as", "blue@3"]) == 2
     assert "--signed-as: needs --signers" in capsys.readouterr().err
-
-
-def test_a_name_to_be_signed_as_is_not_asked_for_in_vain() -> None:
-    tree = {"upstream": {"address": "127.0.0.1:1"}, "models": [{"name": "m", "signed_as": "m@7"}]}
-    with pytest.raises(ConfigError, match="signed_as needs a signers_file"):
-        config.validate(tree)
-    assert config.validate({**tree, "signers_file": "k"}).models[0].signed_as == "m@7"
 
 
 @pytest.mark.parametrize("target", ["there", "away"])

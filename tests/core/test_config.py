@@ -206,6 +206,12 @@ def test_public_is_plain_and_the_digest_follows_the_settings() -> None:
     assert config.digest(one) == config.digest(config.validate(BASE)) != config.digest(two)
 
 
+def test_a_mistake_below_a_key_is_named_with_it() -> None:
+    error = ConfigError("token_file", "is away").below("tracing.to")
+    assert (error.path, str(error)) == ("tracing.to.token_file", "tracing.to.token_file: is away")
+    assert str(ConfigError("", "is away").below("tracing.to")) == "tracing.to: is away"
+
+
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("from file\n")
