@@ -130,15 +130,16 @@ class Audit:
 
 def _carriers(settings: AuditSettings, turn: Path | None, service_name: str) -> list[tuple[str, Carrier[Record], int]]:
     """Every sink's name, carrier and most events at once. Raises OSError, ConfigError."""
+    key = None if settings.chain_key_file is None else key_of(settings.chain_key_file, "audit.chain_key_file")
     if not settings.sinks:
         sink: Sink = StdoutSink() if settings.file is None else FileSink(settings.file)
         name = "stdout" if settings.file is None else "file"
-        return [(name, _lines(sink, turn, key=settings.chain_key_file), BATCH)]
+        return [(name, _lines(sink, turn, key=key), BATCH)]
     made: list[tuple[str, Carrier[Record], int]] = []
     try:
         for place, one in enumerate(settings.sinks):
             own = None if turn is None else turn.with_name(f"{turn.name}-{one.name}")
-            carrier = _named(place, one, own, service_name, settings.chain_key_file)
+            carrier = _named(place, one, own, service_name, key)
             made.append((one.name, carrier, getattr(one, "max_batch", BATCH)))
     except BaseException:
         for _, carrier, _ in made:
@@ -147,17 +148,17 @@ def _carriers(settings: AuditSettings, turn: Path | None, service_name: str) -> 
     return made
 
 
-def _named(place: int, settings: AuditSink, turn: Path | None, service_name: str, key: Path | None) -> Carrier[Record]:
+def _named(place: int, settings: AuditSink, turn: Path | None, service_name: str, key: bytes | None) -> Carrier[Record]:
     """Raises ConfigError with the sink's path."""
     try:
         return _carrier(settings, turn, service_name, key)
     except ConfigError as error:
-        raise ConfigError(f"audit.sinks.{place}", str(error)) from None
+        raise error.below(f"audit.sinks.{place}.to") from None
     except OSError as error:
         raise ConfigError(f"audit.sinks.{place}", f"cannot open {error.filename}: {error.strerror}") from None
 
 
-def _carrier(settings: AuditSink, turn: Path | None, service_name: str, key: Path | None) -> Carrier[Record]:
+def _carrier(settings: AuditSink, turn: Path | None, service_name: str, key: bytes | None) -> Carrier[Record]:
     if isinstance(settings, ToStdout):
         return _lines(StdoutSink(), turn, settings.form, key)
     if isinstance(settings, ToFile):
@@ -169,6 +170,11 @@ def _carrier(settings: AuditSink, turn: Path | None, service_name: str, key: Pat
     return LogCarrier(settings.to, service_name, settings.form)
 
 
-def _lines(sink: Sink, turn: Path | None, form: Form = "guard", key: Path | None = None) -> LineCarrier:
-    chain = None if key is None else Chain(key_of(key, "audit.chain_key_file"))
-    return LineCarrier(sink if turn is None else TurnSink(sink, turn), form, chain)
+def _lines(sink: Sink, turn: Path | None, form: Form = "guard", key: bytes | None = None) -> LineCarrier:
+    """Raises OSError; the sink is closed then."""
+    try:
+        shared = sink if turn is None else TurnSink(sink, turn)
+    except OSError:
+        sink.close()
+        raise
+    return LineCarrier(shared, form, None if key is None else Chain(key))

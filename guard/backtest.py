@@ -34,7 +34,7 @@ from guard.evidence import Evidence
 from guard.profile import load_profile
 from guard.recorded import Completeness, Tally, read
 from guard.settings import ConfigError, Model, Settings
-from guard.signing import Signers, signers_of
+from guard.signing import Signers, signers_of, vouch_of
 from guard.techniques import ALERT, COHORT
 from guard.traces import Credit
 from guard.types import Action, Alert, Finding, Level, Mode, OnError, ViewDetector, severest
@@ -98,9 +98,9 @@ class _Model:
         self.settings = settings
         self.stages: tuple[Stage, ...] = ()
         self.cheap: Cheap | None = None
-        vouch = None if signers is None else signers.check
         if settings.profile is not None:
-            self.stages, self.cheap = assemble(settings, load_profile(settings.profile, vouch), b"guard backtest")
+            profile = load_profile(settings.profile, vouch_of(signers, settings))
+            self.stages, self.cheap = assemble(settings, profile, b"guard backtest")
         self.detectors = {stage.name: stage for stage in self.stages if stage.kind == "detector"}
         self.monitors = {stage.name: stage for stage in self.stages if stage.kind == "monitor"}
         self.clusters = {name: s for name, s in self.monitors.items() if credits_component(s)}

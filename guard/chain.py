@@ -14,7 +14,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,9 +39,9 @@ def _mac(key: bytes, writer: bytes, seq: int, prev: bytes, line: bytes) -> bytes
 
 def key_of(file: Path, where: str) -> bytes:
     """What keys the chain. where: the key's path in the settings. Raises ConfigError."""
-    key = (config.read_secret(file, "", {}) or "").encode()
+    key = (config.read_secret(file, "", {}, where=where) or "").encode()
     if len(key) < MIN_KEY_BYTES:
-        raise ConfigError(where, f"the key has less than {MIN_KEY_BYTES} bytes")
+        raise ConfigError(where, f"the key in {file} has less than {MIN_KEY_BYTES} bytes")
     return key
 
 
@@ -67,83 +67,134 @@ class Chain:
 
 @dataclass
 class Writer:
-    """What was seen of one writer. begins, ends: whether its first and its last line are there."""
+    """What was seen of one writer. first, last: where its first and its last line are; ends: whether it said so."""
 
+    key: bytes
+    first: str
+    first_seq: int
     lines: int = 0
     missing: int = 0
     moved: int = 0
-    begins: bool = False
     ends: bool = False
+    last: str = ""
     _next: int = 0
     _prev: bytes = b""
 
-    def take(self, seq: int, prev: bytes, mac: bytes, event: bytes) -> None:
-        """The next line, whose digest is good."""
-        if self.lines == 0:
-            self.begins = seq == 0
-        elif seq < self._next:
-            self.moved += 1
-        elif seq > self._next:
-            self.missing += seq - self._next
-        elif prev != self._prev:
-            self.moved += 1
+    @property
+    def begins(self) -> bool:
+        """Whether its beginning is there."""
+        return self.first_seq == 0
+
+    def take(self, where: str, seq: int, prev: bytes, mac: bytes, event: bytes) -> str:
+        """The next line, whose digest is good. -> what is wrong with its place, empty: nothing."""
+        wrong = self._wrong(seq, prev)
         self.lines += 1
-        self._next, self._prev = max(self._next, seq + 1), mac
-        self.ends = event == END.encode()
+        if self.lines == 1 or seq >= self._next:
+            self._next, self._prev, self.last = seq + 1, mac, where
+            self.ends = event == END.encode()
+        return wrong
+
+    def _wrong(self, seq: int, prev: bytes) -> str:
+        gap = seq - self._next
+        if self.lines == 0 or (gap == 0 and prev == self._prev):
+            return ""
+        follows = f"seq {seq} follows seq {self._next - 1}"
+        if gap > 0:
+            self.missing += gap
+            return f"{follows}: {gap} missing, taken out or never written"
+        self.moved += 1
+        return f"{follows}: not where it was, or there twice"
+
+    def told(self) -> str:
+        """In words."""
+        said = [f"{self.lines} lines, {self.first} to {self.last}"]
+        said += [] if self.begins else [f"its beginning is not there: nothing before seq {self.first_seq}"]
+        end = f"no end after seq {self._next - 1}: it still writes, was killed, or its end was taken"
+        said += [] if self.ends else [end]
+        said += [f"{self.missing} missing"] if self.missing else []
+        said += [f"{self.moved} not where they were"] if self.moved else []
+        return ", ".join(said)
+
+
+MAX_TOLD = 20
 
 
 @dataclass
 class Verdict:
-    """What was seen of a log. bare: lines without a chain. altered: lines whose digest is wrong, or that are cut."""
+    """What was seen of a log. bare: lines without a chain. altered: lines whose digest is wrong.
+
+    wrong: the first MAX_TOLD things that are wrong, and where.
+    """
 
     writers: dict[str, Writer] = field(default_factory=dict)
+    lines: int = 0
     bare: int = 0
-    altered: list[int] = field(default_factory=list)
+    altered: int = 0
+    wrong: list[str] = field(default_factory=list)
+    untold: int = 0
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong with what is there; what is not there at its ends is not known."""
-        return not (self.bare or self.altered or any(one.missing or one.moved for one in self.writers.values()))
+        """Whether there is something, and nothing wrong with it; what is not there at its ends is not known."""
+        return self.lines > 0 and not self.wrong
+
+    @property
+    def whole(self) -> bool:
+        """Whether every writer's beginning and end are there."""
+        return self.lines > 0 and all(one.begins and one.ends for one in self.writers.values())
+
+    def tell(self, where: str, what: str) -> None:
+        """Note what is wrong with a line."""
+        if len(self.wrong) < MAX_TOLD:
+            self.wrong.append(f"{where}: {what}")
+        else:
+            self.untold += 1
 
 
 _EVENT = re.compile(rb'"event":"([a-z_.]+)"')
-MAX_TOLD, _SHOWN = 1000, 10
 
 
-def verify(lines: Iterable[bytes], key: bytes) -> Verdict:
-    """Look at a log's lines, of its files in the order in which they were written."""
+def verify(lines: Iterable[tuple[str, bytes]], keys: Sequence[bytes]) -> Verdict:
+    """Look at a log's lines, of its files in the order in which they were written, each with where it is."""
     verdict = Verdict()
-    for number, line in enumerate(lines, start=1):
+    for where, line in lines:
         raw = line.rstrip(b"\n")
-        if not raw:
-            continue
-        found = _CHAIN.search(raw)
-        if found is None:
-            verdict.bare += 1
-            continue
-        writer, seq, prev, mac = found.groups()
-        plain = raw[: found.start()] + b"}"
-        if not hmac.compare_digest(_mac(key, writer, int(seq), prev, plain), mac):
-            if len(verdict.altered) < MAX_TOLD:
-                verdict.altered.append(number)
-            continue
-        event = _EVENT.search(plain)
-        one = verdict.writers.setdefault(writer.decode(), Writer())
-        one.take(int(seq), prev, mac, b"" if event is None else event[1])
+        if raw:
+            verdict.lines += 1
+            _look(verdict, where, raw, keys)
     return verdict
+
+
+def _look(verdict: Verdict, where: str, raw: bytes, keys: Sequence[bytes]) -> None:
+    found = _CHAIN.search(raw)
+    if found is None:
+        verdict.bare += 1
+        verdict.tell(where, "without a chain, or cut")
+        return
+    writer, seq, prev, mac = found.groups()
+    plain, name = raw[: found.start()] + b"}", writer.decode()
+    known = verdict.writers.get(name)
+    tried = keys if known is None else (known.key,)
+    key = next((key for key in tried if hmac.compare_digest(_mac(key, writer, int(seq), prev, plain), mac)), None)
+    if key is None:
+        verdict.altered += 1
+        verdict.tell(where, "altered, or of another key")
+        return
+    one = verdict.writers.setdefault(name, Writer(key, where, int(seq)))
+    event = _EVENT.search(plain)
+    wrong = one.take(where, int(seq), prev, mac, b"" if event is None else event[1])
+    if wrong:
+        verdict.tell(where, f"writer {name}: {wrong}")
 
 
 def told(verdict: Verdict) -> Iterator[str]:
     """In words, a line each."""
+    yield from verdict.wrong
+    if verdict.untold:
+        yield f"... and {verdict.untold} more"
     for name, one in verdict.writers.items():
-        said = [f"{one.lines} lines"]
-        said += [] if one.begins else ["its beginning is not there"]
-        said += [] if one.ends else ["no end: it still writes, was killed, or its end was taken"]
-        said += [f"{one.missing} missing: taken out, or never written"] if one.missing else []
-        said += [f"{one.moved} not where they were"] if one.moved else []
-        yield f"writer {name}: {', '.join(said)}"
+        yield f"writer {name}: {one.told()}"
     if verdict.bare:
         yield f"{verdict.bare} lines without a chain"
     if verdict.altered:
-        more = " ..." if len(verdict.altered) > _SHOWN else ""
-        yield f"altered: lines {', '.join(map(str, verdict.altered[:_SHOWN]))}{more}"
+        yield f"{verdict.altered} lines altered"

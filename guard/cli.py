@@ -32,16 +32,22 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
 def _signers_argument(parser: argparse.ArgumentParser) -> None:
     text = "Ed25519 public keys (PEM): FILE must be signed by one of them, also where it is read again"
     parser.add_argument("--signers", type=Path, metavar="KEYS.pem", help=text)
+    text = "with --signers: what FILE must be signed as; default: its own name"
+    parser.add_argument("--signed-as", metavar="NAME", help=text)
 
 
-def _vouch(args: argparse.Namespace) -> Callable[[Path, bytes], None] | None:
+def _vouch(args: argparse.Namespace, file: Path | None) -> Callable[[Path, bytes], None] | None:
     """What checks the signature of the settings. Raises ConfigError."""
     if args.signers is None:
+        if args.signed_as is not None:
+            raise ConfigError("--signed-as", "needs --signers")
         return None
+    if file is None:
+        raise ConfigError("--signers", "needs --config: there is no file to be signed")
     from guard.signing import signers_of
 
     signers = signers_of(args.signers, "--signers")
-    return None if signers is None else signers.check
+    return None if signers is None else signers.vouch("settings", args.signed_as or file.name)
 
 
 def _base(args: argparse.Namespace) -> dict[str, Any]:
@@ -84,12 +90,10 @@ def _serve(args: argparse.Namespace) -> int:
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     if args.config and (args.model or args.model_name or args.profile):
         raise ConfigError("--config", "has the models: --model, --model-name and --profile exclude it")
-    if args.signers and not args.config:
-        raise ConfigError("--signers", "needs --config: there is no file to be signed")
     base = _base(args)
 
     def load() -> Settings:
-        return config.load(args.config, base=base, vouch=_vouch(args))
+        return config.load(args.config, base=base, vouch=_vouch(args, args.config))
 
     settings = load()
     if settings.allocator == "keep" and settings.workers == 1:  # before there are threads
@@ -124,15 +128,15 @@ def _check(args: argparse.Namespace) -> int:
     from guard import config
     from guard.engine import Engine
     from guard.profile import load_profile
-    from guard.signing import signers_of
+    from guard.signing import signers_of, vouch_of
 
-    settings = config.load(args.file, vouch=_vouch(args))
+    settings = config.load(args.file, vouch=_vouch(args, args.file))
     signers = signers_of(settings.signers_file, "signers_file")
-    config.read_secret(settings.secret_file, "GUARD_SECRET")
-    config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
+    config.read_secret(settings.secret_file, "GUARD_SECRET", where="secret_file")
+    config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN", where="admin.token_file")
     for model in settings.models:
         if model.profile is not None:
-            Engine(model, load_profile(model.profile, None if signers is None else signers.check), b"guard check")
+            Engine(model, load_profile(model.profile, vouch_of(signers, model)), b"guard check")
     if args.json:
         print(json.dumps(config.public(settings), indent=2))
     else:
@@ -144,13 +148,15 @@ def _check(args: argparse.Namespace) -> int:
 def _sign_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a profile's directory, or a settings file")
     parser.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="an Ed25519 private key")
+    text = "what it is signed as; default: the model that the profile was made of, or the file's name"
+    parser.add_argument("--name", metavar="NAME", help=text)
 
 
 def _sign(args: argparse.Namespace) -> int:
     from guard import signing
 
     try:
-        print(signing.sign(args.path, args.key))
+        print(signing.sign(args.path, args.key, args.name))
     except OSError as error:
         raise ConfigError("", f"cannot sign {args.path}: {error.strerror}") from None
     return 0

@@ -91,7 +91,7 @@ def forgive(args: argparse.Namespace) -> int:
 
 
 def _connected(args: argparse.Namespace) -> GuardClient:
-    token = config.read_secret(args.token_file, "GUARD_ADMIN_TOKEN")
+    token = config.read_secret(args.token_file, "GUARD_ADMIN_TOKEN", where="--token-file")
     if token is None:
         raise ConfigError("--token-file", "the admin token is needed: --token-file or GUARD_ADMIN_TOKEN")
     return GuardClient(args.admin, token)

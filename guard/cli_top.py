@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _guard(args: argparse.Namespace) -> "Guard":
-    token = config.read_secret(args.token_file, "GUARD_ADMIN_TOKEN")
+    token = config.read_secret(args.token_file, "GUARD_ADMIN_TOKEN", where="--token-file")
     if token is None:
         raise ConfigError("--token-file", "the admin token is needed: --token-file or GUARD_ADMIN_TOKEN")
     host, colon, port = args.admin.rpartition(":")

@@ -171,16 +171,23 @@ def digest(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_secret(file: Path | None, variable: str, environ: Mapping[str, str] | None = None) -> str | None:
-    """A secret from the environment or a file, without surrounding white space; None where neither is set."""
-    value = (os.environ if environ is None else environ).get(variable)
+def read_secret(
+    file: Path | None, variable: str, environ: Mapping[str, str] | None = None, *, where: str
+) -> str | None:
+    """A secret from the environment or a file, without surrounding white space; None where neither is set.
+
+    where: the key that names the file. Raises ConfigError, with nothing of the secret.
+    """
+    value, source = (os.environ if environ is None else environ).get(variable), variable
     if value is None and file is not None:
+        source = where
         try:
             value = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(str(file), f"cannot read the secret: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(where, f"cannot read the secret in {file}: {reason}") from None
     if value is None:
         return None
     if not value.strip():
-        raise ConfigError(variable, "the secret is empty")
+        raise ConfigError(source, "the secret is empty" if source == variable else f"the secret in {file} is empty")
     return value.strip()

@@ -1,14 +1,13 @@
 """Things on their way to one place: a bounded queue and a thread that empties it. Whoever puts never waits.
 
 What does not fit is dropped, what the carrier cannot deliver has failed; both are counted. At the end what is queued is
-delivered until a deadline; what is left then is dropped, what is still under way has failed.
+delivered until a deadline; what is left then is dropped, what is still under way has failed. So each thing that was put
+is counted once, whenever it came. The thread closes its carrier: one that is stuck keeps no other from its end.
 """
 
-import contextlib
 import logging
-import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 
 class Carrier(Protocol[T]):
-    """Takes things to their place, called from one thread."""
+    """Takes things to their place, and is closed, in one thread."""
 
     def carry(self, items: list[T]) -> int:
         """Deliver, and say how many failed. Raises where all have failed."""
@@ -53,83 +52,82 @@ class Delivery(Generic[T]):
     ) -> None:
         self._what, self._carrier, self._count = what, carrier, count
         self._batch, self._gather_s = batch, gather_s
-        self._queue: queue.Queue[T | None] = queue.Queue(max_queued)
-        self._closed = threading.Event()
-        self._failing = False
-        self._in_hand = 0
-        self._settling = threading.Lock()
-        self._given_up = False
+        self._queue: deque[T] = deque()
+        self._max_queued, self._enough = max_queued, min(batch, max_queued)
+        self._changed = threading.Condition()
+        self._closed = self._given_up = False
+        self._lost = self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=thread, daemon=True)
         self._thread.start()
 
     def put(self, item: T) -> None:
         """Queue it. Never blocks, never raises."""
-        if self._closed.is_set():
-            self._count("dropped", 1)
-            return
-        try:
-            self._queue.put_nowait(item)
-        except queue.Full:
+        with self._changed:
+            fits = not self._closed and len(self._queue) < self._max_queued
+            if fits:
+                self._queue.append(item)
+                self._changed.notify()
+        if not fits:
             self._count("dropped", 1)
 
     def hurry(self) -> None:
-        """Take nothing more, and try nothing again."""
-        self._closed.set()
+        """Take nothing more, try nothing again, deliver what is queued and stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._carrier.hurry()
 
     def close(self, timeout_s: float) -> None:
-        """Deliver what is queued, then stop. Once."""
+        """Hurry, and wait for it so long. Once."""
         self.hurry()
-        deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(queue.Full):  # the thread is stuck: the join gives up at once
-            self._queue.put(None, timeout=timeout_s)
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        with self._settling:
-            stuck, self._given_up = self._thread.is_alive(), True
-            if stuck:
-                self._count("failed", self._in_hand)
-                self._count("dropped", sum(item is not None for item in tuple(self._queue.queue)))
-        if not stuck:
-            self._carrier.close()
+        self._thread.join(timeout_s)
+        with self._changed:
+            self._given_up = True
+            self._count("failed", self._in_hand)
+            self._count("dropped", len(self._queue))
+            self._queue.clear()
 
     # --- in the thread
 
     def _run(self) -> None:
-        open_for_more = True
-        while open_for_more and not self._given_up:
-            batch = self._next()
-            open_for_more = batch[-1] is not None
-            self._carry([item for item in batch if item is not None])
+        while batch := self._next():
+            self._carry(batch)
+        if self._lost:
+            _log.error("%s: %d could not be written until the end", self._what, self._lost)
+        try:
+            self._carrier.close()
+        except Exception as error:  # noqa: BLE001 - it is the end, whatever failed
+            _log.error("%s: cannot be closed: %s", self._what, _words(error))
 
-    def _next(self) -> list[T | None]:
-        """At least one thing; the last is None where there will be no more."""
-        batch = [self._queue.get()]
-        until = time.monotonic() + self._gather_s
-        while len(batch) < self._batch and batch[-1] is not None:
-            left_s = 0.0 if self._closed.is_set() else max(0.0, until - time.monotonic())
-            try:
-                batch.append(self._queue.get(timeout=left_s) if left_s else self._queue.get_nowait())
-            except queue.Empty:
-                break
-        return batch
+    def _next(self) -> list[T]:
+        """At least one thing; none where there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            if self._gather_s:
+                self._changed.wait_for(lambda: len(self._queue) >= self._enough or self._closed, self._gather_s)
+            batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+            self._in_hand = len(batch)
+            return batch
 
     def _carry(self, items: list[T]) -> None:
-        if not items:
-            return
-        with self._settling:
-            self._in_hand = len(items)
         try:
             failed, why = self._carrier.carry(items), "the receiver refused some"
         except Exception as error:  # noqa: BLE001 - whatever failed, later ones are to be delivered
             failed, why = len(items), _words(error)
-        with self._settling:
+        with self._changed:
             self._in_hand = 0
             if not self._given_up:
                 self._count("failed", failed)
                 self._count("written", len(items) - failed)
-        if failed and not self._failing:
+        self._tell(failed, why)
+
+    def _tell(self, failed: int, why: str) -> None:
+        """When it begins to fail, and when it does no longer."""
+        if failed and not self._lost:
             _log.error("%s cannot be written: %s", self._what, why)
-        self._failing = failed > 0
+        elif self._lost and not failed:
+            _log.warning("%s are written again: %d could not be", self._what, self._lost)
+        self._lost = self._lost + failed if failed else 0
 
 
 class Undelivered(OSError):

@@ -28,7 +28,7 @@ try:
     from opentelemetry.proto.resource.v1 import resource_pb2 as resources
     from opentelemetry.proto.trace.v1 import trace_pb2 as traces
 except ImportError:
-    raise ConfigError("", "needs the extra `otel`: pip install 'guard-sidecar[otel]'") from None
+    raise ConfigError("", "needs the extra `otel`: pip install '.[otel]' in a clone") from None
 
 RETRIED = frozenset({429, 502, 503, 504})
 _HEADERS = {"content-type": "application/x-protobuf"}

@@ -1,24 +1,26 @@
 """POST to one receiver, from one thread: TLS, a token and headers from files, a bounded number of attempts.
 
 Tried again: what could not be sent, or was not answered, and statuses that say so; after 0.5, 1, 2 ... s, or as
-`Retry-After` asks, LONGEST_WAIT_S at most. Not once `hurry` was called. Files that change are read again; a version
-that cannot be used is logged, and the former one goes on.
+`Retry-After` asks, LONGEST_WAIT_S at most. Not once `hurry` was called: what waits for an attempt then is given up.
+Files that change are read again; a version that cannot be used is logged once, and the former one goes on.
 Errors: `Undelivered`, and its text names neither the URL nor a header.
 """
 
+import contextlib
 import logging
 import os
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from guard import reloading
 from guard.delivering import Undelivered
-from guard.settings import ConfigError, Receiver
+from guard.reloading import Fingerprint
+from guard.settings import ClientTls, ConfigError, Receiver
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 class Poster:
     """One receiver. retried: the statuses after which it is asked again. path: where the URL has none.
 
-    Raises ConfigError where urllib3 is missing or a file cannot be used.
+    Raises ConfigError where urllib3 is missing, or with the receiver's key whose file or variable cannot be used.
     """
 
     def __init__(
@@ -46,48 +48,57 @@ class Poster:
         try:
             import urllib3  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ConfigError("", f"needs the extra `{extra}`: pip install 'guard-sidecar[{extra}]'") from None
+            raise ConfigError("", f"needs the extra `{extra}`: pip install '.[{extra}]' in a clone") from None
         self._library, self._settings, self._retried = urllib3, settings, retried
         self._first_wait_s = first_wait_s
         parts = urlsplit(settings.url)
         self._url = settings.url if parts.path.strip("/") else settings.url.rstrip("/") + path
         self._hurried = threading.Event()
-        tls = settings.tls
-        named = (tls.ca_file, tls.cert_file, tls.key_file, settings.headers_file, settings.token_file)
-        self._files = tuple(file for file in named if file is not None)
-        try:
-            self._seen = reloading.fingerprint(*self._files)
-            self._headers, self._pool = self._made()
-        except (OSError, ValueError) as error:
-            raise ConfigError("", f"cannot use {_named(error)}: {type(error).__name__}") from None
+        self._seen, self._complaint = self._fingerprints(), ""
+        self._headers, self._pool = self._made()
+
+    def _fingerprints(self) -> tuple[Fingerprint, ...]:
+        """Raises ConfigError."""
+        settings, tls = self._settings, self._settings.tls
+        files = {
+            "tls.ca_file": tls.ca_file,
+            "tls.cert_file": tls.cert_file,
+            "tls.key_file": tls.key_file,
+            "headers_file": settings.headers_file,
+            "token_file": settings.token_file,
+        }
+        seen = []
+        for key, file in files.items():
+            if file is not None:
+                with _naming(key, file):
+                    seen.append(reloading.fingerprint(file))
+        return tuple(seen)
 
     def _made(self) -> tuple[dict[str, str], Any]:
-        """Headers and connections by the files as they are. Raises OSError, ValueError; ssl.SSLError is an OSError."""
-        headers = _headers(self._settings)
-        tls, options = self._settings.tls, dict[str, Any]()
+        """Headers and connections by the files as they are. Raises ConfigError."""
+        headers, options = _headers(self._settings), dict[str, Any]()
         if self._settings.url.startswith("https://"):
-            context = ssl.create_default_context(cafile=tls.ca_file)
-            if tls.cert_file is not None:
-                context.load_cert_chain(tls.cert_file, tls.key_file)
-            options["ssl_context"] = context
-            if tls.server_name is not None:
-                options |= {"server_hostname": tls.server_name, "assert_hostname": tls.server_name}
+            options["ssl_context"], name = _context(self._settings.tls), self._settings.tls.server_name
+            if name is not None:
+                options |= {"server_hostname": name, "assert_hostname": name}
         timeout = self._library.Timeout(connect=self._settings.timeout_s, read=self._settings.timeout_s)
         return headers, self._library.PoolManager(num_pools=1, maxsize=1, timeout=timeout, retries=False, **options)
 
     def _refresh(self) -> None:
         """Read files again that have changed."""
         try:
-            seen = reloading.fingerprint(*self._files)
-            if seen == self._seen:
-                return
-            self._seen = seen
-            made = self._made()
-        except (OSError, ValueError) as error:
-            _log.error("kept the old version: cannot use %s: %s", _named(error), type(error).__name__)
+            seen = self._fingerprints()
+            made = None if seen == self._seen else self._made()
+        except ConfigError as error:
+            if str(error) != self._complaint:
+                _log.error("kept the old version: %s", error)
+            self._complaint = str(error)
             return
-        self._pool.clear()
-        self._headers, self._pool = made
+        self._complaint = ""
+        if made is not None:
+            self._pool.clear()
+            self._seen = seen
+            self._headers, self._pool = made
 
     def hurry(self) -> None:
         """Try nothing again from now on."""
@@ -105,9 +116,10 @@ class Poster:
             if status in _TAKEN:
                 return answer
             away = status == 0 or status in self._retried
-            if not away or attempt == self._settings.attempts or self._hurried.is_set():
+            if not away or attempt == self._settings.attempts:
                 break
-            self._hurried.wait(min(LONGEST_WAIT_S, max(wait_s, asked_s)))
+            if self._hurried.wait(min(LONGEST_WAIT_S, max(wait_s, asked_s))):
+                break
             wait_s *= 2.0
         raise Undelivered(why, away=away)
 
@@ -144,31 +156,68 @@ class Poster:
         return content[:MAX_ANSWER_BYTES]
 
 
+def _context(tls: ClientTls) -> ssl.SSLContext:
+    """Raises ConfigError."""
+    with _naming("tls.ca_file", tls.ca_file):
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file is not None:
+        with _naming("tls.cert_file", tls.cert_file, f" with {tls.key_file}"):
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+    return context
+
+
 def _headers(settings: Receiver) -> dict[str, str]:
-    """Raises OSError, ValueError."""
-    text = os.environ.get(settings.headers_env, "") if settings.headers_env is not None else ""
-    if settings.headers_env is not None and not text.strip():
-        raise ValueError(settings.headers_env)
+    """Raises ConfigError."""
+    made = dict[str, str]()
+    if settings.headers_env is not None:
+        text = os.environ.get(settings.headers_env, "")
+        with _naming("headers_env", settings.headers_env):
+            if not text.strip():
+                raise Unusable("not set, or empty")
+            made |= _parsed(text)
     if settings.headers_file is not None:
-        text += "\n" + reloading.read(settings.headers_file).decode("ascii")
-    made = {}
-    for line in filter(str.strip, text.splitlines()):
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip() or not value.isprintable():
-            raise ValueError("headers")
-        made[name.strip().lower()] = value.strip()
+        with _naming("headers_file", settings.headers_file):
+            made |= _parsed(reloading.read(settings.headers_file).decode("ascii"))
     if settings.token_file is not None:
-        made["authorization"] = f"Bearer {_token(settings.token_file)}"
+        with _naming("token_file", settings.token_file):
+            made["authorization"] = f"Bearer {_token(reloading.read(settings.token_file).decode('ascii'))}"
     return made
 
 
-def _token(file: Path) -> str:
-    token = reloading.read(file).decode("ascii").strip()
+def _parsed(text: str) -> dict[str, str]:
+    """Raises Unusable."""
+    made = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        name, colon, value = line.partition(":")
+        if line.strip() and (not colon or not name.strip() or not value.isprintable()):
+            raise Unusable(f"line {number} is not NAME: VALUE")
+        if line.strip():
+            made[name.strip().lower()] = value.strip()
+    return made
+
+
+def _token(text: str) -> str:
+    """Raises Unusable."""
+    token = text.strip()
     if not token or not token.isprintable() or " " in token:
-        raise ValueError(str(file))
+        raise Unusable("not one word")
     return token
 
 
-def _named(error: OSError | ValueError) -> str:
-    named = getattr(error, "filename", None)
-    return str(named) if named else "its headers, token or certificates"
+class Unusable(ValueError):
+    """What a file or variable holds. Its text says nothing of that."""
+
+
+@contextlib.contextmanager
+def _naming(key: str, source: Path | str | None, more: str = "") -> Iterator[None]:
+    """What goes wrong with it becomes a ConfigError that names the key and the source, and nothing of what it holds."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, ssl.SSLError):
+            why = "not a PEM file that can be used"
+        elif isinstance(error, OSError):
+            why = error.strerror or type(error).__name__
+        else:
+            why = str(error) if isinstance(error, Unusable) else "not ASCII, or too large"
+        raise ConfigError(key, f"cannot use {source}{more}: {why}") from None

@@ -36,6 +36,7 @@ class StdoutSink:
 class FileSink:
     """Lines appended to a file that only the owner reads; opened anew where it was rotated away.
 
+    Where the last line there is not whole (a full disk cut it, or its writer was killed) it is ended first.
     max_bytes: where it would grow past this, it becomes `NAME.1`, that one `NAME.2`, up to `keep`; None: never.
     """
 
@@ -45,7 +46,13 @@ class FileSink:
         self._fd = self._open()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """A file also for reading its end; a pipe for writing alone, or it would have a reader in us."""
+        try:
+            is_file = stat.S_ISREG(self._path.stat().st_mode)
+        except FileNotFoundError:
+            is_file = True
+        access = os.O_RDWR if is_file else os.O_WRONLY
+        return os.open(self._path, access | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _rotated(self) -> bool:
         try:
@@ -60,6 +67,13 @@ class FileSink:
         is_file = stat.S_ISREG(ours.st_mode) and ours.st_size > 0
         return self._max_bytes is not None and is_file and ours.st_size + more > self._max_bytes
 
+    def _cut(self) -> bool:
+        """Whether the last line is not whole, whoever wrote it."""
+        there = os.fstat(self._fd)
+        if not stat.S_ISREG(there.st_mode):
+            return self._torn
+        return there.st_size > 0 and os.pread(self._fd, 1, there.st_size - 1) != b"\n"
+
     def _rotate(self) -> None:
         """The live file first: where that fails, its predecessors stay. Raises OSError."""
         aside = self._numbered(0)
@@ -73,19 +87,19 @@ class FileSink:
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
 
+    def _reopen(self) -> None:
+        fresh = self._open()
+        os.close(self._fd)
+        self._fd, self._torn = fresh, False
+
     def write(self, data: bytes) -> None:
         """Append lines. Raises OSError."""
-        away = self._rotated()
-        if not away and self._full(len(data)):
+        if self._rotated():
+            self._reopen()
+        if self._full(self._cut() + len(data)):
             self._rotate()
-            away = True
-        if away:
-            fresh = self._open()
-            os.close(self._fd)
-            self._fd, self._torn = fresh, False
-        if self._torn:  # a full disk cut the last line
-            data = b"\n" + data
-        view = memoryview(data)
+            self._reopen()
+        view = memoryview(b"\n" + data if self._cut() else data)
         while view:
             written = os.write(self._fd, view)
             self._torn = written < len(view)

@@ -180,7 +180,7 @@ def test_serving_without_it_imports_nothing_for_it() -> None:
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "guard.otlp", raising=False)
-    with pytest.raises(ConfigError, match=rf"guard-sidecar\[{extra}\]"):
+    with pytest.raises(ConfigError, match=rf"'\.\[{extra}\]'"):
         importlib.import_module("guard.otlp").SpanCarrier(Receiver(url="http://127.0.0.1:1"), "guard")
 
 

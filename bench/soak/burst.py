@@ -27,7 +27,7 @@ from tests.servers import guard
 PLACES, WAITING, CALLERS = 16, 64, 300
 REQUEST_BYTES, ANSWER_BYTES = 4 * 1024 * 1024, 1024 * 1024
 LIMIT_MB, BASE_MB = 1024.0, 400.0
-"""MiB: what a pod may hold, and what a worker with monitors and a full history does without large calls (bench.growth)."""
+"""MiB: what a pod may hold, and a worker with monitors and a full history without large calls (bench.growth)."""
 TAKES_S, DEADLINE_S, EACH = 2.0, 60.0, 2
 
 

@@ -63,7 +63,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
 
 async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
     """The same inside an event loop. Prints one line to standard error when calls are taken."""
-    token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN")
+    token = config.read_secret(settings.admin.token_file, "GUARD_ADMIN_TOKEN", where="admin.token_file")
     app = await App.start(settings, load, token)
     settle()
     try:
@@ -90,6 +90,7 @@ class App:
         self._gate, self._load, self._post = gate, load, post
         self._tasks: set[asyncio.Task[None]] = set()
         self._former: list[Runtime] = []
+        self._retiring: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
         self._reloading = asyncio.Lock()
         self.address = ""
@@ -206,7 +207,10 @@ class App:
         self._former.append(former)
         await former.idle()
         self._former.remove(former)
-        await former.retire()
+        retiring = asyncio.create_task(former.retire())
+        self._retiring.add(retiring)  # a drain that comes now waits for it: what it closes has something to write yet
+        retiring.add_done_callback(self._retiring.discard)
+        await asyncio.shield(retiring)
 
     # --- the end
 
@@ -224,8 +228,9 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
-        for runtime in (*self._former, self.runtime):
-            await runtime.retire(max(AT_LEAST_S, end - time.monotonic()))
+        within_s = max(AT_LEAST_S, end - time.monotonic())
+        left = (runtime.retire(within_s) for runtime in (*self._former, self.runtime))
+        await asyncio.gather(*self._retiring, *left)
         await shared.store.close()
         shared.metrics.close()
 

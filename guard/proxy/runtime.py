@@ -5,6 +5,7 @@ did not change are handed on, with their connections.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -38,8 +39,8 @@ from guard.proxy.plane import make_upstream
 from guard.proxy.rations import Rations
 from guard.quarantining import Quarantine, open_place
 from guard.reloading import fingerprint
-from guard.settings import ConfigError, History, Model, Settings, Upstream
-from guard.signing import Signers, signers_of
+from guard.settings import ConfigError, History, Model, Receiver, Settings, Tracing, Upstream
+from guard.signing import Signers, signers_of, vouch_of
 from guard.stores.client import Server
 from guard.stores.fallback import OWN, FallbackStore
 from guard.stores.memory import MemoryStore
@@ -129,7 +130,7 @@ def _store(history: History, metrics: Metrics) -> MemoryStore | FallbackStore:
 
 def secret_of(settings: Settings) -> str:
     """What keys every hash; random where none is set. Raises ConfigError."""
-    text = config.read_secret(settings.secret_file, "GUARD_SECRET")
+    text = config.read_secret(settings.secret_file, "GUARD_SECRET", where="secret_file")
     if text is None:
         _log.warning("no secret is set: callers' hashes and fingerprints change with each start")
         return secrets.token_hex(32)
@@ -264,30 +265,43 @@ class Runtime:
 
 
 async def build(settings: Settings, shared: Shared, former: Runtime | None = None) -> Runtime:
-    """Everything that the settings ask for; upstreams of `former` are used again. Raises ConfigError, ProfileError."""
-    made: dict[Any, Route] = {}
-    try:
-        routes = await _routes(settings, former, made)
-        models, networks = {}, Networks(_gathering(settings, shared.metrics))
-        signers = await asyncio.to_thread(signers_of, settings.signers_file, "signers_file")
-        for model in settings.models:
-            profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks, signers)
-            models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
-        first = next(iter(routes.values()))  # there is one, or the settings would be invalid
-        default = first if settings.upstream is None else routes[settings.upstream]
-        identity = Chain(
-            settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc()
-        )
-        cohorts = Cohorts(settings.identity, lambda source: shared.metrics.identities.labels(source).inc())
-        place = await asyncio.to_thread(_place, settings, former)
-        tracer = _tracer(settings, shared, former)
-        audit = _same_audit(settings, former) or _audit(settings, shared)
-    except BaseException:
-        for route in made.values():
-            await route.upstream.close()
-        raise
+    """Everything that the settings ask for; what of `former` can go on is used again. Raises ConfigError, ProfileError.
+
+    Where a part cannot be made, those that were are closed again.
+    """
+    async with contextlib.AsyncExitStack() as undo:
+        runtime = await _made(settings, shared, former, undo)
+        undo.pop_all()
+    runtime.hold()
+    _tell_exempt(runtime)
+    return runtime
+
+
+async def _made(settings: Settings, shared: Shared, former: Runtime | None, undo: contextlib.AsyncExitStack) -> Runtime:
+    routes = await _routes(settings, former, undo)
+    models, networks = {}, Networks(_gathering(settings, shared.metrics))
+    signers = await asyncio.to_thread(signers_of, settings.signers_file, "signers_file")
+    for model in settings.models:
+        profile, engine = await asyncio.to_thread(arm, model, shared.secret, networks, signers)
+        models[model.name] = _guard(model, routes[_key(settings, model)], engine, profile, shared, former)
+    first = next(iter(routes.values()))  # there is one, or the settings would be invalid
+    default = first if settings.upstream is None else routes[settings.upstream]
+    identity = Chain(settings.identity, shared.secret, lambda source: shared.metrics.identities.labels(source).inc())
+    cohorts = Cohorts(settings.identity, lambda source: shared.metrics.identities.labels(source).inc())
+    place = await asyncio.to_thread(_place, settings, former)
+    tracer, audit = _same_tracer(settings, former), _same_audit(settings, former)
+    if tracer is None and settings.tracing.to is not None:
+        tracer = _tracer(settings.tracing, settings.tracing.to, shared)
+        undo.push_async_callback(asyncio.to_thread, tracer.close)
+    if audit is None:
+        audit = _audit(settings, shared)
+        undo.push_async_callback(asyncio.to_thread, audit.close)
+    quarantine = _same_quarantine(settings, former)
+    if quarantine is None:
+        quarantine = Quarantine(settings.quarantine, place, shared.metrics)
+        undo.push_async_callback(asyncio.to_thread, quarantine.close)
     threads = settings.limits.inspection_threads
-    runtime = Runtime(
+    return Runtime(
         settings=settings,
         shared=shared,
         models=models,
@@ -296,15 +310,12 @@ async def build(settings: Settings, shared: Shared, former: Runtime | None = Non
         identity=identity,
         cohorts=cohorts,
         audit=audit,
-        quarantine=_quarantine(settings, shared, former, place),
+        quarantine=quarantine,
         tracer=tracer,
         pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
         readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),
         server_ready={} if former is None else dict(former.server_ready),
     )
-    runtime.hold()
-    _tell_exempt(runtime)
-    return runtime
 
 
 def _tell_exempt(runtime: Runtime) -> None:
@@ -327,21 +338,19 @@ def _place(settings: Settings, former: Runtime | None) -> Place | None:
     return None if _same_quarantine(settings, former) else open_place(settings.quarantine)
 
 
-def _quarantine(settings: Settings, shared: Shared, former: Runtime | None, place: Place | None) -> Quarantine:
-    return _same_quarantine(settings, former) or Quarantine(settings.quarantine, place, shared.metrics)
+def _same_tracer(settings: Settings, former: Runtime | None) -> Tracer | None:
+    """The former one, where it is to go on."""
+    return former.tracer if former and former.settings.tracing == settings.tracing else None
 
 
-def _tracer(settings: Settings, shared: Shared, former: Runtime | None) -> Tracer | None:
-    """The former one, where it is to go on. Raises ConfigError."""
-    asked = settings.tracing
-    if asked.to is None or (former is not None and former.settings.tracing == asked):
-        return None if asked.to is None or former is None else former.tracer
+def _tracer(asked: Tracing, to: Receiver, shared: Shared) -> Tracer:
+    """Raises ConfigError."""
     try:
         from guard.otlp import SpanCarrier  # noqa: PLC0415 - an extra
 
-        carrier = SpanCarrier(asked.to, asked.service_name)
+        carrier = SpanCarrier(to, asked.service_name)
     except ConfigError as error:
-        raise ConfigError("tracing.to", str(error)) from None
+        raise error.below("tracing.to") from None
 
     def count(outcome: str, spans: int) -> None:
         if spans:
@@ -376,15 +385,16 @@ def _key(settings: Settings, model: Model) -> Any:
         raise ConfigError("embedded.file", f"cannot read {model.embedded.file}: {error.strerror}") from None
 
 
-async def _routes(settings: Settings, former: Runtime | None, made: dict[Any, Route]) -> dict[Any, Route]:
-    """Every upstream of the settings; those opened here are also put into `made`."""
+async def _routes(settings: Settings, former: Runtime | None, undo: contextlib.AsyncExitStack) -> dict[Any, Route]:
+    """Every upstream of the settings."""
     keys = ([settings.upstream] if settings.upstream else []) + [_key(settings, model) for model in settings.models]
     routes: dict[Any, Route] = {}
     for key in keys:
         if former is not None and key in former.routes:
             routes[key] = former.routes[key]
         elif key not in routes:
-            routes[key] = made[key] = await _open(key, settings)
+            routes[key] = await _open(key, settings)
+            undo.push_async_callback(routes[key].upstream.close)
     return routes
 
 
@@ -416,7 +426,7 @@ def arm(
     """The model's profile and engine. Raises ConfigError, ProfileError."""
     if model.profile is None:
         return None, None
-    profile = load_profile(model.profile, None if signers is None else signers.check)
+    profile = load_profile(model.profile, vouch_of(signers, model))
     return profile, Engine(model, profile, secret, networks)
 
 

@@ -52,7 +52,8 @@ _log = logging.getLogger(__name__)
 def run(settings: Settings, load: Callable[[], Settings], log_level: str) -> int:
     """Serve until a signal; the worst status of a worker. Raises ConfigError, ProfileError before one is started."""
     check(settings)
-    secret, token = secret_of(settings), config.read_secret(settings.admin.token_file, _TOKEN)
+    secret = secret_of(settings)
+    token = config.read_secret(settings.admin.token_file, _TOKEN, where="admin.token_file")
     with (
         tempfile.TemporaryDirectory(prefix="guard-", ignore_cleanup_errors=True) as directory,
         claim(settings.listen.address) as address,

@@ -9,7 +9,11 @@ class ConfigError(ValueError):
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}" if path else message)
-        self.path = path
+        self.path, self.message = path, message
+
+    def below(self, path: str) -> "ConfigError":
+        """The same, of a key under another one."""
+        return ConfigError(f"{path}.{self.path}" if self.path else path, self.message)
 
 
 class Section(BaseModel):

@@ -84,6 +84,9 @@ class Model(Section):
     """Serve it in this process instead."""
     profile: Path | None = None
     """What `guard fit` wrote. Needed by every detector and monitor."""
+    signed_as: str | None = Field(None, min_length=1)
+    """With `signers_file`: the name that the profile must be signed as; default: `name`. With a version in it, such as
+    `resnet@7`, no former profile is taken."""
     on_profile_mismatch: OnError = OnError.ALLOW
     """If the profile was not made for what is served: forward uninspected (counted, alarmed) or refuse calls."""
     mode: Mode = Mode.SHADOW

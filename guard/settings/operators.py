@@ -47,6 +47,8 @@ class Receiver(Section):
         host = self.url.removeprefix("http://").partition("/")[0]
         if has_secret and self.url.startswith("http://") and not _LOOPBACK.match(host):
             raise ValueError("url: headers and tokens go over https, or to loopback")
+        if self.tls != ClientTls() and self.url.startswith("http://"):
+            raise ValueError("tls: goes with an https url")
         return self
 
 
@@ -141,6 +143,8 @@ class Audit(Section):
         places = [getattr(sink, "path", sink.kind) for sink in self.sinks if sink.kind in {"stdout", "file"}]
         if len(set(places)) != len(places):
             raise ValueError("sinks: two write to the same place")
+        if self.chain_key_file is not None and self.sinks and not places:
+            raise ValueError("chain_key_file: needs a sink of kind file or stdout: no other has a chain")
         return self
 
 

@@ -59,6 +59,8 @@ class Settings(Section):
                 raise ValueError(
                     f"model {model.name!r} has neither an upstream nor a file, and there is no default upstream"
                 )
+            if model.signed_as is not None and self.signers_file is None:
+                raise ValueError(f"model {model.name!r}: signed_as needs a signers_file")
         if self.upstream is None and not self.models:
             raise ValueError("nothing to guard: set upstream or models")
         if self.batching.max_wait_us / 1e6 >= self.limits.inspection_timeout_s:

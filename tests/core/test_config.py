@@ -206,16 +206,32 @@ def test_public_is_plain_and_the_digest_follows_the_settings() -> None:
     assert config.digest(one) == config.digest(config.validate(BASE)) != config.digest(two)
 
 
+def test_a_mistake_below_a_key_is_named_with_it() -> None:
+    error = ConfigError("token_file", "is away").below("tracing.to")
+    assert (error.path, str(error)) == ("tracing.to.token_file", "tracing.to.token_file: is away")
+    assert str(ConfigError("", "is away").below("tracing.to")) == "tracing.to: is away"
+
+
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("from file\n")
-    assert config.read_secret(None, "GUARD_SECRET", {}) is None
-    assert config.read_secret(file, "GUARD_SECRET", {}) == "from file"
-    assert config.read_secret(file, "GUARD_SECRET", {"GUARD_SECRET": "from env"}) == "from env"
-    with pytest.raises(ConfigError, match="empty"):
-        config.read_secret(None, "GUARD_SECRET", {"GUARD_SECRET": " "})
-    with pytest.raises(ConfigError, match="cannot read"):
-        config.read_secret(tmp_path / "absent", "GUARD_SECRET", {})
+
+    def read(file: Path | None, environ: dict[str, str]) -> str | None:
+        return config.read_secret(file, "GUARD_SECRET", environ, where="secret_file")
+
+    assert read(None, {}) is None
+    assert read(file, {}) == "from file"
+    assert read(file, {"GUARD_SECRET": "from env"}) == "from env"
+    with pytest.raises(ConfigError, match=r"^GUARD_SECRET: the secret is empty$"):
+        read(None, {"GUARD_SECRET": " "})
+    with pytest.raises(ConfigError, match=r"^secret_file: cannot read the secret in .*absent: No such file"):
+        read(tmp_path / "absent", {})
+    file.write_bytes(b"\n")
+    with pytest.raises(ConfigError, match=r"^secret_file: the secret in .*secret is empty$"):
+        read(file, {})
+    file.write_bytes(b"key\xff")
+    with pytest.raises(ConfigError, match=r"^secret_file: cannot read the secret in .*secret: not UTF-8$"):
+        read(file, {})
 
 
 def test_the_package_names_only_what_it_has() -> None:

@@ -51,3 +51,23 @@ def test_two_sinks_do_not_write_to_one_place() -> None:
     assert "same place" in refused(audit={"sinks": twice})
     assert "same place" in refused(audit={"sinks": [{"kind": "stdout"}, {"kind": "stdout", "name": "b"}]})
     assert "file goes into sinks" in refused(audit={"file": "a", "sinks": [{"kind": "stdout"}]})
+
+
+@pytest.mark.parametrize("tls", [{"ca_file": "ca.pem"}, {"server_name": "x"}, {"cert_file": "c", "key_file": "k"}])
+def test_tls_is_not_asked_for_in_vain(tls: dict[str, str]) -> None:
+    for url in ("http://127.0.0.1:4318", "http://collector:4318"):
+        assert refused(tracing={"to": {"url": url, "tls": tls}}) == "tracing.to: tls: goes with an https url"
+    sink = {"kind": "otlp", "to": {"url": "http://127.0.0.1:4318", "tls": tls}}
+    assert "tls: goes with an https url" in refused(audit={"sinks": [sink]})
+    assert settings_of(tracing={"to": {"url": URL, "tls": tls}}).tracing.to is not None
+    assert settings_of(tracing={"to": {"url": "http://127.0.0.1:4318", "tls": {}}}).tracing.to is not None
+
+
+def test_a_chain_needs_lines() -> None:
+    sent: list[dict[str, Any]] = [{"kind": "otlp", "to": {"url": URL}}, {"kind": "cloudevents", "to": {"url": URL}}]
+    for sinks in (sent[:1], sent):
+        assert "chain_key_file: needs a sink" in refused(audit={"sinks": sinks, "chain_key_file": "k"})
+        assert settings_of(audit={"sinks": sinks}).audit.sinks
+    lines: list[dict[str, Any]] = [{"kind": "stdout"}, {"kind": "file", "path": "a"}]
+    for audit in ({}, {"file": "a"}, {"sinks": [*sent, lines[0]]}, {"sinks": lines[1:]}):
+        assert settings_of(audit={**audit, "chain_key_file": "k"}).audit.chain_key_file is not None

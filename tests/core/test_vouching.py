@@ -35,3 +35,10 @@ def test_profiles(tmp_path: Path) -> None:
     assert seen == [tmp_path / "profile.json"]
     with pytest.raises(ProfileError, match=r"profile\.json: \d+ bytes by nobody"):
         load_profile(tmp_path, refuse)
+
+
+def test_a_name_to_be_signed_as_is_not_asked_for_in_vain() -> None:
+    tree = {"upstream": {"address": "127.0.0.1:1"}, "models": [{"name": "m", "signed_as": "m@7"}]}
+    with pytest.raises(ConfigError, match="signed_as needs a signers_file"):
+        config.validate(tree)
+    assert config.validate({**tree, "signers_file": "k"}).models[0].signed_as == "m@7"

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,9 +17,12 @@ import pytest
 import yaml
 from grpc import aio
 
+from guard import cli
 from guard.proxy import app as app_module
 from guard.proxy.app import App, check_reloadable
+from guard.proxy.runtime import Runtime
 from guard.settings import ConfigError
+from tests.forensics import step
 from tests.proxy.test_inspection import MEAN, model
 from tests.proxy.world import (
     FLAGGED,
@@ -290,6 +294,91 @@ async def test_a_reload_that_fails_half_way_changes_nothing(model: Any, tmp_path
         async with aio.insecure_channel(app.address) as channel:
             assert (await ended(channel.unary_unary(INFER)(request(), timeout=20))).body
         await app.drain()
+
+
+def left() -> tuple[int, int]:
+    """The threads of deliveries, and open files."""
+    ours = ("guard-spans", "guard-audit", "guard-quarantine")
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
+    return len(threads), len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_refused_reload_leaves_nothing_behind(tmp_path: Path, world_stages: None) -> None:
+    """No thread, no open file: each part that comes before the one that cannot be made is another one."""
+    (tmp_path / "short.key").write_text("short")
+    to = {"url": "http://127.0.0.1:9"}
+    sinks = [{"kind": "file", "path": str(tmp_path / name)} for name in ("a", "no/b")]
+    sinks[1]["name"] = "b"
+    no_audit = {"file": None, "sinks": sinks}
+    short = {"file": str(tmp_path / "a"), "chain_key_file": str(tmp_path / "short.key")}
+    async with serving() as server, serving() as other:
+        current = settings(server.address)
+        app = await App.start(current, lambda: current, None)
+
+        async def refused(count: int) -> tuple[int, int]:
+            nonlocal current
+            for number in range(count):
+                for audit in (no_audit, short, {"file": str(tmp_path / "no" / "such")}):
+                    quarantine = {"url": str(tmp_path / f"q{number}")}
+                    current = settings(other.address, tracing={"to": to}, audit=audit, quarantine=quarantine)
+                    assert not await app.reload()
+            return left()
+
+        try:
+            threads, files = await refused(3)
+            assert threads == 1  # of the audit log in force
+            threads, then = await refused(20)
+            assert threads == 1
+            assert then < files + 10  # gRPC opens and closes some of its own
+        finally:
+            await app.drain()
+
+
+async def test_a_reload_takes_another_chain_key(tmp_path: Path, world_stages: None) -> None:
+    """Of another file; a new text in the same one waits for a start."""
+    old, new, log = tmp_path / "old.key", tmp_path / "new.key", tmp_path / "audit.jsonl"
+    old.write_text("the old key of the tests")
+    new.write_text("the new key of the tests")
+    async with serving() as server:
+
+        def with_key(file: Path) -> Any:
+            return settings(server.address, audit={"file": str(log), "chain_key_file": str(file)})
+
+        current = with_key(old)
+        app = await App.start(current, lambda: current, None)
+        app.runtime.audit.record(step(4))
+        audit = app.runtime.audit
+        assert await app.reload()
+        assert app.runtime.audit is audit
+        current = with_key(new)
+        assert await app.reload()
+        app.runtime.audit.record(step(4))
+        await app.drain()
+    command = ["audit", "verify", str(log), "--whole"]
+    assert cli.main([*command, "--key-file", str(old), "--key-file", str(new)]) == 0
+    assert cli.main([*command, "--key-file", str(new)]) == 1
+    assert len(log.read_text().splitlines()) == 6
+
+
+async def test_a_drain_waits_for_what_a_reload_is_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a chained log, say, is still to be written."""
+    retire, retired = Runtime.retire, []
+
+    async def slowly(self: Runtime, within_s: float = 5.0) -> None:
+        await asyncio.sleep(0.5)
+        await retire(self, within_s)
+        retired.append(self)
+
+    monkeypatch.setattr(Runtime, "retire", slowly)
+    async with serving() as server:
+        current = settings(server.address)
+        app = await App.start(current, lambda: current, None)
+        former = app.runtime
+        current = settings(server.address, unlisted_models="allow")
+        assert await app.reload()
+        await eventually(lambda: app._retiring)
+        await app.drain()
+        assert set(map(id, retired)) == {id(former), id(app.runtime)}
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ async def test_a_reload_begins_and_ends_tracing(receiver, plane) -> None:
     assert len(receiver.spans) == 4
 
 
-async def test_settings_that_cannot_be_used_change_nothing(tmp_path, receiver) -> None:
+async def test_settings_that_cannot_be_used_change_nothing_and_are_named(tmp_path, receiver, caplog) -> None:
     async with world(tracing=tracing(receiver)) as (_, guarded):
         settings = guarded.app.runtime.settings
         to = {"url": "https://127.0.0.1:1", "token_file": tmp_path / "missing"}
@@ -270,4 +270,5 @@ async def test_settings_that_cannot_be_used_change_nothing(tmp_path, receiver) -
         guarded.app._load = lambda: broken
         assert not await guarded.app.reload()
         await guarded.unary(request())
+    assert "settings not reloaded: tracing.to.token_file: cannot use" in caplog.text
     assert len(receiver.spans) == 2
