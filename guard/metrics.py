@@ -163,13 +163,14 @@ class Metrics:
         self.denied_methods = counter("guard_denied_methods_total", "Calls of methods that are denied.", "grpc_method")
         self.upstream_calls = counter(
             "guard_upstream_calls_total",
-            "Unary calls to upstreams; streams are not counted.",
+            "Calls to upstreams, streams once each, by the status with which the upstream ended them: UNAVAILABLE "
+            "where it is away, CANCELLED where somebody else ended them.",
             "model",
             "purpose",
             "grpc_code",
         )
         self.upstream_seconds = histogram(
-            "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
+            "guard_upstream_seconds", "How long unary calls to upstreams took.", _CALL, "model", "purpose"
         )
         self.network_rows = histogram(
             "guard_network_batch_rows", "Rows that a batching network ran at once.", _ROWS, "network"

@@ -20,11 +20,11 @@ from guard.proxy.health import Health
 from guard.proxy.local_stream import LocalStream, Outlet
 from guard.proxy.methods import Treatment
 from guard.proxy.models import ask
+from guard.proxy.outgoing import open_stream
 from guard.proxy.pipeline import UNLISTED, Pipeline, Ticket
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Call, Reply
 from guard.proxy.server import Exchange
-from guard.proxy.spans import upstream_span
 from guard.proxy.streams import Conversation, first_end, relay, silence
 from guard.tracing import Live
 from guard.types import InvalidQuery
@@ -255,10 +255,11 @@ class Gate:
                 outlet.touch()
                 yield body
 
-        route = runtime.default
-        with upstream_span(ticket.span, ticket.metadata, route, call.path) as (metadata, ended):
-            stream = route.upstream.stream(call.path, touched(), metadata, timeout_s)
-            return ended(await first_end(relay(stream, outlet), silence(outlet, route.timeout_s)))
+        route, metadata, span = runtime.default, ticket.metadata, ticket.span
+        with open_stream(
+            route, runtime.metrics, UNLISTED, "pass", call.path, touched(), metadata, timeout_s, span
+        ) as stream:
+            return await first_end(relay(stream, outlet), silence(outlet, route.timeout_s))
 
 
 def _model_named(body: bytes) -> str | None:

@@ -373,7 +373,8 @@ function drift(model, stage) {
 
 function showHealth(told) {
   const { counts, limits } = told;
-  const failed = sum(counts.upstream_calls) - (counts.upstream_calls.OK ?? 0);
+  const calls = counts.upstream_calls;
+  const failed = sum(calls) - (calls.OK ?? 0) - (calls.CANCELLED ?? 0); // whoever called ended those
   const lost = (counts.audit_events.dropped ?? 0) + (counts.audit_events.failed ?? 0);
   const evicted = sum(counts.evicted);
   const uninspected = sum(counts.uninspected), rejected = sum(counts.rejected);
@@ -385,7 +386,7 @@ function showHealth(told) {
     [element("bdi", {}, plain([model.mode, model.upstream, model.reason].filter(Boolean).join(" · "))), ""],
   ]);
   rows.push(
-    ["upstream calls", state(!failed, "answered", `${figure(failed)} failed`), `${figure(sum(counts.upstream_calls))} in all`],
+    ["upstream calls", state(!failed, "answered", `${figure(failed)} failed`), `${figure(sum(calls))} in all`],
     ["store", state(!counts.store_away, "there", "away"), `${limits.store}: ${figure(counts.store_entries)} of ${figure(limits.store_entries)} rows; ${figure(evicted)} forgotten for want of room`],
     ["stages", state(!errors, "working", `${figure(errors)} failures`), `${figure(uninspected)} queries were forwarded uninspected`],
     ["calls turned away", state(!rejected, "none", figure(rejected)), Object.keys(counts.rejected).map((why) => why.replaceAll("_", " ")).join(", ")],
