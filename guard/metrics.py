@@ -193,6 +193,9 @@ class Metrics:
         )
         self.config_reloads = counter("guard_config_reloads_total", "Reloads of the settings.", "result")
         self.rejected = counter("guard_rejected_calls_total", "Calls turned away before they were read.", "reason")
+        self.stream_messages = counter(
+            "guard_stream_messages_total", "Messages of callers' streams that came to be inspected."
+        )
         self.rationed = counter(
             "guard_rationed_calls_total",
             "Calls that ran out of what their caller may have, and answers that were not held back for want of room.",
@@ -229,10 +232,6 @@ class Metrics:
         self.quarantine_failures = counter(
             "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
         )
-        for lost in ("dropped", "failed"):  # a series that begins with its first loss has no increase
-            self.audit_events.labels(lost)
-        for result in ("done", "refused"):
-            self.config_reloads.labels(result)
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
         self.worker_restarts = counter(
             "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
@@ -242,6 +241,14 @@ class Metrics:
             "guard_admin_refused_total", "Requests to operators' listeners without the right token, by why.", "reason"
         )
         self._gauges(registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins with its first loss has no increase."""
+        for lost in ("dropped", "failed"):
+            self.audit_events.labels(lost)
+        for result in ("done", "refused"):
+            self.config_reloads.labels(result)
 
     def _gauges(self, registry: CollectorRegistry) -> None:
         self.profile_mismatch = _Gauge(

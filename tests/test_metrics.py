@@ -35,6 +35,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_extra_rows": ("model", "how"),
     "guard_config_reloads": ("result",),
     "guard_rejected_calls": ("reason",),
+    "guard_stream_messages": (),
     "guard_rationed_calls": ("model", "what", "outcome"),
     "guard_unrationed_calls": ("model",),
     "guard_challenges": ("model", "outcome"),

@@ -120,6 +120,7 @@ class Conversation:
         """Inspect and forward; a reply where the stream ends here."""
         async for body in bodies:
             self._outlet.touch()
+            self._pipeline.runtime.metrics.stream_messages.inc()
             ticket = self._next_ticket()
             try:
                 opened = await self._judge(ticket, body)

@@ -61,6 +61,14 @@ async def test_a_stream_counts_once_as_the_server_ends_it(behind: Behind, path: 
         await until(lambda: counted(guarded) == once(path, code))
 
 
+@pytest.mark.parametrize(("path", "messages"), [(TALK, 0), (STREAM, 3)])
+async def test_messages_count_one_by_one_where_they_are_read(behind: Behind, path: str, messages: int) -> None:
+    async with behind(**ALLOWED) as (server, guarded):
+        server.stream = echo
+        await talk(guarded.channel, *WORDS, path=path)
+        assert guarded.count("guard_stream_messages_total") == messages
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_server_that_cannot_be_reached(guarding: Behind, path: str) -> None:
     async with guarding(NOWHERE, **ALLOWED) as guarded:
