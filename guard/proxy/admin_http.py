@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Protocol
 
 from guard import config
 from guard.metrics import Metrics
-from guard.proxy.door import RETRY_S, Door, Knock, has_token
+from guard.proxy.door import ELSEWHERE, RETRY_S, Door, Knock, has_token, visitor
 from guard.settings import ConfigError, Settings
 
 __all__ = ["AdminHttp", "BadRequest", "Pages", "Request", "Response", "encode", "has_token", "parse_head", "start"]
@@ -41,11 +41,15 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request: target without query, headers in lower case, None where one came twice."""
+    """The head of a request: target without query, headers in lower case, None where one came twice.
+
+    visitor: whose tries it takes (`guard.proxy.door`).
+    """
 
     method: str
     path: str
     headers: Mapping[str, str | None] = field(default_factory=dict)
+    visitor: str = ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class Pages:
         return text(HTTPStatus.OK, "ready") if self.ready() else text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
 
     def _config(self, request: Request) -> Response:
-        knock = self.door.knock(request.headers.get("authorization"))
+        knock = self.door.knock(request.headers.get("authorization"), request.visitor)
         if knock is not Knock.OPEN:
             return refused(knock)
         settings = self.runtime().settings
@@ -240,6 +244,7 @@ class _Connections:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
+            request = replace(request, visitor=visitor(str((writer.get_extra_info("peername") or ("",))[0])))
         except asyncio.LimitOverrunError:
             writer.write(encode(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")))
         except BadRequest:

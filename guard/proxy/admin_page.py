@@ -66,7 +66,7 @@ class AdminPage:
             return _not_allowed("GET, HEAD")
         if file is not None:
             return file
-        knock = self._door.look(request.headers.get("authorization"))
+        knock = self._door.look(request.headers.get("authorization"), request.visitor)
         if knock is not Knock.OPEN:
             return refused(knock)
         return await (self._shown() if picture is None else self._picture(picture[1], int(picture[2])))
@@ -78,7 +78,7 @@ class AdminPage:
             return Response(HTTPStatus.NO_CONTENT)
         if request.method != "POST":
             return _not_allowed("POST, DELETE")
-        knock = self._door.knock(header)
+        knock = self._door.knock(header, request.visitor)
         if knock is not Knock.OPEN:
             return refused(knock)
         return _json(json.dumps({"session": self._door.seat(), "seconds": SESSION_S}).encode())

@@ -19,7 +19,7 @@ from guard import config
 from guard.metrics import Metrics
 from guard.proxy import admin_http, overview
 from guard.proxy.admin_page import AdminPage
-from guard.proxy.door import TRIES, Door
+from guard.proxy.door import HERE, TRIES, Door
 from guard.proxy.overview import Away, Overview
 from guard.wire.guard.v1 import guard_pb2 as pb
 from tests.proxy import watched
@@ -226,7 +226,7 @@ def test_a_connection_that_others_can_read(said: Said, page: Page) -> None:
 
 def test_too_many_wrong_tokens(said: Said, page: Page) -> None:
     for _ in range(TRIES):
-        said.door.knock("Bearer wrong")
+        said.door.knock("Bearer wrong", HERE)
     sign_in(page, said.url)
     page.wait("document.querySelector('#told').innerText.includes('too many')")
 
@@ -443,6 +443,6 @@ def test_top_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def test_top_waits_where_too_many_wrong_tokens_were_tried(said: Said) -> None:
     for _ in range(TRIES):
-        said.door.knock("Bearer wrong")
+        said.door.knock("Bearer wrong", HERE)
     code, _, err = looked(said, "--once", until=lambda _: True)
     assert (code, "too many wrong tokens" in err) == (1, True)
