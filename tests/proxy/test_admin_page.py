@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -359,6 +360,33 @@ async def test_pictures_of_decisions_that_others_have_followed(monkeypatch):
         source.noticed["decisions"] = [{"time": 1.0, "decision_id": f"{number:032x}", "pictures": {"rows": [0]}}]
         await page.answer(asking("/overview"))
     assert list(page._overview.pictures) == [f"{number:032x}" for number in (2, 3, 4)]
+
+
+async def test_a_quarantine_that_hangs_takes_one_thread_and_none_of_others(monkeypatch):
+    """However often somebody looks."""
+    go = threading.Event()
+
+    class Hanging:
+        def read(self, name: str) -> bytes:
+            go.wait(30)
+            raise FileNotFoundError(name)
+
+    monkeypatch.setattr(admin_page, "PICTURE_S", 0.05)
+    monkeypatch.setattr(admin_page, "open_place", lambda settings: Hanging())
+    how = {"rows": [0], "layout": "nhwc", "shape": [1, 1, 1], "low": [0.0], "high": [1.0]}
+    page, _ = shower(Told(decisions=[{"time": 1.0, "decision_id": ID, "pictures": how}]))
+    await page.answer(asking("/overview"))
+    try:
+        for _ in range(64):  # asyncio has 32 threads at most
+            answer = await page.answer(asking(f"/pictures/{ID}/0"))
+            assert (answer.status, answer.body) == (503, b"the quarantine is busy\n")
+        assert [thread.name for thread in threading.enumerate()].count("guard-pictures") == 1
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 10) == 7
+    finally:
+        go.set()
+    async with asyncio.timeout(10):
+        while (await page.answer(asking(f"/pictures/{ID}/0"))).status != 204:
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(("where", "expected"), [(None, 404), ("empty", 204), ("a file", 503)])
