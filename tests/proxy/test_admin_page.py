@@ -16,6 +16,7 @@ from grpc import aio
 import guard
 from guard import config
 from guard.client import GuardClient, GuardError
+from guard.lately import merged
 from guard.metrics import Metrics
 from guard.profile import Space
 from guard.proxy import admin_http, admin_page
@@ -223,7 +224,7 @@ class Told:
     def __init__(self, **lately: Any) -> None:
         self.asked = 0
         self.away = False
-        self.noticed = {"decisions": [], "callers": [], "followed": 0, "left_out": 0, **lately}
+        self.noticed = {**merged([], 1, 1), "known": [], **lately}
         self.answer = pb.StatusResponse(version="9")
 
     async def status(self) -> pb.StatusResponse:

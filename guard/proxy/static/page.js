@@ -162,9 +162,7 @@ function show(told) {
 }
 
 function showTiles(told) {
-  const { counts, limits } = told;
-  const levels = { hostile: 0, suspect: 0, watch: 0 };
-  for (const one of told.callers) if (one.level in levels) levels[one.level] += 1;
+  const { counts, limits, levels } = told;
   const calls = perSecond(told, (c) => sum(c.calls));
   const would = perSecond(told, (c) => noPlain(c, "would_be"));
   const acted = perSecond(told, (c) => noPlain(c, "action"));
@@ -173,7 +171,7 @@ function showTiles(told) {
     ["Calls a second", calls, `${figure(sum(counts.calls))} in all`],
     ["Suspicious a second", would, `${figure(noPlain(counts, "would_be"))} in all`],
     ["Acted upon a second", acted, `${figure(noPlain(counts, "action"))} in all`],
-    ["Callers alarming", String(levels.hostile), `hostile; ${levels.suspect} suspect, ${levels.watch} on watch, of those shown`],
+    ["Callers alarming", figure(levels.hostile), `hostile; ${figure(levels.suspect)} suspect, ${figure(levels.watch)} on watch, of ${figure(told.followed)} followed`],
     ["Calls in flight", figure(counts.in_flight), `of ${figure(limits.in_flight)}; ${figure(counts.queued)} waiting`],
     ["An inspection takes", inspected, "mean since the start"],
   ]);
