@@ -65,6 +65,12 @@ def test_what_is_asked_for_exists() -> None:
     assert {query: found for query in QUERIES if (found := list(strangers(query.expr, series)))} == {}
 
 
+def test_what_is_recorded_is_asked_for() -> None:
+    """A rule that no alert and no panel uses is work for nobody."""
+    asked = [name for query in QUERIES if query.of != "record" for name in TOKEN.findall(query.expr)]
+    assert {query.where for query in QUERIES if query.of == "record"} - set(asked) == set()
+
+
 @pytest.mark.parametrize(
     ("expr", "found"),
     [
