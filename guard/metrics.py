@@ -192,7 +192,14 @@ class Metrics:
             "how",
         )
         self.config_reloads = counter("guard_config_reloads_total", "Reloads of the settings.", "result")
-        self.rejected = counter("guard_rejected_calls_total", "Calls turned away before they were read.", "reason")
+        self.rejected = counter(
+            "guard_rejected_calls_total",
+            "Calls turned away unread: unauthenticated, metadata, overloaded, queued_too_long; and queries, each "
+            "message of a stream by itself, turned away once read: unlisted_model, profile_mismatch, "
+            "inspection_timeout, inspection_error (these two with the answer at hand, too, where it is held). Not what "
+            "the policy, budgets or the method table refuse.",
+            "reason",
+        )
         self.stream_messages = counter(
             "guard_stream_messages_total", "Messages of callers' streams that came to be inspected."
         )
