@@ -102,7 +102,7 @@ class Gate:
         tracer = self.runtime.tracer
         if tracer is None or call.path in _UNTRACED:
             return None
-        return tracer.begin(call.path[1:] if call.path in methods.TABLE else "_OTHER", call.metadata)
+        return tracer.begin(methods.traced(call.path), call.metadata)
 
     def _counting(self, call: Call, span: Live | None) -> _Counting:
         labels = methods.labels(call.path)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import cast
 
 from guard.metrics import Metrics
-from guard.proxy import models, status
+from guard.proxy import methods, models, status
 from guard.proxy.models import Route
 from guard.proxy.seam import Metadata, Reply, UpstreamStream
 from guard.proxy.status import Code
@@ -38,7 +38,7 @@ def open_stream(
 
     timeout_s: what the caller's deadline leaves to it.
     """
-    below = None if span is None else span.call(path, route.upstream.name, purpose)
+    below = None if span is None else span.call(methods.traced(path), route.upstream.name, purpose)
     if below is not None:
         metadata = below.onto(metadata)
     followed = _Followed(route, path, bodies, metadata, timeout_s)
