@@ -217,7 +217,8 @@ class Gate:
         arrived = time.monotonic()
         treatment = methods.treatment(call.path, runtime.settings.methods.allow)
         if treatment is Treatment.HEALTH:
-            first = await asyncio.wait_for(anext(bodies, None), runtime.longest_s)
+            async with asyncio.timeout(runtime.longest_s):
+                first = await anext(bodies, None)
             return status.incomplete() if first is None else await self._health.watch(first, outlet)
         if treatment is Treatment.DENY:
             return self._denied(runtime, call)
