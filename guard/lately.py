@@ -98,12 +98,12 @@ class Lately:
         self._callers.pop((model, caller), None)
 
     def document(self, decisions: int, callers: int) -> dict[str, Any]:
-        """The latest decisions, and the most alarming callers, as plain data."""
+        """The latest decisions, the most alarming callers and who is known, as plain data: one part of `merged`."""
         followed = sorted(self._callers.items(), key=lambda one: _alarm(one[1]), reverse=True)
         return {
             "decisions": list(self._decisions.values())[-decisions:],
             "callers": [_caller(key, one) for key, one in followed[:callers]],
-            "followed": len(followed),
+            "known": [(*key, one.level.name.lower(), round(one.heard, 3)) for key, one in followed],
             "left_out": self._left_out,
         }
 
@@ -204,13 +204,24 @@ def merged(documents: Iterable[dict[str, Any]], decisions: int, callers: int) ->
             found[key]["rows"] = max(former["rows"], one["rows"])
     ranked = sorted(found.values(), key=_alarm_of, reverse=True)
     latest = sorted((one for document in told for one in document["decisions"]), key=lambda one: one["time"])
-    hidden = max((document["followed"] - len(document["callers"]) for document in told), default=0)
+    levels = _levels(told)
     return {
         "decisions": latest[-decisions:],
         "callers": ranked[:callers],
-        "followed": len(found) + hidden,
+        "followed": sum(levels.values()),
+        "levels": levels,
         "left_out": sum(document["left_out"] for document in told),
     }
+
+
+def _levels(documents: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many callers are at each level, those included that are not among the most alarming."""
+    known = sorted((tuple(one) for document in documents for one in document["known"]), key=lambda one: one[-1])
+    latest = {(model, caller): level for model, caller, level, _ in known}
+    levels = {level.name.lower(): 0 for level in Level}
+    for level in latest.values():
+        levels[level] += 1
+    return levels
 
 
 def _alarm_of(one: dict[str, Any]) -> tuple[int, float, float]:

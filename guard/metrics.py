@@ -163,13 +163,14 @@ class Metrics:
         self.denied_methods = counter("guard_denied_methods_total", "Calls of methods that are denied.", "grpc_method")
         self.upstream_calls = counter(
             "guard_upstream_calls_total",
-            "Unary calls to upstreams; streams are not counted.",
+            "Calls to upstreams, streams once each, by the status with which the upstream ended them: UNAVAILABLE "
+            "where it is away, CANCELLED where somebody else ended them.",
             "model",
             "purpose",
             "grpc_code",
         )
         self.upstream_seconds = histogram(
-            "guard_upstream_seconds", "How long upstreams took.", _CALL, "model", "purpose"
+            "guard_upstream_seconds", "How long unary calls to upstreams took.", _CALL, "model", "purpose"
         )
         self.network_rows = histogram(
             "guard_network_batch_rows", "Rows that a batching network ran at once.", _ROWS, "network"
@@ -191,7 +192,17 @@ class Metrics:
             "how",
         )
         self.config_reloads = counter("guard_config_reloads_total", "Reloads of the settings.", "result")
-        self.rejected = counter("guard_rejected_calls_total", "Calls turned away before they were read.", "reason")
+        self.rejected = counter(
+            "guard_rejected_calls_total",
+            "Calls turned away unread: unauthenticated, metadata, overloaded, queued_too_long; and queries, each "
+            "message of a stream by itself, turned away once read: unlisted_model, profile_mismatch, "
+            "inspection_timeout, inspection_error (these two with the answer at hand, too, where it is held). Not what "
+            "the policy, budgets or the method table refuse.",
+            "reason",
+        )
+        self.stream_messages = counter(
+            "guard_stream_messages_total", "Messages of callers' streams that came to be inspected."
+        )
         self.rationed = counter(
             "guard_rationed_calls_total",
             "Calls that ran out of what their caller may have, and answers that were not held back for want of room.",
@@ -228,10 +239,6 @@ class Metrics:
         self.quarantine_failures = counter(
             "guard_quarantine_failures_total", "Writes to the quarantine that failed, tried again or not."
         )
-        for lost in ("dropped", "failed"):  # a series that begins with its first loss has no increase
-            self.audit_events.labels(lost)
-        for result in ("done", "refused"):
-            self.config_reloads.labels(result)
         self.store_evicted = counter("guard_store_evicted_total", "What the store forgot to stay in bounds.", "what")
         self.worker_restarts = counter(
             "guard_worker_restarts_total", "Worker processes that ended by themselves and were started anew.", "worker"
@@ -241,6 +248,14 @@ class Metrics:
             "guard_admin_refused_total", "Requests to operators' listeners without the right token, by why.", "reason"
         )
         self._gauges(registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins with its first loss has no increase."""
+        for lost in ("dropped", "failed"):
+            self.audit_events.labels(lost)
+        for result in ("done", "refused"):
+            self.config_reloads.labels(result)
 
     def _gauges(self, registry: CollectorRegistry) -> None:
         self.profile_mismatch = _Gauge(

@@ -19,6 +19,8 @@ _PLAIN = "allow"
 _SHRINK = frozenset({"CALLER", "MODEL", "FINDINGS", "DETAIL", "STAGE", "MONITOR"})
 _FINDING = ("stage", "kind", "model", "mode")
 _TALL = 60
+_NOT_FAILED = frozenset({"OK", "CANCELLED"})
+"""How calls to upstreams end that went well, or that whoever called ended."""
 
 
 def screen(look: Mapping[str, Any], former: Mapping[str, Any] | None = None, height: int = _TALL) -> RenderableType:
@@ -198,7 +200,7 @@ def _health(look: Mapping[str, Any]) -> Table:
     counts, limits = look["counts"], look["limits"]
     table = _table("Health", "WHAT", "STATE", "DETAIL")
     rows = [_model(model) for model in look["models"]]
-    failed = sum(counts["upstream_calls"].values()) - counts["upstream_calls"].get("OK", 0)
+    failed = sum(count for code, count in counts["upstream_calls"].items() if code not in _NOT_FAILED)
     store = f"{limits['store']}: {counts['store_entries']:.0f} of {limits['store_entries']} rows"
     lost = sum(counts["audit_events"].get(name, 0) for name in ("dropped", "failed"))
     rows += [

@@ -146,10 +146,10 @@ class Live:
             self.attributes["error.type"] = code
         self.end(code if is_error else "")
 
-    def call(self, path: str, server: str, purpose: str) -> "Live":
-        """A call to an upstream."""
-        made = self.child(path[1:], Kind.CLIENT, guard__purpose=purpose)
-        made.attributes |= {**_rpc(path[1:]), **address_of(server)}
+    def call(self, method: str, server: str, purpose: str) -> "Live":
+        """A call to an upstream. method: from a closed list, `_OTHER` elsewhere."""
+        made = self.child(method, Kind.CLIENT, guard__purpose=purpose)
+        made.attributes |= {**_rpc(method), **address_of(server)}
         return made
 
     @contextmanager

@@ -54,7 +54,7 @@ def test_of_a_clean_query_nothing_is_kept() -> None:
     kept = Lately()
     kept.record(event())
     kept.record(event(way=0.05))
-    assert told(kept) == {"decisions": [], "callers": [], "followed": 0, "left_out": 0}
+    assert told(kept) == {"decisions": [], "callers": [], "known": [], "left_out": 0}
 
 
 def test_evidence_is_followed_from_a_tenth_of_the_way_on() -> None:
@@ -165,7 +165,7 @@ def test_callers_are_bounded_and_the_least_alarming_go_first() -> None:
         kept.record(event(number, caller=f"c{number}", way=0.5))
     document = told(kept)
     names = {one["caller"] for one in document["callers"]}
-    assert len(names) == document["followed"] == CALLERS
+    assert len(names) == len(document["known"]) == CALLERS
     assert document["callers"][0]["caller"] == "hostile"
     assert {"c1", "c2", "c3"}.isdisjoint(names - {"c4"})
     assert document["left_out"] == 3
@@ -201,6 +201,21 @@ def test_several_processes_as_one() -> None:
     assert (whole["followed"], whole["left_out"]) == (2, 0)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_levels_are_of_all_callers_and_not_of_those_shown(processes: int) -> None:
+    """Each once, as who heard of him last has it."""
+    several = [Lately() for _ in range(processes)]
+    several[0].record(event(0, caller="c7", way=0.2))
+    for number in range(1, 61):
+        several[number % processes].record(event(number, caller=f"c{number}", way=2.0, level=Level.HOSTILE))
+    several[-1].record(event(61, caller="c1", way=0.5, level=Level.WATCH))
+    parts = [json.loads(json.dumps(one.document(DECISIONS, 5))) for one in several]
+    whole = merged(parts, DECISIONS, 5)
+    assert len(whole["callers"]) == 5
+    assert whole["levels"] == {"clear": 0, "watch": 1, "suspect": 0, "hostile": 59}
+    assert whole["followed"] == 60
+
+
 def test_points_of_many_processes_are_bounded() -> None:
     several = [Lately() for _ in range(4)]
     for number in range(4 * POINTS - 8):
@@ -211,4 +226,5 @@ def test_points_of_many_processes_are_bounded() -> None:
 
 
 def test_nobody_tells_anything() -> None:
-    assert merged([], 1, 1) == {"decisions": [], "callers": [], "followed": 0, "left_out": 0}
+    levels = {"clear": 0, "watch": 0, "suspect": 0, "hostile": 0}
+    assert merged([], 1, 1) == {"decisions": [], "callers": [], "followed": 0, "levels": levels, "left_out": 0}

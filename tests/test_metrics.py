@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from guard import metrics as metrics_module
 from guard.metrics import Metrics
 
 LABELS = {  # the contract: dashboards and alerts are written against it
@@ -35,6 +36,7 @@ LABELS = {  # the contract: dashboards and alerts are written against it
     "guard_extra_rows": ("model", "how"),
     "guard_config_reloads": ("result",),
     "guard_rejected_calls": ("reason",),
+    "guard_stream_messages": (),
     "guard_rationed_calls": ("model", "what", "outcome"),
     "guard_unrationed_calls": ("model",),
     "guard_challenges": ("model", "outcome"),
@@ -139,6 +141,7 @@ def test_label_values_cannot_inject_lines():
 
 WORKER = """
 import sys
+from guard import metrics as metrics_module
 from guard.metrics import Metrics
 m = Metrics()
 n = int(sys.argv[1])
@@ -211,3 +214,15 @@ def test_a_model_that_is_gone_alarms_nobody() -> None:
     told = metrics.exposition()[0].decode()
     assert 'guard_drift_alarm{model="kept",stage="pid"} 1.0' in told
     assert 'model="gone"' not in told
+
+
+def test_why_calls_are_turned_away_is_told_in_full() -> None:
+    """The help names the reasons that the proxy counts, and no others."""
+    proxy = Path(metrics_module.__file__).parent / "proxy"
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted(proxy.rglob("*.py")))
+    counted = set(re.findall(r'(?:_rejected\(runtime, |rejected\.labels\()"(\w+)"', code))
+    assert 'rejected.labels(f"inspection_{reason}")' in code
+    counted |= {"inspection_timeout", "inspection_error"}
+    told = Metrics().rejected._documentation
+    named = [name for part in re.findall(r": ([a-z_, ]+)", told) for name in part.split(", ")]
+    assert {name.split()[0] for name in named if name} == counted

@@ -65,6 +65,12 @@ def test_what_is_asked_for_exists() -> None:
     assert {query: found for query in QUERIES if (found := list(strangers(query.expr, series)))} == {}
 
 
+def test_what_is_recorded_is_asked_for() -> None:
+    """A rule that no alert and no panel uses is work for nobody."""
+    asked = [name for query in QUERIES if query.of != "record" for name in TOKEN.findall(query.expr)]
+    assert {query.where for query in QUERIES if query.of == "record"} - set(asked) == set()
+
+
 @pytest.mark.parametrize(
     ("expr", "found"),
     [
@@ -144,6 +150,7 @@ def test_the_commands_that_runbooks_name_exist() -> None:
 
 
 def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    """And may have more, that say where: `ALERT fires where ...`."""
     cases = {
         case["name"]: case["promql_expr_test"][0]["exp_samples"]
         for file in RULES.glob("tests/*.yaml")
@@ -152,6 +159,8 @@ def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
     for name in (alert["alert"] for alert in alerts()):
         assert any(name in sample["labels"] for sample in cases.pop(f"{name} fires"))
         assert cases.pop(f"{name} stays quiet") == []
+        for more in [case for case in cases if case.startswith((f"{name} fires where ", f"{name} stays quiet where "))]:
+            assert any(name in sample["labels"] for sample in cases.pop(more)) == (f"{name} fires" in more)
     assert not cases
 
 

@@ -103,7 +103,7 @@ def test_the_span_stands_in_what_travels_on(kept: Kept) -> None:
     metadata = (("x", "1"), ("traceparent", f"00-{TRACE}-{SPAN}-03"), ("tracestate", "a=1"))
     live = begun(kept, *metadata)
     assert live is not None
-    below = live.call("/p.S/M", "host:8001", "original")
+    below = live.call("p.S/M", "host:8001", "original")
     sent = dict(below.onto(metadata))
     assert sent == {"x": "1", "tracestate": "a=1", "traceparent": f"00-{TRACE}-{below.span_id.hex()}-03"}
 
@@ -122,7 +122,7 @@ def test_spans_end_once_and_hang_together(kept: Kept) -> None:
         pass
     with pytest.raises(KeyError), live.stage("detector", "two"):
         raise KeyError("what a caller sent")
-    below = live.call("/p.S/M", "unix:/run/x", "view")
+    below = live.call("p.S/M", "unix:/run/x", "view")
     below.end_rpc("NOT_FOUND")
     below.end_rpc("OK")
     live.end_rpc("NOT_FOUND")  # its caller's mistake is no error of a server

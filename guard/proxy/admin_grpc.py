@@ -20,7 +20,7 @@ from guard import audit, events
 from guard.audit import TooManyReaders
 from guard.proxy import admin_callers, admin_messages, record
 from guard.proxy.admin_messages import Guarded
-from guard.proxy.door import Door, Knock
+from guard.proxy.door import GRPC, Door, Knock
 from guard.proxy.inspection import Inspection
 from guard.proxy.status import Code
 from guard.settings import ConfigError, Limits, Settings
@@ -186,7 +186,7 @@ class _Token(aio.ServerInterceptor):
     ) -> "_Handler | None":
         given = [value for key, value in handler_call_details.invocation_metadata if key == "authorization"]
         one = given[0] if len(given) == 1 and isinstance(given[0], str) else None
-        knock = self._door.knock(one)
+        knock = self._door.knock(one, GRPC)
         if knock is Knock.OPEN:
             return await continuation(handler_call_details)
         return self._wait if knock is Knock.WAIT else self._refuse

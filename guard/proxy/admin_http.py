@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Protocol
 
 from guard import config
 from guard.metrics import Metrics
-from guard.proxy.door import RETRY_S, Door, Knock, has_token
+from guard.proxy.door import ELSEWHERE, RETRY_S, Door, Knock, has_token, visitor
 from guard.settings import ConfigError, Settings
 
 __all__ = ["AdminHttp", "BadRequest", "Pages", "Request", "Response", "encode", "has_token", "parse_head", "start"]
@@ -51,11 +51,15 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request: target without query, headers in lower case, None where one came twice."""
+    """The head of a request: target without query, headers in lower case, None where one came twice.
+
+    visitor: whose tries it takes (`guard.proxy.door`).
+    """
 
     method: str
     path: str
     headers: Mapping[str, str | None] = field(default_factory=dict)
+    visitor: str = ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Pages:
         return text(HTTPStatus.OK, "ok")
 
     def _config(self, request: Request) -> Response:
-        knock = self.door.knock(request.headers.get("authorization"))
+        knock = self.door.knock(request.headers.get("authorization"), request.visitor)
         if knock is not Knock.OPEN:
             return refused(knock)
         settings = self.runtime().settings
@@ -266,7 +270,8 @@ class _Connections:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             asked()
-            request = parse_head(head)
+            peer = visitor(str((writer.get_extra_info("peername") or ("",))[0]))
+            request = replace(parse_head(head), visitor=peer)
         except asyncio.LimitOverrunError:
             writer.write(encode(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")))
         except BadRequest:

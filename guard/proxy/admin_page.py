@@ -5,16 +5,17 @@ begun with it. Sessions travel in a header and are kept in the tab: no cookie, w
 of the host. So no other page can use them, and there is no forgery to fear.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from importlib import resources
 
 from guard.places import Place
 from guard.proxy import pictures
 from guard.proxy.admin_http import Request, Response, refused, text
+from guard.proxy.aside import Aside, Busy
 from guard.proxy.door import SESSION_S, Door, Knock
 from guard.proxy.overview import Away, Overview
 from guard.proxy.pictures import NoPicture, NotThere
@@ -26,6 +27,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+PICTURE_S = 8.0
+"""The longest that a picture is waited for, the pictures before it included."""
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -48,7 +51,7 @@ class AdminPage:
             for path, (name, kind) in _FILES.items()
         }
         self._opened: tuple[QuarantineSettings, Place | None] | None = None
-        self._drawing = asyncio.Semaphore(1)
+        self._drawing = Aside("guard-pictures", PICTURE_S)
 
     async def run(self) -> None:
         """What goes on while nobody looks."""
@@ -66,7 +69,7 @@ class AdminPage:
             return _not_allowed("GET, HEAD")
         if file is not None:
             return file
-        knock = self._door.look(request.headers.get("authorization"))
+        knock = self._door.look(request.headers.get("authorization"), request.visitor)
         if knock is not Knock.OPEN:
             return refused(knock)
         return await (self._shown() if picture is None else self._picture(picture[1], int(picture[2])))
@@ -78,7 +81,7 @@ class AdminPage:
             return Response(HTTPStatus.NO_CONTENT)
         if request.method != "POST":
             return _not_allowed("POST, DELETE")
-        knock = self._door.knock(header)
+        knock = self._door.knock(header, request.visitor)
         if knock is not Knock.OPEN:
             return refused(knock)
         return _json(json.dumps({"session": self._door.seat(), "seconds": SESSION_S}).encode())
@@ -95,12 +98,13 @@ class AdminPage:
         if known is None:
             return text(HTTPStatus.NOT_FOUND, "not found")
         try:
-            async with self._drawing:
-                drawn = await asyncio.to_thread(self._draw, decision_id, row, known)
+            drawn = await self._drawing.run(partial(self._draw, decision_id, row, known))
         except NoPicture:
             return text(HTTPStatus.NOT_FOUND, "no picture")
         except NotThere:  # the quarantine is written a moment later: no mistake of who asks
             return Response(HTTPStatus.NO_CONTENT)
+        except Busy:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "the quarantine is busy")
         except (OSError, ConfigError):
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "the quarantine is away")
         return Response(HTTPStatus.OK, drawn, "image/png", _HEADERS)

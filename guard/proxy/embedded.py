@@ -117,7 +117,8 @@ class EmbeddedUpstream:
             return Reply(code=Code.UNAVAILABLE, details="the model is shut down")
         future.add_done_callback(self._leave)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             return Reply(code=Code.DEADLINE_EXCEEDED, details="the model took too long")
         finally:
@@ -202,7 +203,7 @@ class _Stream:
         """The answers, until the stream ends."""
         try:
             async with contextlib.aclosing(self._answers):
-                while (answer := await asyncio.wait_for(anext(self._answers, None), self._left_s())) is not None:
+                while (answer := await self._next()) is not None:
                     yield answer
             self._end = Reply()
         except TimeoutError:
@@ -210,8 +211,10 @@ class _Stream:
         finally:
             self._over.set()
 
-    def _left_s(self) -> float | None:
-        return None if self._deadline is None else self._deadline - time.monotonic()
+    async def _next(self) -> bytes | None:
+        left_s = None if self._deadline is None else self._deadline - time.monotonic()
+        async with asyncio.timeout(left_s):  # wait_for may lose a cancellation until Python 3.12
+            return await anext(self._answers, None)
 
     async def status(self) -> Reply:
         """How it ended, once it has."""

@@ -20,11 +20,11 @@ from guard.proxy.health import Health
 from guard.proxy.local_stream import LocalStream, Outlet
 from guard.proxy.methods import Treatment
 from guard.proxy.models import ask
+from guard.proxy.outgoing import open_stream
 from guard.proxy.pipeline import UNLISTED, Pipeline, Ticket
 from guard.proxy.runtime import Runtime
 from guard.proxy.seam import Call, Reply
 from guard.proxy.server import Exchange
-from guard.proxy.spans import upstream_span
 from guard.proxy.streams import Conversation, first_end, relay, silence
 from guard.tracing import Live
 from guard.types import InvalidQuery
@@ -102,7 +102,7 @@ class Gate:
         tracer = self.runtime.tracer
         if tracer is None or call.path in _UNTRACED:
             return None
-        return tracer.begin(call.path[1:] if call.path in methods.TABLE else "_OTHER", call.metadata)
+        return tracer.begin(methods.traced(call.path), call.metadata)
 
     def _counting(self, call: Call, span: Live | None) -> _Counting:
         labels = methods.labels(call.path)
@@ -217,7 +217,8 @@ class Gate:
         arrived = time.monotonic()
         treatment = methods.treatment(call.path, runtime.settings.methods.allow)
         if treatment is Treatment.HEALTH:
-            first = await asyncio.wait_for(anext(bodies, None), runtime.longest_s)
+            async with asyncio.timeout(runtime.longest_s):
+                first = await anext(bodies, None)
             return status.incomplete() if first is None else await self._health.watch(first, outlet)
         if treatment is Treatment.DENY:
             return self._denied(runtime, call)
@@ -255,10 +256,11 @@ class Gate:
                 outlet.touch()
                 yield body
 
-        route = runtime.default
-        with upstream_span(ticket.span, ticket.metadata, route, call.path) as (metadata, ended):
-            stream = route.upstream.stream(call.path, touched(), metadata, timeout_s)
-            return ended(await first_end(relay(stream, outlet), silence(outlet, route.timeout_s)))
+        route, metadata, span = runtime.default, ticket.metadata, ticket.span
+        with open_stream(
+            route, runtime.metrics, UNLISTED, "pass", call.path, touched(), metadata, timeout_s, span
+        ) as stream:
+            return await first_end(relay(stream, outlet), silence(outlet, route.timeout_s))
 
 
 def _model_named(body: bytes) -> str | None:

@@ -75,6 +75,11 @@ def treatment(path: str, allowed: tuple[str, ...]) -> Treatment:
     return known
 
 
+def traced(path: str) -> str:
+    """The method's name for spans: a closed list, too; OpenTelemetry's `_OTHER` for what is not on the table."""
+    return path[1:] if path in TABLE else "_OTHER"
+
+
 @lru_cache(maxsize=256)
 def labels(path: str) -> tuple[str, str, str]:
     """grpc_type, grpc_service and grpc_method for metrics: a closed list, whatever callers ask for."""

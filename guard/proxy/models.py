@@ -66,7 +66,7 @@ async def ask(
     span: Live | None = None,
 ) -> Reply:
     """One unary call, counted; below this span, where the caller's call is traced."""
-    below = None if span is None else span.call(path, route.upstream.name, purpose)
+    below = None if span is None else span.call(methods.traced(path), route.upstream.name, purpose)
     if below is not None:
         metadata = below.onto(metadata)
     started = time.perf_counter()

@@ -79,7 +79,7 @@ class Own:
 
     async def lately(self) -> dict[str, Any]:
         """Of this process alone."""
-        return self._runtime().lately.document(DECISIONS, CALLERS)
+        return lately.merged([self._runtime().lately.document(DECISIONS, CALLERS)], DECISIONS, CALLERS)
 
 
 class Workers:

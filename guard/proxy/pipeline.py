@@ -235,13 +235,19 @@ class Pipeline:
 
     # --- before the upstream
 
-    async def open(self, ticket: Ticket, body: bytes, light: Inference | None = None) -> Opened | Reply:
-        """Read, check and decide; a reply where the request ends here. light: the request, where it is read."""
+    async def open(
+        self, ticket: Ticket, body: bytes, light: Inference | None = None, *, purpose: str | None = "original"
+    ) -> Opened | Reply:
+        """Read, check and decide; a reply where the request ends here.
+
+        light:   the request, where it is read.
+        purpose: of the call to the upstream that fails where that is away; None: of none.
+        """
         label = UNLISTED
         try:
             inference = await self._read(ticket, body, light)
             label = inference.model if inference.model in self.runtime.models else UNLISTED
-            return await self._open(ticket, inference)
+            return await self._open(ticket, inference, purpose)
         except InvalidQuery as error:
             self._metrics.invalid.labels(label).inc()
             return status.invalid(str(error))
@@ -281,7 +287,7 @@ class Pipeline:
         if hidden:
             raise InvalidQuery(f"the request asks for what is not allowed here: {', '.join(sorted(hidden))}")
 
-    async def _open(self, ticket: Ticket, inference: Inference) -> Opened | Reply:
+    async def _open(self, ticket: Ticket, inference: Inference, purpose: str | None) -> Opened | Reply:
         route = self.runtime.route(inference.model)
         if route is None:
             self._metrics.rejected.labels("unlisted_model").inc()
@@ -292,8 +298,11 @@ class Pipeline:
         if model is None:
             return self._uninspected(opened, "unlisted_model")
         if not model.is_current:
-            away = await asyncio.wait_for(model.ensure_current(), max(0.0, ticket.left_s))
+            async with asyncio.timeout(max(0.0, ticket.left_s)):  # wait_for may lose a cancellation until Python 3.12
+                away = await model.ensure_current()
             if away is not None and model.profile is not None:  # it must be known to be the model that was fitted
+                if purpose is not None:
+                    self._metrics.upstream_calls.labels(model.name, purpose, status.name_of(away.code)).inc()
                 return away
         fits = not model.mismatch and model.fits(inference.version)
         if fits:

@@ -1,17 +1,13 @@
-"""What the proxy tells a traced call's span: what was decided, and the stream to the upstream below it.
+"""What the proxy tells a traced call's span: what was decided.
 
 Names of stages, models and rules only, from closed lists: nothing that a caller chooses, nothing of who calls.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 from guard.events import Event
-from guard.proxy import status
-from guard.proxy.models import Route
-from guard.proxy.seam import Metadata, Reply
 from guard.techniques import COHORT
-from guard.tracing import Live, Value
+from guard.tracing import Value
 from guard.types import Action, Decision
 
 
@@ -53,24 +49,3 @@ def of_event(label: str, event: Event) -> dict[str, Value]:
 def _named(stages: Iterator[str]) -> tuple[str, ...]:
     """A cohort's name is what its clients call it."""
     return tuple(dict.fromkeys(COHORT.strip() if stage.startswith(COHORT) else stage for stage in stages))
-
-
-@contextmanager
-def upstream_span(
-    span: Live | None, metadata: Metadata, route: Route, path: str
-) -> Iterator[tuple[Metadata, Callable[[Reply], Reply]]]:
-    """The metadata for a stream to the upstream, and what to tell how it ended."""
-    if span is None:
-        yield metadata, lambda reply: reply
-        return
-    below, code = span.call(path, route.upstream.name, "stream"), "CANCELLED"
-
-    def ended(reply: Reply) -> Reply:
-        nonlocal code
-        code = status.name_of(reply.code)
-        return reply
-
-    try:
-        yield below.onto(metadata), ended
-    finally:
-        below.end_rpc(code)

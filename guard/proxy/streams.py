@@ -19,17 +19,17 @@ import asyncio
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from guard.proxy import case, methods, status, stream_ids
 from guard.proxy.case import Extra, Plan
 from guard.proxy.local_stream import Outlet
-from guard.proxy.pipeline import Opened, Pipeline, Ticket
+from guard.proxy.outgoing import open_stream
+from guard.proxy.pipeline import UNLISTED, Opened, Pipeline, Ticket
 from guard.proxy.record import as_decided
-from guard.proxy.seam import Metadata, Reply, UpstreamStream
-from guard.proxy.spans import upstream_span
+from guard.proxy.seam import Reply, UpstreamStream
 from guard.proxy.status import Code
 from guard.types import Action, Conclusion, Decision
 from guard.watching import unanswered
@@ -97,7 +97,7 @@ class Conversation:
         self._pipeline, self._ticket, self._outlet = pipeline, ticket, outlet
         self._loop = asyncio.get_running_loop()
         self._end = None if timeout_s is None else self._loop.time() + timeout_s
-        self._route = pipeline.runtime.default
+        self._route, self._label = pipeline.runtime.default, UNLISTED
         self._begun = asyncio.Event()
         self._forward: asyncio.Queue[bytes | None] = asyncio.Queue(1)
         self._entries: OrderedDict[str, Entry] = OrderedDict()
@@ -120,6 +120,7 @@ class Conversation:
         """Inspect and forward; a reply where the stream ends here."""
         async for body in bodies:
             self._outlet.touch()
+            self._pipeline.runtime.metrics.stream_messages.inc()
             ticket = self._next_ticket()
             try:
                 opened = await self._judge(ticket, body)
@@ -153,11 +154,11 @@ class Conversation:
         )
 
     async def _judge(self, ticket: Ticket, body: bytes) -> Opened | Reply:
-        opened = await self._pipeline.open(ticket, body)
+        opened = await self._pipeline.open(ticket, body, purpose="stream" if self._count == 1 else None)
         if isinstance(opened, Reply):
             return opened
         if not self._begun.is_set():
-            self._route = opened.route
+            self._route, self._label = opened.route, opened.label
         if opened.route is not self._route:
             return status.invalid("the messages of one stream must go to models of one server")
         if opened.plan is None:
@@ -193,13 +194,9 @@ class Conversation:
         settled = replace(conclusion.decision, views=(), view_counts={}, standby=None)
         return replace(opened, plan=Plan(settled, standby or made.forward))
 
-    def _open(self, metadata: Metadata) -> UpstreamStream:
-        async def forwarded() -> AsyncIterator[bytes]:
-            while (body := await self._forward.get()) is not None:
-                yield body
-
-        left = None if self._end is None else max(0.0, self._end - self._loop.time())
-        return self._route.upstream.stream(methods.STREAM_INFER, forwarded(), metadata, left)
+    async def _forwarded(self) -> AsyncIterator[bytes]:
+        while (body := await self._forward.get()) is not None:
+            yield body
 
     def _with_id(self, opened: Opened) -> bytes:
         """The message, under an id of Guard's where its answers may have to be recognised."""
@@ -221,12 +218,22 @@ class Conversation:
     async def _answer(self) -> Reply | None:
         """Relay the upstream's answers, protected where that is asked for."""
         await self._begun.wait()
-        ticket, route = self._ticket, self._route
-        with upstream_span(ticket.span, ticket.metadata, route, methods.STREAM_INFER) as (metadata, ended):
-            return await self._relayed(self._open(metadata), ended)
+        left_s = None if self._end is None else max(0.0, self._end - self._loop.time())
+        with open_stream(
+            self._route,
+            self._pipeline.runtime.metrics,
+            self._label,
+            "stream",
+            methods.STREAM_INFER,
+            self._forwarded(),
+            self._ticket.metadata,
+            left_s,
+            self._ticket.span,
+        ) as stream:
+            return await self._relayed(stream)
 
-    async def _relayed(self, stream: UpstreamStream, end: Callable[[Reply], Reply]) -> Reply | None:
-        """The same of one stream. end: told how it ended."""
+    async def _relayed(self, stream: UpstreamStream) -> Reply | None:
+        """The same of one stream."""
         self._outlet.begin(await stream.initial())
         async with contextlib.aclosing(cast("AsyncGenerator[bytes]", stream.messages())) as answers:
             async for body in answers:
@@ -234,7 +241,7 @@ class Conversation:
                 if isinstance(protected, Reply):
                     return protected
                 await self._outlet.send(protected)
-        ended = end(await stream.status())
+        ended = await stream.status()
         return ended if self._last is None or ended.code != Code.OK else self._last
 
     async def _protect(self, message: bytes) -> bytes | Reply:

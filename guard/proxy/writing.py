@@ -15,24 +15,43 @@ from grpc import aio
 _log = logging.getLogger(__name__)
 
 
+_ENDED = (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError)
+"""What a write fails with where the call has ended, or is about to."""
+_SOURCE_OVER = (aio.UsageError, aio.InternalError)
+"""What reading a caller's messages fails with where his call is over."""
+
+
 async def write_all(call: Any, bodies: AsyncIterator[bytes]) -> None:
     """Write each, then half-close; returns early where the call ends. Where `bodies` fails, the call is cancelled."""
     below = getattr(call, "_cython_call", None)
     write = getattr(below, "send_serialized_message", call.write)
+    messages = aiter(bodies)
     try:
         await call.wait_for_connection()
-        async for body in bodies:
+        while (body := await _next(call, messages)) is not None:
             if call.done():
                 return
             await write(body)
-        await call.done_writing()
-    except (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):  # it has ended, or is about to
+        await call.done_writing()  # nothing where the call has ended
+    except _ENDED:
         return
     except asyncio.CancelledError:
         call.cancel()
         raise
-    except aio.UsageError:  # of the caller's side, whose call is over
+    except aio.UsageError:  # the channel was closed under the call
+        call.cancel()
+    except Exception:  # noqa: BLE001 - its text must not reach a caller
+        if call.cancel():
+            _log.exception("a stream's messages cannot be sent")
+
+
+async def _next(call: Any, messages: AsyncIterator[bytes]) -> bytes | None:
+    """The next message; None: there are no more, or they cannot be read, and the call is cancelled."""
+    try:
+        return await anext(messages, None)
+    except _SOURCE_OVER:
         call.cancel()
     except Exception:  # noqa: BLE001 - its text must not reach a caller
         if call.cancel():
             _log.exception("a stream's messages cannot be read")
+    return None

@@ -9,7 +9,7 @@ from guard import config
 from guard.metrics import Metrics
 from guard.proxy import admin_http
 from guard.proxy.admin_http import BadRequest, encode, has_token, parse_head
-from guard.proxy.door import Door
+from guard.proxy.door import HERE, TRIES, Door
 from guard.settings import ConfigError
 from tests.proxy.world import eventually
 
@@ -262,3 +262,18 @@ def test_encode():
     raw = encode(admin_http.Response(admin_http.HTTPStatus.OK, b"x", headers={"A": "b"}))
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
     assert raw.endswith(b"\r\nConnection: close\r\nA: b\r\n\r\nx")
+
+
+async def test_tries_are_counted_by_address(admin, monkeypatch):
+    """Who reaches the port from elsewhere, to scrape it, takes no tries of who is on this host."""
+    peers = []
+
+    def visitor(address: str) -> str:
+        peers.append(address)
+        return "10.0.0.7" if len(peers) <= TRIES + 1 else HERE
+
+    monkeypatch.setattr(admin_http, "visitor", visitor)
+    codes = [(await get(admin, "/config", "Authorization: Bearer wrong"))[0] for _ in range(TRIES + 1)]
+    assert codes == [*[401] * TRIES, 429]
+    assert (await get(admin, "/config", f"Authorization: Bearer {TOKEN}"))[0] == 200
+    assert set(peers) == {"127.0.0.1"}

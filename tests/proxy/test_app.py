@@ -365,7 +365,7 @@ async def test_a_drain_waits_for_what_a_reload_is_closing(monkeypatch: pytest.Mo
     retire, retired = Runtime.retire, []
 
     async def slowly(self: Runtime, within_s: float = 5.0) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0 if self is former else 0.0)
         await retire(self, within_s)
         retired.append(self)
 

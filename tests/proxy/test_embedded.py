@@ -360,6 +360,39 @@ async def test_a_cancelled_stream_is_stopped(slow: EmbeddedUpstream) -> None:
     assert (await infer(slow, turns(1))).code == Code.OK
 
 
+async def test_a_stream_that_is_cancelled_as_its_answer_comes_ends(server: EmbeddedUpstream) -> None:
+    """In one moment of the loop: the cancellation is not lost in the answer."""
+    come = asyncio.Event()
+
+    async def bodies() -> AsyncIterator[bytes]:
+        yield request()
+        await come.wait()
+        yield request()
+        await asyncio.sleep(60)
+
+    heard: list[bytes] = []
+
+    async def listen() -> None:
+        async for body in server.stream(SERVICE + "ModelStreamInfer", bodies(), (), 60.0).messages():
+            heard.append(body)  # noqa: PERF401 - as it comes
+
+    real, listening = server._infer, asyncio.create_task(listen())
+
+    async def infer(body: bytes, timeout_s: float | None) -> Reply:
+        reply = await real(body, timeout_s)
+        if heard:  # of the second
+            listening.cancel()
+        return reply
+
+    server._infer = infer
+    while not heard:
+        await asyncio.sleep(0.01)
+    come.set()
+    done, _ = await asyncio.wait({listening}, timeout=10)
+    assert done
+    assert listening.cancelled()
+
+
 async def test_other_streams_are_unimplemented(server: EmbeddedUpstream) -> None:
     stream = server.stream(SERVICE + "ModelInfer", each(request()), (), None)
     assert await stream.initial() == ()

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from guard import config
+from guard.lately import merged
 from guard.metrics import Metrics
 from guard.proxy import admin_http, overview
 from guard.proxy.admin_page import AdminPage
-from guard.proxy.door import TRIES, Door
+from guard.proxy.door import HERE, TRIES, Door
 from guard.proxy.overview import Away, Overview
 from guard.wire.guard.v1 import guard_pb2 as pb
 from tests.proxy import watched
@@ -133,7 +134,7 @@ class Said:
     def __init__(self) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.away = False
-        self.noticed: dict[str, Any] = {"decisions": [], "callers": [], "followed": 0, "left_out": 0}
+        self.noticed: dict[str, Any] = merged([], 1, 1)
         self.answer = pb.StatusResponse(version="9", config_digest="d")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -226,7 +227,7 @@ def test_a_connection_that_others_can_read(said: Said, page: Page) -> None:
 
 def test_too_many_wrong_tokens(said: Said, page: Page) -> None:
     for _ in range(TRIES):
-        said.door.knock("Bearer wrong")
+        said.door.knock("Bearer wrong", HERE)
     sign_in(page, said.url)
     page.wait("document.querySelector('#told').innerText.includes('too many')")
 
@@ -272,7 +273,8 @@ def hostile() -> tuple[dict[str, Any], pb.StatusResponse]:
     known = {**caller, "caller": "__proto__", "level": "hostile"}
     stage = pb.StageStatus(name=name, kind="detector", drift=pb.Drift(rows=9, alarm=True))
     model = pb.ModelStatus(name=name, upstream=name, reason=name, stages=[stage])
-    noticed = {"decisions": [decision], "callers": [caller, known], "followed": 2, "left_out": 4}
+    levels = {"clear": 1200, "watch": 30, "suspect": 4, "hostile": 51}
+    noticed = {"decisions": [decision], "callers": [caller, known], "followed": 1285, "levels": levels, "left_out": 4}
     return noticed, pb.StatusResponse(version=name, config_digest=name, models=[model])
 
 
@@ -290,6 +292,7 @@ def test_every_name_is_inert_and_nothing_scrolls_sideways(said: Said, page: Page
     assert HOSTILE_NAME in text
     assert "\\u{202e}evil\\u{0}" in text, "what would turn the line around is spelt out"
     assert "\u202e" not in text
+    assert "51\nhostile; 4 suspect, 30 on watch, of 1285 followed" in page.text("#tiles")
     assert "alarm" in page.text("#drift")
     assert all("404" in error and "/pictures/" in error for error in page.errors), page.errors
     light = page.run("getComputedStyle(document.body).backgroundColor")
@@ -443,6 +446,6 @@ def test_top_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def test_top_waits_where_too_many_wrong_tokens_were_tried(said: Said) -> None:
     for _ in range(TRIES):
-        said.door.knock("Bearer wrong")
+        said.door.knock("Bearer wrong", HERE)
     code, _, err = looked(said, "--once", until=lambda _: True)
     assert (code, "too many wrong tokens" in err) == (1, True)

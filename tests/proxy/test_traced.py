@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from guard.proxy.methods import TABLE
 from guard.settings import Tracing
-from tests.planes.at import PLANES, chosen, here
+from tests.planes.at import PLANES, TALK, chosen, here
 from tests.proxy.world import CLEAN, FLAGGED, INFER, STREAM, eventually, profile, request, world
 from tests.receivers import Receiver, receiving
 from tests.servers.process import free_port
@@ -167,6 +168,19 @@ async def test_a_stream_and_each_of_its_messages(tmp_path, receiver, plane) -> N
     assert {span.parent_span_id for span in detectors} == {span.span_id for span in messages}
     assert attributes(upstream)["rpc.response.status_code"] == "OK"
     assert sent(seen, "traceparent") == [f"00-{TRACE}-{upstream.span_id.hex()}-01"]
+
+
+async def test_a_method_that_is_not_on_the_table_has_no_name(receiver, plane) -> None:
+    """Neither where it is denied nor where the settings let it through."""
+    async with world(methods={"allow": [TALK]}, tracing=tracing(receiver), **plane) as (server, guarded):
+        for path in (TALK, "/other.Service/Guessed1", STREAM.replace("Stream", "Scream")):
+            await guarded.stream(request(), path=path)
+        assert [seen.path for seen in server.seen if seen.path not in TABLE] == [TALK]
+    spans = receiver.spans
+    assert [span.kind for span in spans].count(2) == 3
+    assert [span.kind for span in spans].count(3) == 1
+    assert {span.name for span in spans} == {"_OTHER"}
+    assert {attributes(span)["rpc.method"] for span in spans} == {"_OTHER"}
 
 
 @pytest.mark.parametrize("traced", [False, True])

@@ -162,9 +162,7 @@ function show(told) {
 }
 
 function showTiles(told) {
-  const { counts, limits } = told;
-  const levels = { hostile: 0, suspect: 0, watch: 0 };
-  for (const one of told.callers) if (one.level in levels) levels[one.level] += 1;
+  const { counts, limits, levels } = told;
   const calls = perSecond(told, (c) => sum(c.calls));
   const would = perSecond(told, (c) => noPlain(c, "would_be"));
   const acted = perSecond(told, (c) => noPlain(c, "action"));
@@ -173,7 +171,7 @@ function showTiles(told) {
     ["Calls a second", calls, `${figure(sum(counts.calls))} in all`],
     ["Suspicious a second", would, `${figure(noPlain(counts, "would_be"))} in all`],
     ["Acted upon a second", acted, `${figure(noPlain(counts, "action"))} in all`],
-    ["Callers alarming", String(levels.hostile), `hostile; ${levels.suspect} suspect, ${levels.watch} on watch, of those shown`],
+    ["Callers alarming", figure(levels.hostile), `hostile; ${figure(levels.suspect)} suspect, ${figure(levels.watch)} on watch, of ${figure(told.followed)} followed`],
     ["Calls in flight", figure(counts.in_flight), `of ${figure(limits.in_flight)}; ${figure(counts.queued)} waiting`],
     ["An inspection takes", inspected, "mean since the start"],
   ]);
@@ -373,7 +371,8 @@ function drift(model, stage) {
 
 function showHealth(told) {
   const { counts, limits } = told;
-  const failed = sum(counts.upstream_calls) - (counts.upstream_calls.OK ?? 0);
+  const calls = counts.upstream_calls;
+  const failed = sum(calls) - (calls.OK ?? 0) - (calls.CANCELLED ?? 0); // whoever called ended those
   const lost = (counts.audit_events.dropped ?? 0) + (counts.audit_events.failed ?? 0);
   const evicted = sum(counts.evicted);
   const uninspected = sum(counts.uninspected), rejected = sum(counts.rejected);
@@ -385,7 +384,7 @@ function showHealth(told) {
     [element("bdi", {}, plain([model.mode, model.upstream, model.reason].filter(Boolean).join(" · "))), ""],
   ]);
   rows.push(
-    ["upstream calls", state(!failed, "answered", `${figure(failed)} failed`), `${figure(sum(counts.upstream_calls))} in all`],
+    ["upstream calls", state(!failed, "answered", `${figure(failed)} failed`), `${figure(sum(calls))} in all`],
     ["store", state(!counts.store_away, "there", "away"), `${limits.store}: ${figure(counts.store_entries)} of ${figure(limits.store_entries)} rows; ${figure(evicted)} forgotten for want of room`],
     ["stages", state(!errors, "working", `${figure(errors)} failures`), `${figure(uninspected)} queries were forwarded uninspected`],
     ["calls turned away", state(!rejected, "none", figure(rejected)), Object.keys(counts.rejected).map((why) => why.replaceAll("_", " ")).join(", ")],
