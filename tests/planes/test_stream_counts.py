@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from guard.proxy import models
+from guard.proxy.writing import write_all
 from tests.planes.at import TALK, ask, talk, told, until
 from tests.proxy.world import METADATA, STREAM, Guarded, profile, request
 
@@ -144,13 +145,14 @@ async def test_a_callers_deadline_is_the_callers_where_answers_come(behind: Behi
         server.stream = echo if answers else hang
         call = guarded.channel.stream_stream(path)(timeout=1.0)
 
-        async def say() -> None:
-            while not call.done():
-                await call.write(request())
+        async def words() -> AsyncIterator[bytes]:
+            while True:
+                yield request()
                 await asyncio.sleep(0.02)
 
-        saying = asyncio.create_task(say())
+        saying = asyncio.create_task(write_all(call, words()))
         assert (await told(call)).code.name == "DEADLINE_EXCEEDED"
+        saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
         await until(lambda: counted(guarded) == once(path, "CANCELLED" if answers else "DEADLINE_EXCEEDED"))
 
