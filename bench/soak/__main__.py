@@ -97,6 +97,7 @@ def judged(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
     (rss, rss_then), (handles, handles_then), (threads, threads_then), (p50, p50_then) = map(
         medians, ("rss_mb", "handles", "threads", "p50_ms")
     )
+    pool, pool_then = medians("grpc_threads")
     growth = rss_then / rss - 1
     refused = found["ends"].get("attacker PERMISSION_DENIED", 0)
     bad = {end: count for end, count in found["ends"].items() if end.startswith("honest ") and end != "honest OK"}
@@ -105,6 +106,7 @@ def judged(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
         ("resident memory", f"{rss:.1f} to {rss_then:.1f} MB ({growth:+.1%})", growth < GROWTH),
         ("open files", f"{handles:.0f} to {handles_then:.0f}", handles_then <= handles + 8),
         ("threads", f"{threads:.0f} to {threads_then:.0f}", threads_then <= threads),
+        ("gRPC's threads", f"{pool:.0f} to {pool_then:.0f}", pool_then <= pool + 4),
         ("honest callers' median", f"{p50:.2f} to {p50_then:.2f} ms", p50_then < LATER * p50),
         ("wrong answers", str(found["wrong"]), found["wrong"] == 0),
         ("honest calls that failed", json.dumps(bad), not bad),

@@ -9,15 +9,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.proxy import load
 
+_GRPC = ("event_engine", "grpc", "lifeguard", "timer_manager")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the process. at_s: since the beginning. p50_ms, p99_ms: of an honest caller's calls until then."""
+    """One look at the process. at_s: since the beginning. p50_ms, p99_ms: of an honest caller's calls until then.
+
+    threads: but for gRPC's own, a pool that grows when the machine is busy and shrinks again.
+    """
 
     at_s: float
     rss_mb: float
     handles: int
     threads: int
+    grpc_threads: int
     p50_ms: float
     p99_ms: float
     calls: int
@@ -26,11 +32,14 @@ class Sample:
 def look(pid: int, at_s: float, late_s: list[float], calls: int) -> Sample:
     """At a process, while it runs."""
     late = sorted(late_s) or [0.0]
+    names = [task.read_text().strip() for task in Path(f"/proc/{pid}/task").glob("*/comm")]
+    grpc_own = sum(name.startswith(_GRPC) for name in names)
     return Sample(
         at_s=round(at_s, 1),
         rss_mb=load.resident_mb([pid]),
         handles=sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
-        threads=sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()),
+        threads=len(names) - grpc_own,
+        grpc_threads=grpc_own,
         p50_ms=1e3 * statistics.median(late),
         p99_ms=1e3 * late[int(0.99 * (len(late) - 1))],
         calls=calls,

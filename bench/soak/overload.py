@@ -1,10 +1,13 @@
 """`python -m bench.soak.overload [--seconds 120]`: five times the load that can be sustained, for a time.
 
 A model that takes 20 ms stands behind a Guard of few places, so that these are what is short, not the machine's
-processors, which the client shares. First as many callers as there are places, each asking when it was answered: the
-rate is what can be sustained, its p99 that at the knee. Then calls come at five times that rate, whatever becomes of
-them. Then the first again. Bars: answered calls keep their p99 within twice the knee's, the others are refused within
-10 ms of their arrival, memory stays, and 2 s later everything is as it was; no call is uninspected.
+processors. It runs in a process of its own; the client speaks HTTP/2 through libnghttp2, and says how late its own loop
+was: a client on grpc.aio that served the model, too, was late by up to 90 ms, and told of that as Guard's.
+
+First as many callers as there are places, each asking when it was answered: the rate is what can be sustained, its p99
+that at the knee. Then calls come at five times that rate, whatever becomes of them. Then the first again. Bars:
+answered calls keep their p99 within twice the knee's, the others are refused within 10 ms of their arrival, memory
+stays, and 2 s later everything is as it was; no call is uninspected.
 """
 
 import argparse
@@ -19,14 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grpc import aio
-
+from bench.soak import slow
 from bench.soak.looking import look, uninspected
+from guard import settings
+from guard.proxy import status
+from guard.proxy.fast.upstream import FastUpstream
+from guard.proxy.seam import Upstream
 from tests.proxy import world
 from tests.servers import guard
 
 TAKES_S, PLACES, TIMES = 0.02, 4, 5
-DEADLINE_S = 5.0
+DEADLINE_S, KNEE_S, CONNECTIONS = 5.0, 5.0, 8
+REQUEST = world.request()
 P99, REFUSED_S, GROWTH, AFTER_S = 2.0, 0.010, 1.10, 2.0
 
 
@@ -51,19 +58,22 @@ class Told:
         return Counter({code: len(took) for code, took in self.took_s.items()})
 
 
-async def call(channel: aio.Channel, told: Told) -> None:
+async def call(channel: Upstream, told: Told) -> None:
     """One."""
     began = time.perf_counter()
-    ask: Any = channel.unary_unary(world.INFER)
-    try:
-        await ask(world.request(), timeout=DEADLINE_S)
-        code = "OK"
-    except aio.AioRpcError as error:
-        code = error.code().name
-    told.add(code, time.perf_counter() - began)
+    reply = await channel.unary(world.INFER, REQUEST, (), DEADLINE_S)
+    told.add(status.name_of(reply.code), time.perf_counter() - began)
 
 
-async def closed(channel: aio.Channel, seconds: float) -> tuple[Told, float]:
+async def lateness(late_s: list[float]) -> None:
+    """Of this process's own loop, until cancelled."""
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(0.001)
+        late_s.append(time.perf_counter() - began - 0.001)
+
+
+async def closed(channel: Upstream, seconds: float) -> tuple[Told, float]:
     """As many callers as there are places; and calls a second."""
     told, until = Told(), time.perf_counter() + seconds
 
@@ -75,7 +85,7 @@ async def closed(channel: aio.Channel, seconds: float) -> tuple[Told, float]:
     return told, told.ends["OK"] / seconds
 
 
-async def flood(channels: list[aio.Channel], rate: float, seconds: float) -> Told:
+async def flood(channels: list[Upstream], rate: float, seconds: float) -> Told:
     """Calls at this rate, evenly."""
     told, calls, began = Told(), set(), time.perf_counter()
     sent = 0
@@ -92,40 +102,37 @@ async def flood(channels: list[aio.Channel], rate: float, seconds: float) -> Tol
 
 async def measured(seconds: float, plane: str) -> dict[str, Any]:
     """All of it."""
-
-    async def infer(body: bytes, context: Any) -> bytes:
-        await asyncio.sleep(TAKES_S)
-        return bytes(await server.plain(body, context))
-
     with tempfile.TemporaryDirectory(prefix="bench-overload-") as home, ExitStack() as stack:
         directory = Path(home)
-        async with world.serving() as server:
-            server.infer = infer
-            model = {"name": "m", "profile": world.profile(directory / "profile"), "mode": "enforce"}
-            limits = {"max_concurrent_calls": PLACES, "max_queued_calls": PLACES}
-            tree = {
-                "plane": plane, "upstream": {"address": server.address}, "limits": limits,
-                "models": [{**model, "validation": {"bounds": False}}],
-            }  # fmt: skip
-            guarded = stack.enter_context(guard.start(directory, tree))
-            channels = [
-                aio.insecure_channel(guarded.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(8)
-            ]
-            try:
-                await closed(channels[0], 1.0)
-                knee, rate = await closed(channels[0], 5.0)
-                before = look(guarded.process.pid, 0.0, [], 0)
-                flooded = await flood(channels, TIMES * rate, seconds)
-                after = look(guarded.process.pid, 0.0, [], 0)
-                await closed(channels[0], AFTER_S)
-                again, rate_again = await closed(channels[0], 5.0)
-                passed = await asyncio.to_thread(uninspected, guarded.admin)
-            finally:
-                await asyncio.gather(*(channel.close() for channel in channels))
+        model = {"name": "m", "profile": world.profile(directory / "profile"), "mode": "enforce"}
+        limits = {"max_concurrent_calls": PLACES, "max_queued_calls": PLACES}
+        tree = {
+            "plane": plane, "upstream": {"address": stack.enter_context(slow.started(TAKES_S))}, "limits": limits,
+            "models": [{**model, "validation": {"bounds": False}}],
+        }  # fmt: skip
+        guarded = stack.enter_context(guard.start(directory, tree))
+        where = settings.Upstream(address=guarded.address)
+        channels: list[Upstream] = [FastUpstream(where, settings.Limits()) for _ in range(CONNECTIONS)]
+        late_s: list[float] = []
+        try:
+            await closed(channels[0], 1.0)
+            knee, rate = await closed(channels[0], KNEE_S)
+            before = look(guarded.process.pid, 0.0, [], 0)
+            watching = asyncio.create_task(lateness(late_s))
+            flooded = await flood(channels, TIMES * rate, seconds)
+            watching.cancel()
+            after = look(guarded.process.pid, 0.0, [], 0)
+            await closed(channels[0], AFTER_S)
+            again, rate_again = await closed(channels[0], KNEE_S)
+            passed = await asyncio.to_thread(uninspected, guarded.admin)
+        finally:
+            await asyncio.gather(*(channel.close() for channel in channels))
+    late_s.sort()
     return {
         "plane": plane, "seconds": seconds, "sustained_per_s": rate, "knee_p99_ms": 1e3 * knee.p99_s("OK"),
         "sent_per_s": sum(flooded.ends.values()) / seconds, "ends": dict(flooded.ends),
         "answered_p99_ms": 1e3 * flooded.p99_s("OK"), "refused_p99_ms": 1e3 * flooded.p99_s("RESOURCE_EXHAUSTED"),
+        "client_late_p99_ms": 1e3 * late_s[int(0.99 * len(late_s))], "client_late_most_ms": 1e3 * late_s[-1],
         "rss_mb": [before.rss_mb, after.rss_mb], "again_per_s": rate_again, "again_p99_ms": 1e3 * again.p99_s("OK"),
         "again_ends": dict(again.ends), "uninspected": passed,
     }  # fmt: skip

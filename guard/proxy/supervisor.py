@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -40,6 +41,8 @@ from guard.signing import signers_of
 SOON_S, LATE_S, STEADY_S = 0.2, 30.0, 60.0
 LOOK_S = 0.5
 OVERTIME_S = 2 * AT_LEAST_S + 10.0
+HUNG_S = 60.0
+"""A worker that has answered once, and then not for so long, is killed."""
 REFUSED_S = 30.0
 """Settings that no worker takes within this time are given up."""
 _PLAIN = ("-I",) if sys.flags.isolated else ("-P",)
@@ -97,6 +100,7 @@ class _Supervisor:
         self._links: list[Link] = []
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._states: dict[int, State] = {}
+        self._heard: dict[int, float] = {}
         self._told: dict[int, tuple[int, str]] = {}
         self._begun = False
         self._taken, self._changed_at = settings, time.monotonic()
@@ -175,6 +179,7 @@ class _Supervisor:
                 code = 1
             self._processes.pop(post.number, None)
             self._states.pop(post.number, None)
+            self._heard.pop(post.number, None)
             self._count()
             metrics.bury(post.metrics, post.name)
             if self._stop.is_set() or not self._begun:
@@ -227,15 +232,24 @@ class _Supervisor:
             state = await self._links[number].own.state()
         except aio.AioRpcError:
             self._states.pop(number, None)
+            self._end_if_hung(number, process)
             return
         if self._processes.get(number) is not process:
             return
-        self._states[number] = state
+        self._states[number], self._heard[number] = state, time.monotonic()
         if self._stop.is_set():
             return
         wanted = config.digest(self.settings)
         if state.digest != wanted and self._told.get(number) != (process.pid, wanted):
             self._tell(number, wanted)
+
+    def _end_if_hung(self, number: int, process: asyncio.subprocess.Process) -> None:
+        """A probe asks the parent alone: what a worker does is the parent's to see."""
+        silent_s = time.monotonic() - self._heard.get(number, math.inf)
+        if silent_s > HUNG_S and self._processes.get(number) is process and not self._stop.is_set():
+            del self._heard[number]
+            _log.error("worker %d has not answered for %.0f s: it is killed", number, silent_s)
+            self._signal(number, signal.SIGKILL)
 
     def _tell(self, number: int, digest: str) -> None:
         """Let a worker read the settings; once, for one that is looked at before it has read them is not told again."""

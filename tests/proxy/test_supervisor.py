@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc import aio
 
 from guard import config
 from guard.proxy import supervisor
 from guard.proxy.post import Post
 from guard.proxy.private import State
-from guard.proxy.supervisor import REFUSED_S
+from guard.proxy.supervisor import HUNG_S, REFUSED_S
 from guard.settings import Settings
 
 
@@ -70,3 +74,33 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(parent: Any, monke
             await asyncio.sleep(0.01)
     parent._stop.set()
     assert await keeper == 0
+
+
+class Silent:
+    """A link to a worker that does not answer."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+    async def state(self) -> State:
+        raise aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, aio.Metadata(), aio.Metadata())
+
+
+async def test_a_worker_that_answers_no_more_is_killed(parent: Any) -> None:
+    """Once it has answered: one that is still beginning has time."""
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        process.send_signal(signal.SIGSTOP)
+        parent._links, parent._processes = [Silent()], {0: process}
+        await parent._look_at(0)
+        assert process.returncode is None
+        parent._heard[0] = time.monotonic() - HUNG_S + 5.0
+        await parent._look_at(0)
+        assert process.returncode is None
+        parent._heard[0] = time.monotonic() - HUNG_S - 1.0
+        await parent._look_at(0)
+        assert await asyncio.wait_for(process.wait(), 10) == -signal.SIGKILL
+        assert not parent._heard
+    finally:
+        if process.returncode is None:
+            process.kill()
