@@ -42,17 +42,23 @@ class FileSink:
 
     def __init__(self, path: Path, max_bytes: int | None = None, keep: int = 1) -> None:
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
-        self._torn = False
+        self._torn, self._reads = False, True
         self._fd = self._open()
 
     def _open(self) -> int:
-        """A file also for reading its end; a pipe for writing alone, or it would have a reader in us."""
+        """A file also for reading its end, where we may; a pipe for writing alone, or it would have a reader in us."""
         try:
             is_file = stat.S_ISREG(self._path.stat().st_mode)
         except FileNotFoundError:
             is_file = True
-        access = os.O_RDWR if is_file else os.O_WRONLY
-        return os.open(self._path, access | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._reads = is_file
+        if is_file:
+            try:
+                return os.open(self._path, os.O_RDWR | flags, 0o600)
+            except PermissionError:  # whoever writes a log need not be able to read it
+                self._reads = False
+        return os.open(self._path, os.O_WRONLY | flags, 0o600)
 
     def _rotated(self) -> bool:
         try:
@@ -68,9 +74,9 @@ class FileSink:
         return self._max_bytes is not None and is_file and ours.st_size + more > self._max_bytes
 
     def _cut(self) -> bool:
-        """Whether the last line is not whole, whoever wrote it."""
+        """Whether the last line is not whole, whoever wrote it; where that cannot be read, whether ours is not."""
         there = os.fstat(self._fd)
-        if not stat.S_ISREG(there.st_mode):
+        if not self._reads:
             return self._torn
         return there.st_size > 0 and os.pread(self._fd, 1, there.st_size - 1) != b"\n"
 

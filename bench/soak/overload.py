@@ -1,8 +1,9 @@
 """`python -m bench.soak.overload [--seconds 120]`: five times the load that can be sustained, for a time.
 
 A model that takes 20 ms stands behind a Guard of few places, so that these are what is short, not the machine's
-processors. It runs in a process of its own; the client speaks HTTP/2 through libnghttp2, and says how late its own loop
-was: a client on grpc.aio that served the model, too, was late by up to 90 ms, and told of that as Guard's.
+processors; half as many may wait, as by default. It runs in a process of its own; the client speaks HTTP/2 through
+libnghttp2, and says how late its own loop was: a client on grpc.aio that served the model, too, was late by up to 90
+ms, and told of that as Guard's.
 
 First as many callers as there are places, each asking when it was answered: the rate is what can be sustained, its p99
 that at the knee. Then calls come at five times that rate, whatever becomes of them. Then the first again. Bars:
@@ -105,7 +106,7 @@ async def measured(seconds: float, plane: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-overload-") as home, ExitStack() as stack:
         directory = Path(home)
         model = {"name": "m", "profile": world.profile(directory / "profile"), "mode": "enforce"}
-        limits = {"max_concurrent_calls": PLACES, "max_queued_calls": PLACES}
+        limits = {"max_concurrent_calls": PLACES, "max_queued_calls": PLACES // 2}
         tree = {
             "plane": plane, "upstream": {"address": stack.enter_context(slow.started(TAKES_S))}, "limits": limits,
             "models": [{**model, "validation": {"bounds": False}}],

@@ -5,7 +5,6 @@ No body is read, nothing that the client sent comes back, and the answer does no
 """
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -224,16 +223,19 @@ async def start(
 class _Connections:
     """Handles connections, a bounded number at once, each for a bounded time.
 
-    One too many takes the place of who has waited longest without asking: probes get through a crowd that is silent.
+    One too many takes the place of who has waited longest without asking, or without reading what he was answered:
+    probes get through a crowd that does neither.
     """
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        self._open: set[asyncio.Task[None]] = set()
-        self._silent: dict[asyncio.Task[None], None] = {}
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._idle: dict[asyncio.Task[None], None] = {}
+        self._closing = False
 
     async def close(self) -> None:
         """End every connection."""
+        self._closing = True
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -242,34 +244,33 @@ class _Connections:
         task = asyncio.current_task()
         if task is None:  # pragma: no cover - asyncio runs every connection as a task
             return
-        if len(self._open) >= MAX_CONNECTIONS and self._silent:
-            self._leave(next(iter(self._silent)))
-        self._open.add(task)
-        self._silent[task] = None
+        if len(self._open) >= MAX_CONNECTIONS and self._idle:
+            longest = next(iter(self._idle))
+            del self._idle[longest]
+            self._open.pop(longest).transport.abort()
         try:
-            if len(self._open) <= MAX_CONNECTIONS:
+            if len(self._open) < MAX_CONNECTIONS:
+                self._open[task], self._idle[task] = writer, None
                 async with asyncio.timeout(TIMEOUT_S):
-                    await self._serve(reader, writer, lambda: self._silent.pop(task, None))
+                    await self._serve(reader, writer, task)
+                    writer.close()
+                    await writer.wait_closed()
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # the client left, or was too slow
+            pass  # the client left, was too slow, or gave way
+        except asyncio.CancelledError:
+            if not self._closing:  # else nobody else waits for it, and asyncio would log it
+                raise
         finally:
-            self._open.discard(task)
-            self._silent.pop(task, None)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    def _leave(self, longest: "asyncio.Task[None]") -> None:
-        del self._silent[longest]
-        self._open.discard(longest)
-        longest.cancel()
+            writer.transport.abort()
+            self._idle.pop(task, None)
+            self._open.pop(task, None)
 
     async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Callable[[], object]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: "asyncio.Task[None]"
     ) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            asked()
+            self._idle.pop(task, None)
             peer = visitor(str((writer.get_extra_info("peername") or ("",))[0]))
             request = replace(parse_head(head), visitor=peer)
         except asyncio.LimitOverrunError:
@@ -278,4 +279,5 @@ class _Connections:
             writer.write(encode(text(HTTPStatus.BAD_REQUEST, "not a request")))
         else:
             writer.write(encode(await self._pages.answer(request), body=request.method != "HEAD"))
+        self._idle[task] = None
         await writer.drain()

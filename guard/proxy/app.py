@@ -197,6 +197,7 @@ class App:
         self._show_info()
         metrics.config_reloads.labels("done").inc()
         _log.info("settings reloaded: %s", config.digest(settings))
+        self._former.append(former)
         task = asyncio.create_task(self._retire(former))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -204,7 +205,6 @@ class App:
 
     async def _retire(self, former: Runtime) -> None:
         """A stream may go on for long: what it began with stays."""
-        self._former.append(former)
         await former.idle()
         self._former.remove(former)
         retiring = asyncio.create_task(former.retire())

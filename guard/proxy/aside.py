@@ -31,17 +31,19 @@ class Aside:
         if self._free.locked() and loop.time() - self._began >= self._within_s:  # it hangs
             raise Busy
         try:
-            async with asyncio.timeout(self._within_s):
+            async with asyncio.timeout(self._within_s) as within:
                 await self._free.acquire()
                 self._began = loop.time()
                 return await self._begun(loop, work)
         except TimeoutError:
-            raise Busy from None
+            if within.expired():
+                raise Busy from None
+            raise
 
     def _begun(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> asyncio.Future[T]:
         result: asyncio.Future[T] = loop.create_future()
 
-        def end(value: T | None, error: Exception | None) -> None:
+        def end(value: T | None, error: BaseException | None) -> None:
             self._free.release()
             if result.done():  # nobody waits any more
                 return
@@ -54,10 +56,14 @@ class Aside:
             value, failed = None, None
             try:
                 value = work()
-            except Exception as error:  # noqa: BLE001 - who waits gets it
+            except BaseException as error:  # noqa: BLE001 - who waits gets it
                 failed = error
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(end, value, failed)
 
-        threading.Thread(target=run, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=run, name=self._name, daemon=True).start()
+        except RuntimeError:  # there is no room for another
+            self._free.release()
+            raise Busy from None
         return result

@@ -2,9 +2,9 @@
 
 Every comparison takes the same time wherever two tokens differ. Of one visitor TRIES wrong ones may come at once, and
 one more each RETRY_S; past that no token of his is looked at, the right one neither, or the limit would limit nothing.
-Sessions that have begun go on meanwhile. A visitor is the gRPC listener, this host, or an address elsewhere; of these
-ADDRESSES are told apart, and those beyond are one visitor together, so that nobody makes more tries by coming from
-everywhere. Known limit: whoever is on this host, or behind the same address, can keep others there out.
+Sessions that have begun go on meanwhile. A visitor is the gRPC listener, this host, or an address elsewhere, and all of
+elsewhere together have MANY times as many tries: nobody makes more by coming from everywhere. Known limits: whoever is
+on this host, or behind the same address, can keep others there out, and whoever has many addresses all but this host.
 
 A session stands for the token where the page is concerned, and nowhere else: it is random, ends after SESSION_S, with
 Guard, or when its owner signs out; of more than SESSIONS the oldest ends. Kept are digests alone.
@@ -21,15 +21,17 @@ from enum import Enum
 
 TRIES = 10
 RETRY_S = 5.0
-ADDRESSES = 256
+MANY = 10
 SESSIONS = 64
 SESSION_S = 12 * 3600.0
 GRPC, HERE, ELSEWHERE = "grpc", "here", "elsewhere"
-"""Visitors that are no address: of the gRPC listener, of this host, of more addresses than are told apart."""
+"""Visitors that are no address: of the gRPC listener, of this host, and all others together."""
+_IPV6_PREFIX = 56
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def visitor(address: str) -> str:
-    """Whom an IP address stands for: all of loopback is one, and so is a network of IPv6 that one host may have."""
+    """Whom an IP address stands for: all of loopback is one, and so is a network of IPv6 that one customer may have."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -37,7 +39,9 @@ def visitor(address: str) -> str:
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if ip.is_loopback:
         return HERE
-    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip, 64), strict=False))  # noqa: PLR2004
+    if isinstance(ip, ipaddress.IPv4Address) or ip.is_link_local or ip in _NAT64:
+        return str(ip)
+    return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
 
 
 class Knock(Enum):
@@ -87,26 +91,28 @@ class Door:
         if scheme != "bearer" or not given:  # no token was tried
             return Knock.MISSING
         now = self._clock()
-        who = self._told_apart(who, now)
-        left = self._left(who, now)
-        if left < 1.0:
+        charged = (who,) if who in {GRPC, HERE, ELSEWHERE} else (who, ELSEWHERE)
+        left = {one: self._left(one, now) for one in charged}
+        if min(left.values()) < 1.0:
             return Knock.WAIT
         if has_token(header, self._token):
             return Knock.OPEN
-        self._tries[who] = left - 1.0, now
+        self._tries |= {one: (tries - 1.0, now) for one, tries in left.items()}
+        self._forget(now)
         return Knock.WRONG
 
     def _left(self, who: str, now: float) -> float:
-        left, at = self._tries.get(who, (float(TRIES), now))
-        return min(float(TRIES), left + (now - at) / RETRY_S)
+        times = MANY if who == ELSEWHERE else 1
+        most = float(times * TRIES)
+        left, at = self._tries.get(who, (most, now))
+        return min(most, left + times * (now - at) / RETRY_S)
 
-    def _told_apart(self, who: str, now: float) -> str:
-        """The visitor; ELSEWHERE for an address that there is no room for."""
-        if who in self._tries or who in {GRPC, HERE}:
-            return who
-        if len(self._tries) >= ADDRESSES:
-            self._tries = {one: kept for one, kept in self._tries.items() if self._left(one, now) < TRIES}
-        return who if len(self._tries) < ADDRESSES else ELSEWHERE
+    def _forget(self, now: float) -> None:
+        """Who has all his tries again. As all together have few, those who have not are few, too."""
+        if len(self._tries) > 2 * MANY * TRIES:
+            self._tries = {
+                one: kept for one, kept in self._tries.items() if one == ELSEWHERE or self._left(one, now) < TRIES
+            }
 
     # --- sessions
 

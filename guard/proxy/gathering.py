@@ -209,6 +209,7 @@ class Gathered:
         self._watches.update(tasks)
         for task in tasks:
             task.add_done_callback(lambda _: _offer_end(told))
+            task.add_done_callback(self._watches.discard)
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(one.wait()) for one in heard]
         try:
             await asyncio.wait(waiting, timeout=TIMEOUT_S)
@@ -223,7 +224,6 @@ class Gathered:
         finally:
             for task in (*tasks, *waiting):
                 task.cancel()
-            self._watches.difference_update(tasks)
 
 
 async def _watch(link: Link, request: pb.WatchRequest, number: int, told: asyncio.Queue[Any], heard: asyncio.Event) -> (
@@ -233,7 +233,8 @@ async def _watch(link: Link, request: pb.WatchRequest, number: int, told: asynci
     while True:
         call = link.api.Watch(request)
         try:
-            await asyncio.wait_for(call.initial_metadata(), TIMEOUT_S)
+            async with asyncio.timeout(TIMEOUT_S):  # wait_for may lose a cancellation that comes with the head
+                await call.initial_metadata()
             heard.set()
             async for event in call:
                 await told.put((number, event))

@@ -2,8 +2,9 @@
 
 What counts is the status with which the upstream ended it. Where somebody else did (the caller left or his deadline
 passed, Guard refused a message, nothing moved any more) it counts as cancelled, unless the upstream owes an answer, or
-the end, for so long that it hangs. Nobody but the model knows how many answers a message has: one that is behind with
-the second answer to a message owes nothing here.
+the end, for so long that it hangs: HUNG_S, or half of what the caller waits for at all, but never less than LEAST_S, or
+callers in a hurry would make it look broken. Nobody but the model knows how many answers a message has: one that is
+behind with the second answer to a message owes nothing here.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from guard.proxy.seam import Metadata, Reply, UpstreamStream
 from guard.proxy.status import Code
 from guard.tracing import Live
 
+LEAST_S = 0.5
 _EARLY_S = 0.1
 """How long before a caller's deadline a server may tell of it: it knows a rounded one, on another clock."""
 
@@ -110,4 +112,4 @@ class _Followed:
     def _hangs(self) -> bool:
         if self._since is None or not (self._unanswered or self._said_all):
             return False
-        return self._loop.time() - self._since >= min(models.HUNG_S, self._patience_s / 2)
+        return self._loop.time() - self._since >= min(models.HUNG_S, max(LEAST_S, self._patience_s / 2))

@@ -294,7 +294,7 @@ async def _made(settings: Settings, shared: Shared, former: Runtime | None, undo
         tracer = _tracer(settings.tracing, settings.tracing.to, shared)
         undo.push_async_callback(asyncio.to_thread, tracer.close)
     if audit is None:
-        audit = _audit(settings, shared)
+        audit = await asyncio.to_thread(_audit, settings, shared)  # a pipe waits for its reader
         undo.push_async_callback(asyncio.to_thread, audit.close)
     quarantine = _same_quarantine(settings, former)
     if quarantine is None:

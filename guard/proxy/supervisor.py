@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -41,8 +40,8 @@ from guard.signing import signers_of
 SOON_S, LATE_S, STEADY_S = 0.2, 30.0, 60.0
 LOOK_S = 0.5
 OVERTIME_S = 2 * AT_LEAST_S + 10.0
-HUNG_S = 60.0
-"""A worker that has answered once, and then not for so long, is killed."""
+HUNG_S, HUNG_LOOKS = 60.0, 3
+"""A worker that has answered once, and then not when it was asked for so long, and so often, is killed."""
 REFUSED_S = 30.0
 """Settings that no worker takes within this time are given up."""
 _PLAIN = ("-I",) if sys.flags.isolated else ("-P",)
@@ -100,7 +99,9 @@ class _Supervisor:
         self._links: list[Link] = []
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._states: dict[int, State] = {}
-        self._heard: dict[int, float] = {}
+        self._heard: set[int] = set()
+        self._silent: dict[int, tuple[float, int]] = {}
+        """Since when a worker does not answer, and how many looks."""
         self._told: dict[int, tuple[int, str]] = {}
         self._begun = False
         self._taken, self._changed_at = settings, time.monotonic()
@@ -179,7 +180,8 @@ class _Supervisor:
                 code = 1
             self._processes.pop(post.number, None)
             self._states.pop(post.number, None)
-            self._heard.pop(post.number, None)
+            self._heard.discard(post.number)
+            self._silent.pop(post.number, None)
             self._count()
             metrics.bury(post.metrics, post.name)
             if self._stop.is_set() or not self._begun:
@@ -236,7 +238,9 @@ class _Supervisor:
             return
         if self._processes.get(number) is not process:
             return
-        self._states[number], self._heard[number] = state, time.monotonic()
+        self._states[number] = state
+        self._heard.add(number)
+        self._silent.pop(number, None)
         if self._stop.is_set():
             return
         wanted = config.digest(self.settings)
@@ -245,10 +249,13 @@ class _Supervisor:
 
     def _end_if_hung(self, number: int, process: asyncio.subprocess.Process) -> None:
         """A probe asks the parent alone: what a worker does is the parent's to see."""
-        silent_s = time.monotonic() - self._heard.get(number, math.inf)
-        if silent_s > HUNG_S and self._processes.get(number) is process and not self._stop.is_set():
-            del self._heard[number]
-            _log.error("worker %d has not answered for %.0f s: it is killed", number, silent_s)
+        now = time.monotonic()
+        since, looks = self._silent.get(number, (now, 0))
+        self._silent[number] = since, looks + 1
+        if now - since <= HUNG_S or looks < HUNG_LOOKS or number not in self._heard or self._stop.is_set():
+            return
+        if self._processes.get(number) is process:
+            _log.error("worker %d has not answered for %.0f s: it is killed", number, now - since)
             self._signal(number, signal.SIGKILL)
 
     def _tell(self, number: int, digest: str) -> None:

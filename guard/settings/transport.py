@@ -110,9 +110,10 @@ class Limits(Section):
     have some, it is closed."""
     max_concurrent_calls: int = Field(256, ge=1)
     """Calls (streams count as one) handled at once."""
-    max_queued_calls: int = Field(256, ge=0)
+    max_queued_calls: int = Field(128, ge=0)
     """Calls waiting for their turn; further ones are RESOURCE_EXHAUSTED at once, and so are those whose deadline would
-    pass while they wait, by the pace at which places have become free."""
+    pass while they wait, by the pace at which places have become free. Under overload the queue is full: as many as
+    there are places double what an answered call takes."""
     max_rows: int = Field(4096, ge=1)
     """Rows of one inspected request; more are INVALID_ARGUMENT."""
     max_elements: int = Field(64 * 1024 * 1024, ge=1)

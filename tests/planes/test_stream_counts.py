@@ -157,6 +157,16 @@ async def test_a_callers_deadline_is_the_callers_where_answers_come(behind: Behi
         await until(lambda: counted(guarded) == once(path, "CANCELLED" if answers else "DEADLINE_EXCEEDED"))
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_caller_in_a_hurry_does_not_make_a_server_look_broken(behind: Behind, path: str) -> None:
+    async with behind(**ALLOWED) as (server, guarded):
+        server.stream = hang
+        call = guarded.channel.stream_stream(path)(timeout=0.3)
+        await call.write(request())
+        assert (await told(call)).code.name == "DEADLINE_EXCEEDED"
+        await until(lambda: counted(guarded) == once(path, "CANCELLED"))
+
+
 async def test_a_caller_that_does_not_read_is_not_the_servers_fault(behind: Behind) -> None:
     async def flood(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         await anext(aiter(bodies))

@@ -192,7 +192,7 @@ async def test_connections_are_bounded(admin, monkeypatch):
     slow = Slow(admin.listener)
     monkeypatch.setattr(admin.listener._connections, "_pages", slow)
     first = asyncio.create_task(get(admin, "/healthz"))
-    await eventually(lambda: admin.listener._connections._open and not admin.listener._connections._silent)
+    await eventually(lambda: admin.listener._connections._open and not admin.listener._connections._idle)
     assert await exchange(admin.address, b"") == b""  # at once: nothing was read
     slow.go.set()
     assert (await first)[0] == 200
@@ -203,17 +203,26 @@ async def test_connections_are_bounded(admin, monkeypatch):
     pytest.fail("the place of a connection that ended is not free again")
 
 
-async def test_probes_get_through_a_crowd_that_is_silent(admin):
+@pytest.mark.parametrize("asks", [b"", b"GET /metrics HTTP/1.1\r\n\r\n"], ids=["silent", "does not read"])
+async def test_probes_get_through_a_crowd(admin, monkeypatch, caplog, asks):
     """Else whoever reaches the port has Guard restarted by its kubelet."""
+    monkeypatch.setattr(admin.runtime.metrics, "exposition", lambda: (b"#" * 2**24, "text/plain"))
     host, _, port = admin.address.rpartition(":")
-    crowd = [await asyncio.open_connection(host, int(port)) for _ in range(3 * admin_http.MAX_CONNECTIONS)]
+    crowd = []
+    for _ in range(3 * admin_http.MAX_CONNECTIONS):
+        crowd.append(await asyncio.open_connection(host, int(port), limit=1024))
+        crowd[-1][1].write(asks)
+        await asyncio.sleep(0)
     try:
         for _ in range(10):
             assert (await get(admin, "/healthz"))[0] == 200
         assert len(admin.listener._connections._open) <= admin_http.MAX_CONNECTIONS
     finally:
         for _, writer in crowd:
-            writer.close()
+            writer.transport.abort()
+    await eventually(lambda: not admin.listener._connections._open)
+    await admin.listener.close()
+    assert not caplog.records
 
 
 async def test_closing_ends_open_connections(tmp_path):

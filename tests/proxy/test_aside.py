@@ -85,3 +85,30 @@ def test_a_thread_that_outlives_the_loop_disturbs_nobody() -> None:
     go.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+async def test_a_thread_that_cannot_be_started_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    aside = Aside("tests", 5.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(Busy):
+            await aside.run(lambda: 7)
+    assert await aside.run(lambda: 7) == 7
+
+
+async def test_what_work_raises_is_not_busy() -> None:
+    def late() -> None:
+        raise TimeoutError("the place's own")
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    aside = Aside("tests", 5.0)
+    with pytest.raises(TimeoutError, match="own"):
+        await aside.run(late)
+    with pytest.raises(SystemExit):
+        await aside.run(leave)
+    assert await aside.run(lambda: 7) == 7

@@ -1,9 +1,14 @@
 """One answer of several workers' answers."""
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 import grpc
 import pytest
 from grpc import aio
 
+from guard.proxy import gathering
 from guard.proxy.gathering import Gathered, Joined, joined_callers, joined_status
 from guard.wire.guard.v1 import guard_pb2 as pb
 
@@ -152,3 +157,31 @@ async def test_explaining_needs_a_subject_that_is_known() -> None:
             await gathered.Explain(asked, Context())
     with pytest.raises(Aborted, match="no such model"):
         await gathered.Explain(pb.ExplainRequest(caller="c", model="x"), Context())
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_watch_of_a_worker_ends_whenever_its_reader_leaves(turns: int) -> None:
+    """Also in the moment in which the worker's head has come, where asyncio's wait_for loses a cancellation."""
+    head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Watching:
+        async def initial_metadata(self) -> None:
+            await head
+
+        def cancel(self) -> None:
+            pass
+
+        async def __aiter__(self) -> Any:
+            while True:
+                await asyncio.sleep(0.01)
+                yield None
+
+    link: Any = SimpleNamespace(api=SimpleNamespace(Watch=lambda _: Watching()))
+    task = asyncio.create_task(gathering._watch(link, pb.WatchRequest(), 0, asyncio.Queue(9), asyncio.Event()))
+    await asyncio.sleep(0.02)
+    head.set_result(None)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)

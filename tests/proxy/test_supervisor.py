@@ -15,7 +15,7 @@ from guard import config
 from guard.proxy import supervisor
 from guard.proxy.post import Post
 from guard.proxy.private import State
-from guard.proxy.supervisor import HUNG_S, REFUSED_S
+from guard.proxy.supervisor import HUNG_LOOKS, HUNG_S, REFUSED_S
 from guard.settings import Settings
 
 
@@ -92,15 +92,19 @@ async def test_a_worker_that_answers_no_more_is_killed(parent: Any) -> None:
     try:
         process.send_signal(signal.SIGSTOP)
         parent._links, parent._processes = [Silent()], {0: process}
-        await parent._look_at(0)
+        long_ago = time.monotonic() - HUNG_S - 1.0
+        parent._silent[0] = long_ago, HUNG_LOOKS
+        await parent._look_at(0)  # it has not answered once
+        parent._heard.add(0)
+        parent._silent[0] = long_ago + 5.0, HUNG_LOOKS
+        await parent._look_at(0)  # not for so long
+        parent._silent[0] = long_ago, 1
+        await parent._look_at(0)  # the whole pod stood still, say
+        await asyncio.sleep(0.2)
         assert process.returncode is None
-        parent._heard[0] = time.monotonic() - HUNG_S + 5.0
-        await parent._look_at(0)
-        assert process.returncode is None
-        parent._heard[0] = time.monotonic() - HUNG_S - 1.0
+        parent._silent[0] = long_ago, HUNG_LOOKS
         await parent._look_at(0)
         assert await asyncio.wait_for(process.wait(), 10) == -signal.SIGKILL
-        assert not parent._heard
     finally:
         if process.returncode is None:
             process.kill()
