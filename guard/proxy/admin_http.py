@@ -279,5 +279,6 @@ class _Connections:
             writer.write(encode(text(HTTPStatus.BAD_REQUEST, "not a request")))
         else:
             writer.write(encode(await self._pages.answer(request), body=request.method != "HEAD"))
-        self._idle[task] = None
+        if task in self._open:  # else it has given way
+            self._idle[task] = None
         await writer.drain()
