@@ -274,8 +274,18 @@ def test_a_run_that_is_asked_to_stop_stops_quietly(guarded_campaign, tmp_path, n
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "FAILED" not in said
-    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
     assert not list((out / "units").glob(".*"))
+    until = time.monotonic() + 10  # a worker of its pool hears of the end from its parent
+    while any(runs(pid) for pid in family) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(runs(pid) for pid in family)
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def descendants(pid):

@@ -29,10 +29,24 @@ def test_a_short_one(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "step", "what"),
-    [("rss_mb", 2.0, "resident memory"), ("handles", 3, "open files"), ("threads", 1, "threads")],
+    [
+        ("rss_mb", 2.0, "resident memory"),
+        ("handles", 3, "open files"),
+        ("threads", 1, "threads"),
+        ("grpc_threads", 5, "gRPC's threads"),
+    ],
 )
 def test_what_grows_is_seen(name: str, step: float, what: str) -> None:
-    flat = {"at_s": 0.0, "rss_mb": 100.0, "handles": 40, "threads": 9, "p50_ms": 5.0, "p99_ms": 9.0, "calls": 1}
+    flat = {
+        "at_s": 0.0,
+        "rss_mb": 100.0,
+        "handles": 40,
+        "threads": 9,
+        "grpc_threads": 6,
+        "p50_ms": 5.0,
+        "p99_ms": 9.0,
+        "calls": 1,
+    }
     ends = {"honest OK": 1, "attacker PERMISSION_DENIED": 1}
     steady = {"samples": [dict(flat) for _ in range(40)], "ends": ends, "wrong": 0, "uninspected": {}, "tracebacks": 0}
     assert not missed(steady)
