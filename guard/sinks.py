@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,10 @@ class StdoutSink:
         """Standard output is not ours to close."""
 
 
+_turns: dict[Path, threading.Lock] = {}
+"""By path: after a reload the former sink writes what it still has beside the new one, and only one may rotate."""
+
+
 class FileSink:
     """Lines appended to a file that only the owner reads; opened anew where it was rotated away.
 
@@ -43,6 +48,7 @@ class FileSink:
     def __init__(self, path: Path, max_bytes: int | None = None, keep: int = 1) -> None:
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._torn, self._reads = False, True
+        self._turn = _turns.setdefault(path.absolute(), threading.Lock())
         self._fd = self._open()
 
     def _open(self) -> int:
@@ -100,6 +106,10 @@ class FileSink:
 
     def write(self, data: bytes) -> None:
         """Append lines. Raises OSError."""
+        with self._turn:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self._rotated():
             self._reopen()
         if self._full(self._cut() + len(data)):

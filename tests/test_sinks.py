@@ -378,3 +378,22 @@ def test_a_rotation_that_fails_takes_no_predecessor(tmp_path, monkeypatch):
             sink.write(b"four\n")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
     sink.close()
+
+
+def test_two_sinks_of_a_process_lose_nothing_where_both_rotate(tmp_path: Path) -> None:
+    """As after a reload, while the former one ends."""
+    sinks = [FileSink(tmp_path / "log", max_bytes=400, keep=2000) for _ in range(2)]
+
+    def write(number: int) -> None:
+        for line in range(500):
+            sinks[number].write(b"%d %04d\n" % (number, line))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [line for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]
+    assert sorted(lines) == sorted(b"%d %04d" % (number, line) for number in range(2) for line in range(500))
+    for sink in sinks:
+        sink.close()
