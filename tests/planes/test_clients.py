@@ -114,7 +114,7 @@ def h2load() -> Iterator[str]:
     [
         ("-n1000", "-c8", "-m10"),
         ("-n300", "-c100", "-m1"),
-        ("-n400", "-c2", "-m200"),
+        ("-n400", "-c2", "-m180"),  # at once no more than have a place or may wait, by default
         ("-n100", "-c4", "-m4", "--window-bits=10", "--connection-window-bits=12"),
         ("-n100", "-c4", "-m4", "--header-table-size=0", "--encoder-header-table-size=0"),
     ],
