@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from tests.servers import mlserver as mlserver_process  # noqa: E402
 from tests.servers import triton as triton_process  # noqa: E402
 from tests.servers.models import digits_onnx, images  # noqa: E402
 
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")  # how long an example takes is the machine's affair
 registry.load()
 """Before a test puts its own stages beside them: what is first imported then would be gone with them."""
 
