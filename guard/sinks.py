@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 
 class Sink(Protocol):
@@ -34,7 +35,7 @@ class StdoutSink:
         """Standard output is not ours to close."""
 
 
-_turns: dict[Path, threading.Lock] = {}
+_turns: "WeakValueDictionary[Path, threading.Lock]" = WeakValueDictionary()
 """By path: after a reload the former sink writes what it still has beside the new one, and only one may rotate."""
 
 

@@ -2,8 +2,7 @@
 
 A model that takes 20 ms stands behind a Guard of few places, so that these are what is short, not the machine's
 processors; half as many may wait, as by default. It runs in a process of its own; the client speaks HTTP/2 through
-libnghttp2, and says how late its own loop was: a client on grpc.aio that served the model, too, was late by up to 90
-ms, and told of that as Guard's.
+libnghttp2, and says how late its own loop was, which would be told of as Guard's otherwise.
 
 First as many callers as there are places, each asking when it was answered: the rate is what can be sustained, its p99
 that at the knee. Then calls come at five times that rate, whatever becomes of them. Then the first again. Bars:

@@ -21,6 +21,7 @@ from guard.audit import TooManyReaders
 from guard.proxy import admin_callers, admin_messages, record
 from guard.proxy.admin_messages import Guarded
 from guard.proxy.door import GRPC, Door, Knock
+from guard.proxy.health import OWN
 from guard.proxy.inspection import Inspection
 from guard.proxy.status import Code
 from guard.settings import ConfigError, Limits, Settings
@@ -28,7 +29,7 @@ from guard.types import Conclusion, InvalidQuery, Store
 from guard.wire.guard.v1 import guard_pb2 as pb
 from guard.wire.guard.v1 import guard_pb2_grpc
 
-SERVICE = "guard.v1.GuardService"
+SERVICE = OWN
 MAX_CALLS = 128
 MAX_COMPUTING = 2
 MAX_WATCHED = 1000

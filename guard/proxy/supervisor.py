@@ -249,12 +249,12 @@ class _Supervisor:
 
     def _end_if_hung(self, number: int, process: asyncio.subprocess.Process) -> None:
         """A probe asks the parent alone: what a worker does is the parent's to see."""
+        if self._processes.get(number) is not process or number not in self._heard or self._stop.is_set():
+            return
         now = time.monotonic()
         since, looks = self._silent.get(number, (now, 0))
         self._silent[number] = since, looks + 1
-        if now - since <= HUNG_S or looks < HUNG_LOOKS or number not in self._heard or self._stop.is_set():
-            return
-        if self._processes.get(number) is process:
+        if now - since > HUNG_S and looks >= HUNG_LOOKS:
             _log.error("worker %d has not answered for %.0f s: it is killed", number, now - since)
             self._signal(number, signal.SIGKILL)
 

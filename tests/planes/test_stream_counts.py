@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc import aio
 
 from guard.proxy import models
 from guard.proxy.writing import write_all
@@ -77,6 +78,15 @@ async def test_a_server_that_cannot_be_reached(guarding: Behind, path: str) -> N
         await until(lambda: counted(guarded) == once(path, "UNAVAILABLE"))
 
 
+async def begun(channel: aio.Channel, path: str) -> Any:
+    """A stream that has said WORDS and heard one answer."""
+    call: Any = channel.stream_stream(path)(timeout=20)
+    for word in WORDS:
+        await call.write(word)
+    await call.read()
+    return call
+
+
 @pytest.mark.parametrize("purpose", ["original", "stream"])
 @pytest.mark.usefixtures("world_stages")
 async def test_a_server_that_does_not_say_what_it_serves(guarding: Behind, tmp_path: Path, purpose: str) -> None:
@@ -93,10 +103,7 @@ async def test_a_server_that_does_not_say_what_it_serves(guarding: Behind, tmp_p
 async def test_a_caller_that_leaves_counts_as_cancelled(behind: Behind, path: str) -> None:
     async with behind(**ALLOWED) as (server, guarded):
         server.stream = hang
-        call = guarded.channel.stream_stream(path)(timeout=20)
-        for word in WORDS:
-            await call.write(word)
-        await call.read()
+        call = await begun(guarded.channel, path)
         call.cancel()
         await until(lambda: counted(guarded) == once(path, "CANCELLED"))
 
@@ -108,10 +115,7 @@ async def test_a_server_that_hangs_counts_as_late_whoever_gave_up(
     monkeypatch.setattr(models, "HUNG_S", 0.3)
     async with behind(**ALLOWED) as (server, guarded):
         server.stream = hang
-        call = guarded.channel.stream_stream(path)(timeout=20)
-        for word in WORDS:
-            await call.write(word)
-        await call.read()
+        call = await begun(guarded.channel, path)
         await asyncio.sleep(0.6)
         call.cancel()
         await until(lambda: counted(guarded) == once(path, "DEADLINE_EXCEEDED"))
