@@ -5,9 +5,12 @@ known, for a caller who has sent some of these before. Benign near-repeats grow 
 clean inputs, the better. Images are judged as the next frame of a film, too (`guard.fit_motion`).
 
 A monitor of windows judges windows that are drawn from the rows. Positions depend on a secret, and whoever serves has
-one of his own, which may stretch what a class differs by: so a few other secrets are tried, and the one counts by which
-windows look worst. Of all of that the scores of the predicted class count that looks worst, too: a caller who asks
-about cats alone is no attacker.
+one of his own, which may stretch what a class differs by: so a few other secrets are tried. A caller has a camera of
+his own, or a scanner, and all his images are a little other than the clean ones in the same way: so windows of images
+are judged as a few cameras would have them. The secret, or the camera, counts by which windows look worst.
+
+Of all of that the scores of the predicted class count that looks worst, too: a caller who asks about cats alone is no
+attacker. Rows and frames are told apart there: who sends no film is not to be held against the ease of films.
 """
 
 import math
@@ -43,6 +46,8 @@ WINDOWS = 2000
 _FOLDS = 5
 DRAWS = 8
 """Secrets whose positions windows are judged by."""
+CAMERAS, CAMERA_ROWS = 4, 3000
+"""By how many cameras, and how many rows each."""
 _CHUNK = 128
 _RECENT = 64
 _ENOUGH = 500
@@ -74,19 +79,30 @@ class Rows:
         """(N, C) of all."""
         return np.concatenate(self.answers)
 
+    @property
+    def recent(self) -> Recent:
+        """All, as one caller's."""
+        return recent_of(kept_of(self.sketches, self.probs, range(len(self.sketches))))
 
-def scores(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) -> dict[str, Array]:
+
+def scores(
+    monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int, cameras: Sequence[Rows] = ()
+) -> dict[str, Array]:
     """By key, what monitors of rows say of the clean ones and of frames, or those of windows of WINDOWS windows.
 
-    frames: of each clean row the next one; empty for what is no image.
+    frames:  of each clean row the next one; empty for what is no image.
+    cameras: clean rows as other cameras have them.
     """
     rows = {key: one for key, one in monitors.items() if isinstance(one, Monitor | AnswerMonitor)}
     found: dict[str, Array] = _of_rows(rows, clean, frames, seed) if rows else {}
-    recent = recent_of(kept_of(clean.sketches, clean.probs, range(len(clean.sketches))))
+    if len(rows) == len(monitors):
+        return found
+    recent = clean.recent
     draws = (recent, *(replace(recent, positions=positions) for positions in clean.others))
+    elsewhere = tuple(camera.recent for camera in cameras if camera.sketches)
     for key, one in monitors.items():
         if isinstance(one, WindowMonitor):
-            found[key] = _of_windows(one, draws, seed)
+            found[key] = _of_windows(one, draws, seed, elsewhere)
     return found
 
 
@@ -110,8 +126,8 @@ def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) 
         if frames.sketches:
             after = np.sort(rng.permutation(others)[: len(own)])
             asked.append(([frames.sketches[i] for i in after], frames.probs[after]))
-        for sketches, answers in asked:
-            labels.append(answers.argmax(axis=1))
+        for kind, (sketches, answers) in enumerate(asked):
+            labels.append(2 * answers.argmax(axis=1) + kind)
             for at in range(0, len(sketches), _CHUNK):
                 some, part = tuple(sketches[at : at + _CHUNK]), answers[at : at + _CHUNK]
                 seen = links(some, exchange(store, some, remember=False).matches)
@@ -119,15 +135,15 @@ def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) 
                     judged = one.judge(seen, past) if isinstance(one, Monitor) else one.judge_answers(seen, past, part)
                     said[key].append(np.asarray(judged, dtype=np.float64))
     every = np.concatenate(labels)
-    return {key: _of_worst_class(np.concatenate(parts), every) for key, parts in said.items()}
+    return {key: _of_worst_group(np.concatenate(parts), every) for key, parts in said.items()}
 
 
-def _of_worst_class(found: Array, labels: Array) -> Array:
-    """The scores of the class that looks worst: a benign caller may ask about one class alone.
+def _of_worst_group(found: Array, groups: Array) -> Array:
+    """The scores of the group that looks worst: a benign caller may ask about one class alone, and send films, or none.
 
-    Classes count that have enough rows for p-values as small as evidence needs; where none has, all scores do.
+    Groups count that have enough rows for p-values as small as evidence needs; where none has, all scores do.
     """
-    parts = [found[labels == label] for label in np.unique(labels)]
+    parts = [found[groups == group] for group in np.unique(groups)]
     return _worst([part for part in parts if len(part) >= _ENOUGH] or [found])
 
 
@@ -142,16 +158,18 @@ def _growth(parts: Sequence[Array]) -> NDArray[np.float64]:
     return np.array([np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)]) for part in parts])
 
 
-def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> Array:
-    """Scores of windows of all clean rows, or of one predicted class, by the secret by which they look worst.
+def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int, cameras: Sequence[Recent] = ()) -> Array:
+    """Scores of windows of all clean rows, or of one predicted class, by the secret or camera by which they look worst.
 
-    draws: the same rows by several secrets. Raises ValueError.
+    draws: the same rows by several secrets. cameras: rows as other cameras have them. Raises ValueError.
     """
     rng, size, rows = np.random.default_rng(seed), monitor.window, draws[0]
     if len(rows) < size:
         raise ValueError(f"a window has {size} rows, and there are {len(rows)} clean inputs")
-    pools = [np.flatnonzero(rows.labels == label) for label in np.unique(rows.labels)]
-    pools = [np.arange(len(rows)), *(pool for pool in pools if len(pool) >= max(2 * size, _ENOUGH // 2))]
+
+    def pools(of: Recent) -> list[NDArray[np.int64]]:
+        classes = [np.flatnonzero(of.labels == label) for label in np.unique(of.labels)]
+        return [np.arange(len(of)), *(pool for pool in classes if len(pool) >= max(2 * size, _ENOUGH // 2))]
 
     def judged(of: Recent, pool: Array, count: int) -> Array:
         chosen = (rng.choice(pool, size, replace=False) for _ in range(count))
@@ -160,7 +178,8 @@ def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int) -> A
     one = rng.choice(len(rows), size, replace=False)
     first, *others = draws
     looks = [of for of in others if monitor.judge_window(of.part(one)) != monitor.judge_window(first.part(one))]
-    every = [(of, pool) for of in (first, *looks) for pool in pools]
+    seen = [of for of in cameras if len(of) >= size]
+    every = [(of, pool) for of in (first, *looks, *seen) for pool in pools(of)]
     scouted = [judged(of, pool, _SCOUTED) for of, pool in every]
     best = np.argsort(-_growth(scouted), kind="stable")[:_FINALISTS]
     tried = [np.concatenate([scouted[i], judged(every[i][0], every[i][1], _TRIED - _SCOUTED)]) for i in map(int, best)]

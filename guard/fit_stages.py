@@ -12,12 +12,12 @@ import numpy as np
 
 from guard import equipping, fit_batching, fit_monitors, registry
 from guard.fit_clean import FitError
-from guard.fit_motion import next_frames
-from guard.fit_subject import Positions, Subject
+from guard.fit_motion import by_camera, next_frames, other_cameras
+from guard.fit_subject import Formats, Positions, Subject
 from guard.profile import stage_key
 from guard.settings import build_stage
 from guard.sketching import Sketcher
-from guard.types import AnswerDetector, Array, KeyedOutput, Kind, ViewDetector, VotingPurifier, WindowMonitor
+from guard.types import AnswerDetector, Array, Floats, KeyedOutput, Kind, ViewDetector, VotingPurifier, WindowMonitor
 
 Progress = Callable[[str, int, int], None]  # what is done, rows so far, of how many
 
@@ -201,6 +201,41 @@ def chunks(rows: Positions) -> Iterator[Positions]:
         yield rows[start : start + _CHUNK]
 
 
+class _Watched:
+    """What monitors are calibrated with: clean rows, next frames of films of them, and how other cameras have them."""
+
+    def __init__(self, subject: Subject, sketcher: Sketcher, classes: int, seed: int, *, windows: bool) -> None:
+        """windows: whether any monitor judges windows."""
+        self._subject, self._sketcher, self._classes, self._rng = (
+            subject,
+            sketcher,
+            classes,
+            np.random.default_rng(seed),
+        )
+        self._clean, self._frames = fit_monitors.Rows(), fit_monitors.Rows()
+        self._others = [Sketcher(bytes([i])) for i in range(fit_monitors.DRAWS - 1)] if windows else []
+        found = other_cameras(np.random.default_rng([seed, 1]), fit_monitors.CAMERAS if windows else 0)
+        self._cameras = [(camera, fit_monitors.Rows()) for camera in found]
+
+    def add(self, some: Positions, x: Array, formats: Formats, unit: Floats) -> None:
+        """Some more rows, as they came and in unit form. Raises AskError."""
+        few = len(self._clean.sketches) < fit_monitors.CAMERA_ROWS
+        said = self._subject.said(some, self._classes)
+        self._clean.add(self._sketcher(unit), said, [one.positions(unit) for one in self._others])
+        changed = [(next_frames(unit, self._rng), self._frames)]
+        if few:
+            changed += [(by_camera(unit, camera), rows) for camera, rows in self._cameras]
+        for images, rows in changed:
+            if images is not None:
+                sent = self._subject.space.from_unit(images, x)
+                answers = self._subject.said(some, self._classes, sent, formats)
+                rows.add(self._sketcher(self._subject.space.to_unit(sent)), answers)
+
+    def scores(self, monitors: Mapping[str, Any], seed: int) -> dict[str, Array]:
+        """By key. Raises ValueError."""
+        return fit_monitors.scores(monitors, self._clean, self._frames, seed, [rows for _, rows in self._cameras])
+
+
 def calibrate(
     subject: Subject,
     chosen: Sequence[Chosen],
@@ -215,9 +250,8 @@ def calibrate(
     scoring = [stage for stage in chosen if stage.scores]
     monitors = {stage.wanted.key: stage.working for stage in scoring if stage.wanted.kind == "monitor"}
     scores: dict[str, list[Array]] = {stage.wanted.key: [] for stage in scoring if stage.wanted.kind == "detector"}
-    clean, frames, rng = fit_monitors.Rows(), fit_monitors.Rows(), np.random.default_rng(seed)
     windows = any(isinstance(monitor, WindowMonitor) for monitor in monitors.values())
-    others = [Sketcher(bytes([i])) for i in range(fit_monitors.DRAWS - 1)] if windows else []
+    watched = _Watched(subject, sketcher, classes, seed, windows=windows)
     reading = any(isinstance(stage.working, ViewDetector | AnswerDetector) for stage in scoring)
     done = 0
     progress("calibrating", done, len(rows))
@@ -226,11 +260,7 @@ def calibrate(
         unit = subject.space.to_unit(x)
         probs = subject.probabilities(some) if reading else None
         if monitors:
-            clean.add(sketcher(unit), subject.said(some, classes), [one.positions(unit) for one in others])
-            moved = next_frames(unit, rng)
-            if moved is not None:
-                sent = subject.space.from_unit(moved, x)
-                frames.add(sketcher(subject.space.to_unit(sent)), subject.said(some, classes, sent, formats))
+            watched.add(some, x, formats, unit)
         for stage in scoring:
             if stage.wanted.kind == "monitor":
                 continue
@@ -248,6 +278,6 @@ def calibrate(
     if not monitors:
         return found
     try:
-        return found | fit_monitors.scores(monitors, clean, frames, seed)
+        return found | watched.scores(monitors, seed)
     except ValueError as error:
         raise FitError(str(error)) from None

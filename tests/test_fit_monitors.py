@@ -112,6 +112,28 @@ def test_the_secret_by_which_windows_look_worst_counts():
     assert found.min() > alone.max()
 
 
+def test_the_camera_by_which_windows_look_worst_counts():
+    """Control: clean rows alone look well."""
+    same, oblique = (
+        recent_of(kept_of(rows_of(clean_images(40)).sketches, np.eye(3)[labels], range(40)))
+        for labels in (np.arange(40) % 3, np.zeros(40, np.int64))
+    )
+    alone = fit_monitors._of_windows(Commonest(), [same], 0)
+    found = fit_monitors._of_windows(Commonest(), [same], 0, [same, oblique, oblique.last(15)])  # the last is too short
+    assert alone.max() < 0.7
+    np.testing.assert_array_equal(found, 1.0)
+
+
+def test_rows_of_cameras_reach_monitors_of_windows_alone():
+    def seen(cameras):
+        said = {"r": Looking(), "w": Commonest()}
+        return scores(said, rows_of(clean_images(40)), Rows(), 0, cameras)
+
+    without, with_one = seen([Rows()]), seen([rows_of(clean_images(40), np.zeros(40, np.int64))])
+    np.testing.assert_array_equal(without["r"], with_one["r"])
+    assert without["w"].max() < with_one["w"].min() == 1.0
+
+
 def test_windows_are_judged_by_all_that_positions_say():
     rows = Rows()
     x = clean_images(40)
@@ -131,11 +153,24 @@ def test_with_how_many_others_a_row_is_compared():
     assert [fit_monitors.others_of(n) for n in (5, 20, 21)] == [4, 16, 16]
 
 
+def test_films_do_not_make_rows_look_ordinary():
+    """600 rows of one class, each a little of another: a monitor finds them odd, and frames not at all."""
+
+    class OddAlone:
+        def judge(self, rows: tuple[Seen, ...], past: Past) -> Array:
+            return np.array([float(row.link is None or row.link.distance > 0.2) for row in rows])
+
+    x = np.random.default_rng(0).random((600, 8, 8)).astype(np.float32)
+    labels = np.zeros(600, np.int64)
+    found = scores({"m": OddAlone()}, rows_of(x, labels), rows_of(np.clip(x + 0.01, 0.0, 1.0), labels), 0)["m"]
+    np.testing.assert_array_equal(found, np.ones(600))
+
+
 def test_the_class_whose_rows_look_worst_counts():
     found, labels = np.arange(1500.0), np.arange(1500) // 500
-    np.testing.assert_array_equal(fit_monitors._of_worst_class(found, labels), found[1000:])
+    np.testing.assert_array_equal(fit_monitors._of_worst_group(found, labels), found[1000:])
     few = np.arange(900.0)
-    np.testing.assert_array_equal(fit_monitors._of_worst_class(few, np.arange(900) // 300), few)  # too few of each
+    np.testing.assert_array_equal(fit_monitors._of_worst_group(few, np.arange(900) // 300), few)  # too few of each
 
 
 def test_too_few_rows_for_a_window():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from guard.fit_motion import next_frames
+from guard.fit_motion import by_camera, next_frames, other_cameras
 from guard.linking import unexplained
 from guard.sketching import Sketcher
 
@@ -46,5 +46,28 @@ def test_motion_explains_most_of_them():
     assert np.median(left) < 0.4 < np.median(noise)
 
 
+def test_a_camera_changes_all_images_alike():
+    x, (one, other) = images(3), other_cameras(np.random.default_rng(0), 2)
+    seen = by_camera(x, one)
+    assert seen.shape == x.shape
+    assert seen.dtype == np.float32
+    assert 0.0 <= seen.min() < seen.max() <= 1.0
+    np.testing.assert_array_equal(seen[:3], by_camera(x[:3], one))  # whatever else it sees
+    np.testing.assert_array_equal(by_camera(x[::-1], one), seen[::-1])
+    assert (np.abs(seen - x).reshape(40, -1).mean(axis=1) > 0.005).all()
+    assert (seen != by_camera(x, other)).any()
+    np.testing.assert_allclose(by_camera(x, np.zeros(6)), x, atol=1e-6)
+
+
+def test_cameras_differ_by_much_in_every_way():
+    found = other_cameras(np.random.default_rng(0), 100)
+    assert found.shape == (100, 6)
+    assert 0.5 <= np.abs(found).min() < np.abs(found).max() <= 1.0
+    assert (np.abs(found.mean(axis=0)) < 0.3).all()
+    assert other_cameras(np.random.default_rng(0), 0).shape == (0, 6)
+
+
 def test_vectors_have_no_next_frame():
-    assert next_frames(np.zeros((3, 24), np.float32), np.random.default_rng(0)) is None
+    vectors = np.zeros((3, 24), np.float32)
+    assert next_frames(vectors, np.random.default_rng(0)) is None
+    assert by_camera(vectors, np.zeros(6)) is None

@@ -148,7 +148,7 @@ class Laddered:
     def answer(self, x: Array, caller: str) -> Told:
         """(N, ...) one query a row, in order: the face of `bench.monitors.client.Service`."""
         got = self.ask(x, caller)
-        return Told(got.p, got.level, got.outcome >= THROTTLED)
+        return Told(got.p, got.level, got.outcome >= THROTTLED, np.zeros(len(x), bool))
 
     def ask(self, x: Array, caller: str) -> Got:
         """(N, ...) one query a row, in order."""

@@ -1,6 +1,8 @@
 """`python -m bench.monitors`: benign traffic, evasions, adaptive attackers and thieves against query-pattern monitors.
 
-It goes on where it was stopped. A section that is not measured stays on the page as it was.
+The sections `whole-...` have detectors of single inputs beside them.
+
+It goes on where it was stopped. What is not measured stays on the page as it was.
 """
 
 import argparse
@@ -52,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataUnavailable as error:
         print(f"bench.monitors: {error}", file=sys.stderr)
         return 2
-    known = _known(page)
-    found = {**known, **found, "made": {**known.get("made", {}), **found["made"]}}
+    found = _merged(_known(page), found)
     found["bars"] = [one.plain() for one in bars.judged(found)]
     if page is None:
         print(table.markdown(found))
@@ -65,17 +66,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measured(sections: Sequence[str], scale: Scale, jobs: int, command: str) -> dict[str, Any]:
     """Do what is not done, then tell all of it. Raises DataUnavailable."""
+    defences = [document.scaled(section, scale).defence for section in sections]
     for data in scale.data:
-        guarded.make(data, scale.defence)
+        for defence in dict.fromkeys(defences):
+            guarded.make(data, defence)
     phases: list[list[Work]] = [
-        [unit for data in scale.data for unit in document.UNITS[section](data, scale)] for section in sections
+        [unit for data in scale.data for unit in document.units(section, data, scale)] for section in sections
     ]
     run(phases, jobs)
     found: dict[str, Any] = {
-        section: {data: document.FIGURES[section](data, scale) for data in scale.data} for section in sections
+        section: {data: document.figures(section, data, scale) for data in scale.data} for section in sections
     }
     by = {**made(command), "monitors": list(scale.defence.named)}
-    return {**found, "made": dict.fromkeys(sections, by)}
+    told = zip(sections, defences, strict=True)
+    by_section = {section: {**by, "detectors": dict(defence.detectors)} for section, defence in told}
+    return {**found, "made": {section: dict.fromkeys(scale.data, one) for section, one in by_section.items()}}
+
+
+def _merged(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What was found in the place of what was known of the same data; the rest stays."""
+    made = {section: {**known.get("made", {}).get(section, {}), **by} for section, by in found["made"].items()}
+    parts = {section: {**known.get(section, {}), **part} for section, part in found.items() if section != "made"}
+    return {**known, **parts, "made": {**known.get("made", {}), **made}}
 
 
 def _scale(options: argparse.Namespace) -> Scale:

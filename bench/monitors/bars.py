@@ -1,9 +1,11 @@
 """What was asked for, beside what was measured."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bench.detection.bars import Bar
+from bench.monitors.document import WHOLE
 from bench.monitors.thefts import OUT_OF_PLACE
 from bench.monitors.traffic import ASKED
 
@@ -20,7 +22,18 @@ _WORDS = {
 
 def judged(found: Mapping[str, Any]) -> list[Bar]:
     """All that the document can tell of."""
-    return [*_evasion(found), *_oars(found), *_detected(found), *_benign(found), *_extraction(found)]
+    return [*_alone(found), *_extraction(found), *_whole(found)]
+
+
+def _alone(found: Mapping[str, Any]) -> list[Bar]:
+    return [*_evasion(found), *_oars(found), *_detected(found), *_benign(found)]
+
+
+def _whole(found: Mapping[str, Any]) -> Iterator[Bar]:
+    """The same with detectors beside the monitors."""
+    for bar in _alone({name: found[section] for section, name in WHOLE.items() if section in found}):
+        data, what = bar.what.split(": ", 1)
+        yield replace(bar, what=f"{data}, detectors beside: {what}")
 
 
 def _parts(found: Mapping[str, Any], section: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -72,7 +72,9 @@ class Benign:
         self.made()
 
     def made(self) -> dict[str, Array]:
-        """A value a caller: how many queries, his highest level, how many were refused, where he was first hostile."""
+        """A value a caller: how many queries, his highest level, how many were refused, how many of them by detectors
+        alone, where he was first hostile.
+        """
         return with_facts(self, self._run)[0]
 
     def blame(self) -> dict[str, int]:
@@ -90,8 +92,8 @@ def asked(service: Guarded, kind: str, block: int, seed: int, most: int) -> dict
     rng = np.random.default_rng([seed, block, sorted(traffic.KINDS).index(kind)])
     callers = traffic.KINDS[kind](service.on, rng)
     places = {caller.name: i for i, caller in enumerate(callers)}
-    counts = np.zeros((4, len(callers)), np.int64)
-    rows, level, refused, hostile = counts
+    counts = np.zeros((5, len(callers)), np.int64)
+    rows, level, refused, own, hostile = counts
     for done, (name, row) in enumerate(traffic.interleaved(callers, rng)):
         if most and done >= most:
             break
@@ -99,6 +101,7 @@ def asked(service: Guarded, kind: str, block: int, seed: int, most: int) -> dict
         rows[i] += 1
         level[i] = max(level[i], int(told.level[0]))
         refused[i] += int(told.refused[0])
+        own[i] += int(told.own[0])
         if told.level[0] == 3 and not hostile[i]:
             hostile[i] = rows[i]
-    return {"rows": rows, "level": level, "refused": refused, "hostile_at": hostile}
+    return {"rows": rows, "level": level, "refused": refused, "own": own, "hostile_at": hostile}

@@ -30,11 +30,13 @@ class Told:
     p:        (N, C) float64, rows of not-a-number where refused.
     level:    (N,) of the caller, 0 to 3, the query counted.
     refused:  (N,) whether each was.
+    own:      (N,) whether that was for what it looks like by itself, whatever came before it.
     """
 
     p: Array
     level: Array
     refused: Array
+    own: Array
 
 
 class Service(Protocol):
@@ -55,7 +57,7 @@ class Bare:
         """Everything is answered."""
         del caller
         nothing = np.zeros(len(x), np.int64)
-        return Told(softmax(self._model.logits(x)), nothing, nothing.astype(bool))
+        return Told(softmax(self._model.logits(x)), nothing, nothing.astype(bool), nothing.astype(bool))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

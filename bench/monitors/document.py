@@ -1,22 +1,25 @@
 """From runs to figures, as plain data, section by section; and the units of work that each section needs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from adversary.attack import Array
 from adversary.runner import NEVER
-from adversary.scores import finite, rate
+from adversary.scores import Rate, finite, rate
 from bench.detection.work import Work
 from bench.monitors import attacks, benign, budget, hunts, thefts, traffic
 from bench.monitors.ground import DATA
-from bench.monitors.guarded import DEFAULT, Defence
+from bench.monitors.guarded import DEFAULT, DETECTORS, Defence
 from bench.monitors.planned import DISGUISED, OARS, PLAIN, planned
 from bench.monitors.wire import Wired
 
-SECTIONS = ("benign", "evasion", "adaptive", "extraction", "budget", "wire")
+ALONE = ("benign", "evasion", "adaptive", "extraction", "budget", "wire")
+WHOLE = {f"whole-{name}": name for name in ("benign", "evasion", "adaptive")}
+"""The same with detectors of single inputs beside the monitors."""
+SECTIONS = (*ALONE, *WHOLE)
 SYBILS = ("sybil-1", "sybil-10", "sybil-100")
 OARS_WAYS = ("alone", "fresh-10", "fresh-100")
 WIRED = ("hop-skip-jump", "nes", "square")
@@ -64,8 +67,9 @@ def _benign(data: str, scale: Scale) -> dict[str, Any]:
                 blame[name] = blame.get(name, 0) + count
         found[kind] = {
             "callers": int(asked.sum()), "queries": int(whole["rows"].sum()), "blocks": len(some),
-            "watch": rate(level >= 1).plain(), "alarms": rate((level >= 2) | (refused > 0)).plain(),
+            "watch": rate(level >= 1).plain(), "alarms": rate((level >= 2) | (refused > whole["own"][asked])).plain(),
             "hostile": rate(level >= 3).plain(), "refused": rate(refused > 0).plain(), "blame": blame,
+            "flagged": Rate(int(whole["own"].sum()), int(whole["rows"].sum())).plain(),
         }  # fmt: skip
     return found
 
@@ -182,14 +186,29 @@ def _wire(data: str, scale: Scale) -> dict[str, Any]:
     return found
 
 
-UNITS: Mapping[str, Units] = {
+def scaled(section: str, scale: Scale) -> Scale:
+    """What a section is measured at: with detectors, or without."""
+    return replace(scale, defence=replace(scale.defence, detectors=DETECTORS if section in WHOLE else ()))
+
+
+_UNITS: Mapping[str, Units] = {
     "benign": _blocks, "evasion": _evasion_units, "adaptive": _adaptive_units, "extraction": _extraction_units,
     "budget": _budget_units, "wire": _wire_units,
 }  # fmt: skip
-FIGURES: Mapping[str, Figures] = {
+_FIGURES: Mapping[str, Figures] = {
     "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "budget": _budget,
     "wire": _wire,
 }  # fmt: skip
+
+
+def units(section: str, data: str, scale: Scale) -> Sequence[Work]:
+    """What there is to do for a section."""
+    return _UNITS[WHOLE.get(section, section)](data, scaled(section, scale))
+
+
+def figures(section: str, data: str, scale: Scale) -> dict[str, Any]:
+    """What came of it."""
+    return _FIGURES[WHOLE.get(section, section)](data, scaled(section, scale))
 
 
 def median(places: Array) -> float:

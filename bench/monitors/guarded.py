@@ -3,6 +3,10 @@
 sketch -> exchange -> decide -> (refuse, or answer) -> conclude -> credit. The profile is made by `guard fit`'s own
 function, with every monitor on, of the `clean` split, and kept; the settings are the defaults, enforced. A store
 begins with some benign callers' queries: nobody attacks an empty one. Time passes by a fixed step a query.
+
+A defence may have detectors beside the monitors: those of the documentation's start for images, chosen by
+`python -m bench.detection.choosing` on attacks of the `clean` split, at the default budget of false positives. No
+purifier waits for suspicious inputs, so by the default policy an input that looks adversarial by itself is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +21,7 @@ from adversary import serving, shelf
 from adversary.attack import Array
 from adversary.data.cache import sha256
 from bench import profiles
+from bench.detection.fitted import CHOSEN, networks_of
 from bench.monitors.client import Told
 from bench.monitors.ground import Ground, ground, home, softmax
 from guard import (
@@ -26,6 +31,8 @@ from guard import (
     engine,
     evidence,
     fit_monitors,
+    fit_motion,
+    fit_stages,
     keyed,
     linking,
     nearness,
@@ -45,7 +52,7 @@ from guard.settings import Embedded
 from guard.settings import Model as Settings
 from guard.stores.memory import MemoryStore
 from guard.techniques import ALERT
-from guard.types import Action, Answer, Mode, Query
+from guard.types import Action, Answer, Decision, Mode, Query
 
 STEP_S = 0.05
 WARM = 500
@@ -55,7 +62,8 @@ _ENTRIES = 200_000
 _SECRET = b"a bench needs none that is secret"
 _COHORTS = ("global",)
 _MODULES = (
-    alerts, assembly, calibration, engine, evidence, fit_monitors, keyed, linking, nearness, sketching, watching,
+    alerts, assembly, calibration, engine, evidence, fit_monitors, fit_motion, fit_stages, keyed, linking, nearness,
+    sketching, watching,
 )  # fmt: skip
 
 
@@ -63,13 +71,15 @@ _MODULES = (
 class Defence:
     """Which monitors watch, and what is done.
 
-    monitors: names; none: every one that need not be asked for. policy: what differs from the default.
-    clean:    rows to fit on at most.
+    monitors:  names; none: every one that need not be asked for. policy: what differs from the default.
+    clean:     rows to fit on at most.
+    detectors: names and weights.
     """
 
     monitors: tuple[str, ...] = ()
     policy: tuple[tuple[str, str], ...] = ()
     clean: int | None = None
+    detectors: tuple[tuple[str, float], ...] = ()
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -81,22 +91,35 @@ class Defence:
 
 
 DEFAULT = Defence()
+DETECTORS = tuple(CHOSEN.items())
+"""What stands beside the monitors where a single input is judged, too."""
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {"purified_answer": {"purifier": "learned_denoiser"}}
 
 
 @lru_cache(maxsize=1)
-def code() -> list[str]:
-    """Digests of what decides what monitors do."""
-    packages = [serving.code_digest(f"guard.{name}") for name in ("monitors", "stores")]
-    return packages + [sha256(Path(module.__file__ or "").read_bytes()) for module in _MODULES]
+def code(*, detectors: bool = False) -> list[str]:
+    """Digests of what decides what monitors do, and detectors."""
+    packages = ("monitors", "stores", *(("detectors", "purifiers") if detectors else ()))
+    return [serving.code_digest(f"guard.{name}") for name in packages] + [
+        sha256(Path(module.__file__ or "").read_bytes()) for module in _MODULES
+    ]
 
 
 def place(data: str, defence: Defence) -> Path:
     """Where the profile lies."""
-    name = shelf.key(
-        victim=ground(data).sha256, network=sha256(_auxiliary(data)), code=code(), monitors=defence.named,
-        clean=defence.clean,
-    )  # fmt: skip
-    return home() / "profiles" / f"{data}-{name}"
+    return home() / "profiles" / f"{data}-{shelf.key(**_fitted(data, defence), clean=defence.clean)}"
+
+
+def _fitted(data: str, defence: Defence) -> dict[str, Any]:
+    """What decides a profile."""
+    found: dict[str, Any] = {
+        "victim": ground(data).sha256, "network": sha256(_auxiliary(data)),
+        "code": code(detectors=bool(defence.detectors)), "monitors": defence.named,
+    }  # fmt: skip
+    if defence.detectors:
+        others = {name: sha256(raw) for name, raw in networks_of(data).items()}
+        found |= {"detectors": [list(one) for one in defence.detectors], "networks": others}
+    return found
 
 
 def _auxiliary(data: str) -> bytes:
@@ -108,9 +131,13 @@ def make(data: str, defence: Defence = DEFAULT) -> None:
     directory, on = place(data, defence), ground(data)
     if (directory / "profile.json").is_file():
         return
+    networks = networks_of(data) if defence.detectors else {"auxiliary": _auxiliary(data)}
     options = Options(
-        stages=tuple(Wanted("monitor", name, {}) for name in defence.named),
-        given=Given(networks={"auxiliary": _auxiliary(data)}),
+        stages=(
+            *(Wanted("monitor", name, {}) for name in defence.named),
+            *(Wanted("detector", name, _OPTIONS.get(name, {})) for name, _ in defence.detectors),
+        ),
+        given=Given(networks=networks),
         learn=Clean(arrays={"image": on.unit(on.learn.images)}),
         held_out=0.0,
         maximum=defence.clean,
@@ -133,6 +160,10 @@ def settings_of(data: str, defence: Defence) -> dict[str, Any]:
         "name": data,
         "mode": "enforce",
         "monitors": [{"stage": name} for name in defence.named],
+        "detectors": [
+            {"stage": name, "weight": weight, "options": dict(_OPTIONS.get(name, {}))}
+            for name, weight in defence.detectors
+        ],
         "policy": dict(defence.policy),
     }
 
@@ -175,38 +206,54 @@ class Guarded:
         """(N, ...) one query a row, in order."""
         logits = self.on.model.logits(x)
         p = np.full(logits.shape, np.nan)
-        level, refused = np.zeros(len(x), np.int64), np.zeros(len(x), bool)
+        level, refused, own = np.zeros(len(x), np.int64), np.zeros(len(x), bool), np.zeros(len(x), bool)
         for i in range(len(x)):
-            y, level[i] = self.query(x[i : i + 1], logits[i : i + 1], caller)
+            y, level[i], own[i] = self.query(x[i : i + 1], logits[i : i + 1], caller)
             refused[i] = y is None
             if y is not None:
                 p[i] = softmax(y)[0]
-        return Told(p, level, refused)
+        return Told(p, level, refused, own)
 
-    def query(self, x: Array, logits: Array, caller: str) -> tuple[Array | None, int]:
-        """One query of any number of rows -> what the caller is told, None where refused; and his level."""
+    def query(self, x: Array, logits: Array, caller: str) -> tuple[Array | None, int, bool]:
+        """One query of any number of rows -> what the caller is told, None where refused; his level; and whether it
+        was refused for what it looks like by itself.
+        """
         now, scope = self.clock.tick(), self.engine.settings.name
         self.queries += 1
         query = self.engine.admit(Query(x, caller, scope, str(self.queries), now=now))
         sketches = self.engine.sketch(query)
         history = at_once(self.store.exchange(scope, caller, _COHORTS, sketches, now))
         decision = self.engine.decide(query, history, sketches)
-        for finding in decision.findings:
-            if finding.error is not None:
-                raise RuntimeError(f"{finding.stage}: {finding.error}")
         if not decision.update.empty:
             at_once(self.store.credit(scope, caller, _COHORTS, decision.update, now))
         if decision.action is Action.DENY:
-            names = [f.stage for f in decision.findings if f.fired and f.mode is Mode.ENFORCE and f.stage != ALERT]
-            for name in names or [ALERT]:
-                self.blame[name] = self.blame.get(name, 0) + 1
-            return None, int(decision.level)
-        conclusion = self.engine.conclude(decision, Answer(logits))
+            return None, int(decision.level), self._refused(decision)
+        conclusion = self.engine.conclude(decision, self._told(decision, logits))
         if not conclusion.update.empty:
             at_once(self.store.credit(scope, caller, _COHORTS, conclusion.update, now))
         if conclusion.action is Action.DENY:
-            return None, int(decision.level)
-        return (logits if conclusion.y is None else conclusion.y), int(decision.level)
+            return None, int(decision.level), self._refused(conclusion.decision)
+        _sound(conclusion.decision)
+        return (logits if conclusion.y is None else conclusion.y), int(decision.level), False
+
+    def _told(self, decision: Decision, logits: Array) -> Answer:
+        """The model's answers to all that it is asked; no purifier stands in this defence."""
+        views = tuple(self.on.model.logits(view) for view in decision.views)
+        return Answer(logits, views)
+
+    def _refused(self, decision: Decision) -> bool:
+        """Count by what, and say whether it was by detectors alone."""
+        _sound(decision)
+        fired = [f for f in decision.findings if f.fired and f.mode is Mode.ENFORCE]
+        for name in [f.stage for f in fired if f.stage != ALERT] or [ALERT]:
+            self.blame[name] = self.blame.get(name, 0) + 1
+        return all(f.kind == "detector" for f in fired)
+
+
+def _sound(decision: Decision) -> None:
+    for finding in decision.findings:
+        if finding.error is not None:
+            raise RuntimeError(f"{finding.stage}: {finding.error}")
 
 
 def guarded(data: str, seed: int, defence: Defence = DEFAULT, warm: int = WARM) -> Guarded:
@@ -228,6 +275,5 @@ def _warmth(on: Ground, rows: int, seed: int) -> Iterator[Array]:
 def print_of(data: str, defence: Defence) -> Mapping[str, Any]:
     """What decides a guarded run, beside the attack."""
     return {
-        "victim": ground(data).sha256, "code": code(), "monitors": defence.named, "policy": list(defence.policy),
-        "network": sha256(_auxiliary(data)), "step": STEP_S, "warm": WARM, "clean": defence.clean,
+        **_fitted(data, defence), "policy": list(defence.policy), "step": STEP_S, "warm": WARM, "clean": defence.clean,
     }  # fmt: skip

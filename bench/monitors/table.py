@@ -12,6 +12,9 @@ _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 _NAMES = {
     "benign": "Benign traffic", "evasion": "Evasions by queries", "adaptive": "Attackers who adapt or hide",
     "extraction": "Extractions", "budget": "The extraction budget", "wire": "Through the wire",
+    "whole-benign": "Benign traffic, detectors beside the monitors",
+    "whole-evasion": "Evasions by queries, detectors beside the monitors",
+    "whole-adaptive": "Attackers who adapt or hide, detectors beside the monitors",
 }  # fmt: skip
 
 
@@ -22,16 +25,18 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += grid(("what", "wanted", "measured", "held"), rows)
     for section, tell in _TELL.items():
         if found.get(section):
-            lines += [f"## {_NAMES[section]}", "", f"{_made(found['made'][section])}", ""]
+            lines += [f"## {_NAMES[section]}", ""]
             for data, part in found[section].items():
-                lines += [f"### {_TITLES.get(data, data)}", "", *tell(part)]
+                lines += [f"### {_TITLES.get(data, data)}", "", _made(found["made"][section][data]), "", *tell(part)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _made(by: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(by["versions"].items()))
     monitors = ", ".join(by["monitors"])
-    return f"Made by `{by['command']}`, seed {by['seed']}, on {by['machine']}; {versions}. Monitors: {monitors}."
+    beside = ", ".join(f"{name} (weight {weight:g})" for name, weight in by.get("detectors", {}).items())
+    told = f" Detectors: {beside}." if beside else ""
+    return f"Made by `{by['command']}`, seed {by['seed']}, on {by['machine']}; {versions}. Monitors: {monitors}.{told}"
 
 
 def _number(value: float | None) -> str:
@@ -47,12 +52,13 @@ def _blame(one: Mapping[str, Any]) -> str:
 def _benign(part: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         (kind, f"{one['callers']:,}", f"{one['queries']:,}", share(one["watch"]), f"{one['alarms']['hits']}",
-         share(one["alarms"]), f"{one['hostile']['hits']}", f"{one['refused']['hits']}", _blame(one))
+         share(one["alarms"]), f"{one['hostile']['hits']}", f"{one['refused']['hits']}",
+         share(one["flagged"]) if "flagged" in one else NOTHING, _blame(one))
         for kind, one in part.items()
     ]  # fmt: skip
     headings = (
         "traffic", "callers", "queries", "ever on watch, %", "false alarms", "% of callers", "hostile",
-        "callers refused once", "queries refused, by",
+        "callers refused once", "rows refused by detectors alone, %", "queries refused, by",
     )  # fmt: skip
     yield from grid(headings, rows)
 
@@ -178,7 +184,7 @@ def _wire(part: Mapping[str, Any]) -> Iterator[str]:
 
 _TELL: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "benign": _benign, "evasion": _evasion, "adaptive": _adaptive, "extraction": _extraction, "budget": _budget,
-    "wire": _wire,
+    "wire": _wire, "whole-benign": _benign, "whole-evasion": _evasion, "whole-adaptive": _adaptive,
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Traffic and counting by hand; a small slice of the figures in earnest, beside the undefended victim."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ class Wall:
         refused = numbers >= self.after
         p = np.tile([0.25, 0.75], (len(x), 1))
         p[refused] = np.nan
-        return Told(p, np.where(refused, 3, 0), refused)
+        return Told(p, np.where(refused, 3, 0), refused, np.zeros(len(x), bool))
 
 
 def rows(n):
@@ -179,6 +181,67 @@ def test_attacks_that_succeed_on_the_bare_victim_are_flagged_before(measured):
         assert one["queries_to_detection"] < one["needed"]
 
 
+@pytest.fixture(scope="module")
+def defended(tmp_path_factory):
+    """One monitor, alone and with a detector beside it: services by name, each with a history of its own."""
+    home = tmp_path_factory.mktemp("bench-whole")
+    beside = Defence(monitors=("fingerprint",), clean=1000, detectors=(("input_statistics", 1.0),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guarded, "home", lambda: home)
+        guarded.profile.cache_clear()
+        guarded.engine_of.cache_clear()
+        for defence in (beside, replace(beside, detectors=())):
+            guarded.make("mnist", defence)
+        yield lambda seed, with_detector: guarded.guarded(
+            "mnist", seed, beside if with_detector else replace(beside, detectors=()), warm=100
+        )
+    guarded.profile.cache_clear()
+    guarded.engine_of.cache_clear()
+
+
+def test_square_from_fresh_accounts_passes_a_monitor_and_no_detector(digits, defended):
+    images, plan = attacks.victims(digits, 3), replace(planned("mnist", "oars-square"), budget=150)
+
+    def reached(service, i):
+        asked = Client(service, attacks.aim(plan, images, i), accounts=100, fresh=True)
+        return attacks.run(plan, asked, images, i, 0).reached
+
+    services = [defended(i, with_detector=True) for i in range(3)]
+    assert [reached(defended(i, with_detector=False), i) != NEVER for i in range(3)].count(True) >= 2  # the control
+    assert [reached(service, i) for i, service in enumerate(services)] == [NEVER] * 3
+    assert all(service.blame["input_statistics"] for service in services)
+
+
+def test_a_row_that_detectors_alone_refuse_is_no_alarm_about_its_caller(digits, defended):
+    service = defended(0, with_detector=True)
+    noise = np.random.default_rng(0).random((1, 1, 28, 28)).astype(np.float32)
+    told = service.answer(np.concatenate([digits.unit(digits.quiet.images[:1]), noise]), "somebody")
+    assert told.refused.tolist() == told.own.tolist() == [False, True]
+    assert np.isnan(told.p[1]).all()
+
+
+def test_what_was_found_replaces_what_was_known_of_the_same_data_alone():
+    known = {
+        "evasion": {"mnist": 1, "cifar10": 2},
+        "wire": {"mnist": 3},
+        "made": {"evasion": {"mnist": "a", "cifar10": "b"}},
+    }
+    found = {"evasion": {"mnist": 4}, "made": {"evasion": {"mnist": "c"}}}
+    merged = command._merged(known, found)
+    assert merged["evasion"] == {"mnist": 4, "cifar10": 2}
+    assert merged["wire"] == {"mnist": 3}
+    assert merged["made"]["evasion"] == {"mnist": "c", "cifar10": "b"}
+
+
+def test_bars_with_detectors_stand_beside_those_without(measured):
+    told = bars.judged({"whole-evasion": measured["evasion"], "evasion": measured["evasion"]})
+    names = [one.what for one in told]
+    assert "mnist: median queries to detection, each attack" in names
+    assert "mnist, detectors beside: median queries to detection, each attack" in names
+    assert document.scaled("whole-evasion", Scale()).defence.detectors == guarded.DETECTORS
+    assert not document.scaled("evasion", Scale()).defence.detectors
+
+
 def test_benign_callers_are_not_called_hostile(measured):
     for kind in traffic.ASKED:
         one = measured["benign"]["mnist"][kind]
@@ -187,9 +250,12 @@ def test_benign_callers_are_not_called_hostile(measured):
 
 
 def test_the_page_tells_of_every_bar(measured):
-    text = table.markdown(measured)
+    beside = {"whole-evasion": {"mnist": measured["made"]["evasion"]["mnist"] | {"detectors": {"pid": 1.0}}}}
+    text = table.markdown({**measured, "whole-evasion": measured["evasion"], "made": measured["made"] | beside})
     assert all(one["what"] in text for one in measured["bars"])
     assert "## Evasions by queries" in text
+    assert "## Evasions by queries, detectors beside the monitors" in text
+    assert "Detectors: pid (weight 1)." in text
     assert "hot_keys" in text
 
 
