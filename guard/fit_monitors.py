@@ -10,7 +10,8 @@ his own, or a scanner, and all his images are a little other than the clean ones
 are judged as a few cameras would have them. The secret, or the camera, counts by which windows look worst.
 
 Of all of that the scores of the predicted class count that looks worst, too: a caller who asks about cats alone is no
-attacker. Rows and frames are told apart there: who sends no film is not to be held against the ease of films.
+attacker. Rows and frames are told apart there, unless they look alike: who sends no film is not to be held against
+the ease of films.
 """
 
 import math
@@ -51,6 +52,7 @@ CAMERAS, CAMERA_ROWS = 4, 3000
 _CHUNK = 128
 _RECENT = 64
 _ENOUGH = 500
+_SURE = 2.0  # standard errors
 _SCOUTED, _FINALISTS, _TRIED = 40, 4, 200  # windows of each secret and class, how many of these go on, windows of those
 _SCOPE = _CALLER = "fit"
 
@@ -127,7 +129,7 @@ def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) 
             after = np.sort(rng.permutation(others)[: len(own)])
             asked.append(([frames.sketches[i] for i in after], frames.probs[after]))
         for kind, (sketches, answers) in enumerate(asked):
-            labels.append(2 * answers.argmax(axis=1) + kind)
+            labels.append(np.column_stack([answers.argmax(axis=1), np.full(len(answers), kind)]))
             for at in range(0, len(sketches), _CHUNK):
                 some, part = tuple(sketches[at : at + _CHUNK]), answers[at : at + _CHUNK]
                 seen = links(some, exchange(store, some, remember=False).matches)
@@ -141,21 +143,36 @@ def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) 
 def _of_worst_group(found: Array, groups: Array) -> Array:
     """The scores of the group that looks worst: a benign caller may ask about one class alone, and send films, or none.
 
-    Groups count that have enough rows for p-values as small as evidence needs; where none has, all scores do.
+    groups: (N, 2) class and kind, rows or frames. Groups count that have enough rows for p-values as small as evidence
+    needs; where none has, all scores do. The other kind of the worst one's class is added where that is fair to it.
     """
-    parts = [found[groups == group] for group in np.unique(groups)]
-    return _worst([part for part in parts if len(part) >= _ENOUGH] or [found])
+    names = [tuple(name) for name in np.unique(groups, axis=0).tolist()]
+    parts = {name: found[(groups == name).all(axis=1)] for name in names}
+    enough = {name: part for name, part in parts.items() if len(part) >= _ENOUGH} or {(-1, -1): found}
+    worst = list(enough)[_worst(list(enough.values()))]
+    own, other = enough[worst], enough.get((worst[0], 1 - worst[1]))
+    return own if other is None or not _fair(own, other) else np.concatenate([own, other])
 
 
-def _worst(parts: Sequence[Array]) -> Array:
+def _fair(own: Array, other: Array) -> bool:
+    """Whether rows like `own` are no evidence in the mean, beyond chance, where both together are the calibration."""
+    e_values = _e_values(Calibration.of(np.concatenate([own, other])), own)
+    return float(e_values.mean() + _SURE * e_values.std() / math.sqrt(len(e_values))) <= 1.0
+
+
+def _worst(parts: Sequence[Array]) -> int:
     """Where evidence would grow most if all together were the calibration: the largest mean e-value."""
-    return parts[int(np.argmax(_growth(parts)))]
+    return int(np.argmax(_growth(parts)))
 
 
 def _growth(parts: Sequence[Array]) -> NDArray[np.float64]:
     """Each part's mean e-value, if all together were the calibration."""
     pooled = Calibration.of(np.concatenate(parts))
-    return np.array([np.mean([math.exp(log_e_value(p)) for p in pooled.p_values(part)]) for part in parts])
+    return np.array([_e_values(pooled, part).mean() for part in parts])
+
+
+def _e_values(calibration: Calibration, scores: Array) -> NDArray[np.float64]:
+    return np.array([math.exp(log_e_value(p)) for p in calibration.p_values(scores)])
 
 
 def _of_windows(monitor: WindowMonitor, draws: Sequence[Recent], seed: int, cameras: Sequence[Recent] = ()) -> Array:

@@ -206,12 +206,8 @@ class _Watched:
 
     def __init__(self, subject: Subject, sketcher: Sketcher, classes: int, seed: int, *, windows: bool) -> None:
         """windows: whether any monitor judges windows."""
-        self._subject, self._sketcher, self._classes, self._rng = (
-            subject,
-            sketcher,
-            classes,
-            np.random.default_rng(seed),
-        )
+        self._subject, self._sketcher, self._classes = subject, sketcher, classes
+        self._rng = np.random.default_rng(seed)
         self._clean, self._frames = fit_monitors.Rows(), fit_monitors.Rows()
         self._others = [Sketcher(bytes([i])) for i in range(fit_monitors.DRAWS - 1)] if windows else []
         found = other_cameras(np.random.default_rng([seed, 1]), fit_monitors.CAMERAS if windows else 0)

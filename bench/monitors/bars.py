@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.detection.bars import Bar
+from bench.detection.fitted import BUDGET
 from bench.monitors.document import WHOLE
 from bench.monitors.thefts import OUT_OF_PLACE
 from bench.monitors.traffic import ASKED
@@ -34,6 +35,13 @@ def _whole(found: Mapping[str, Any]) -> Iterator[Bar]:
     for bar in _alone({name: found[section] for section, name in WHOLE.items() if section in found}):
         data, what = bar.what.split(": ", 1)
         yield replace(bar, what=f"{data}, detectors beside: {what}")
+    for data, part in _parts(found, "whole-benign"):
+        for kind in ASKED:
+            if kind in part:
+                least = part[kind]["flagged"]["interval_95"][0]
+                told = f"{percent(part[kind]['flagged']['rate'])} of {part[kind]['queries']:,} rows"
+                what = f"{data}, detectors beside: {kind}: refused by detectors alone"
+                yield Bar(what, f"{percent(BUDGET)} not below the interval", told, least <= BUDGET)
 
 
 def _parts(found: Mapping[str, Any], section: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

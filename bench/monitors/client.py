@@ -86,6 +86,7 @@ class Tally:
     reached:  the first row that was answered as the attacker wants it.
     refused:  the first refused row. levels: the first row at each level, or above.
     rows, answered: how many were sent, and answered.
+    alarms:   whether only such refusals count that are about more than the row itself.
     """
 
     rows: int = 0
@@ -93,11 +94,12 @@ class Tally:
     reached: int = NEVER
     refused: int = NEVER
     levels: list[int] = field(default_factory=lambda: [NEVER] * _LEVELS)
+    alarms: bool = False
 
     def note(self, told: Told, hit: Array) -> None:
         """Count some more queries."""
         self.reached = self._first(self.reached, hit)
-        self.refused = self._first(self.refused, told.refused)
+        self.refused = self._first(self.refused, told.refused & ~told.own if self.alarms else told.refused)
         self.levels = [self._first(at, told.level > i) for i, at in enumerate(self.levels)]
         self.rows += len(hit)
         self.answered += int((~told.refused).sum())
@@ -118,7 +120,7 @@ class Client:
     """An oracle. Ends the attack by `Enough` once it has what it wants, or is refused and that is enough.
 
     accounts:  how many callers it may be; `use` chooses. fresh: whether a refusal makes it go on as the next one.
-    until:     how many refusals end it; None: none do.
+    until:     how many refusals end it; None: none do. alarms: see `Tally`; others do not end it then, either.
     keep:      called with the rows of every call.
     """
 
@@ -131,12 +133,13 @@ class Client:
         accounts: int = 1,
         fresh: bool = False,
         until: int | None = None,
+        alarms: bool = False,
         most: int | None = None,
         keep: Callable[[Array, Told], None] = lambda _rows, _told: None,
     ) -> None:
         self._service, self._aim, self._name = service, aim, name
         self._accounts, self._fresh, self._until, self._most, self._keep = accounts, fresh, until, most, keep
-        self.tally, self.identity = Tally(), 0
+        self.tally, self.identity = Tally(alarms=alarms), 0
 
     def use(self, identity: int) -> None:
         """Call as another account; their number wraps around."""
@@ -172,7 +175,7 @@ class Client:
 
     def _stop(self) -> None:
         tally = self.tally
-        refusals = tally.rows - tally.answered
+        refusals = int(tally.refused != NEVER) if tally.alarms else tally.rows - tally.answered
         if tally.reached != NEVER or (self._until is not None and refusals >= self._until):
             raise Enough
         if self._most is not None and tally.rows >= self._most:

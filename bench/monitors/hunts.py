@@ -4,7 +4,8 @@ plain       until the first refusal: whether that comes before success, and afte
 alone       to the end of the budget, by one account, whatever is refused
 fresh-N     the same by N accounts, the next one whenever a query is refused
 sybil-N     the rows dealt out to N accounts in turn, to the end of the budget
-hidden      until the first refusal, every hundredth row being the attack's, the others benign images
+hidden      until the first refusal, every hundredth row being the attack's, the others benign images; one by detectors
+            alone is not counted, since a hundredth of benign rows are refused so
 """
 
 from collections.abc import Mapping
@@ -76,6 +77,7 @@ class Hunt:
             attack=[self.attack, plan.code], way=self.way, bounds=[plan.eps, plan.budget], options=dict(plan.options),
             seed=self.seed, rows=shelf.digest(rows.x[self.start : self.stop]),
             code=serving.code_digest("adversary.adaptive"), guard=print_of(self.data, self.defence),
+            **({"alarms": True} if self.way == "hidden" and self.defence.detectors else {}),
         )  # fmt: skip
         return f"{self.data}_{self.attack}_{self.way}_{self.start}_{key}"
 
@@ -97,7 +99,7 @@ class Hunt:
         service = guarded(self.data, self.seed + i, self.defence)
         client = Client(
             service, aim(self.plan, images, i), accounts=self.accounts, fresh=self.way.startswith("fresh"),
-            until=1 if self.way in {"plain", "hidden"} else None,
+            until=1 if self.way in {"plain", "hidden"} else None, alarms=self.way == "hidden",
         )  # fmt: skip
         tally = run(self.plan, client, images, i, self.seed, wrapped=self._disguise(service, i))
         return tally, service.blame

@@ -47,6 +47,21 @@ def test_a_client_counts_rows_until_it_is_refused():
     assert tally.reached == NEVER
 
 
+def test_refusals_of_rows_for_themselves_are_no_alarms():
+    class Picky(Wall):
+        def answer(self, x, caller):
+            told = super().answer(x, caller)
+            return replace(told, own=np.asarray(told.refused & (self.asked <= 4)))
+
+    asked = Client(Picky(2), None, until=1, alarms=True)
+    asked.labels(rows(1))
+    asked.labels(rows(3))
+    assert (asked.tally.refused, asked.tally.answered) == (NEVER, 2)
+    with pytest.raises(Enough):
+        asked.labels(rows(1))
+    assert asked.tally.refused == 5
+
+
 def test_an_attack_ends_with_what_it_wants():
     asked = Client(Wall(9), Aim(rows(1)[0], 0, "linf", 0.1))
     with pytest.raises(Enough):
