@@ -143,15 +143,25 @@ def _of_rows(monitors: Mapping[str, Any], clean: Rows, frames: Rows, seed: int) 
 def _of_worst_group(found: Array, groups: Array) -> Array:
     """The scores of the group that looks worst: a benign caller may ask about one class alone, and send films, or none.
 
-    groups: (N, 2) class and kind, rows or frames. Groups count that have enough rows for p-values as small as evidence
-    needs; where none has, all scores do. The other kind of the worst one's class is added where that is fair to it.
+    groups: (N, 2) class and kind, rows or frames. The other kind of the worst one's class is added where that is fair.
     """
-    names = [tuple(name) for name in np.unique(groups, axis=0).tolist()]
-    parts = {name: found[(groups == name).all(axis=1)] for name in names}
-    enough = {name: part for name, part in parts.items() if len(part) >= _ENOUGH} or {(-1, -1): found}
-    worst = list(enough)[_worst(list(enough.values()))]
-    own, other = enough[worst], enough.get((worst[0], 1 - worst[1]))
-    return own if other is None or not _fair(own, other) else np.concatenate([own, other])
+    of, kind = groups.T
+    every = np.ones(len(found), np.bool_)
+    known = [pair for label in np.unique(of) for pair in _kinds(kind, of == label)] or _kinds(kind, every)
+    if not known:
+        return found
+    own, other = known[_worst([found[rows] for rows, _ in known])]
+    return found[own | other] if _fair(found[own], found[other]) else found[own]
+
+
+def _kinds(kind: Array, rows: Array) -> list[tuple[Array, Array]]:
+    """(N,) each: which of the rows are of one kind, and which of the other; both as one where neither has enough.
+
+    Enough are as many as p-values need to be as small as evidence wants them; nothing where all are not.
+    """
+    pairs = [(rows & (kind == one), rows & (kind != one)) for one in (0, 1)]
+    large = [pair for pair in pairs if pair[0].sum() >= _ENOUGH]
+    return large or [(rows, np.zeros_like(rows))] * bool(rows.sum() >= _ENOUGH)
 
 
 def _fair(own: Array, other: Array) -> bool:

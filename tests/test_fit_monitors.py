@@ -168,20 +168,38 @@ def test_films_do_not_make_rows_look_ordinary():
     assert found.min() > 0.0
 
 
+def in_groups(*sizes: tuple[int, int]) -> Array:
+    """(N, 2): so many rows and frames of each class, in turn."""
+    return np.array([(label, kind) for label, both in enumerate(sizes) for kind in (0, 1) for _ in range(both[kind])])
+
+
 def test_the_class_whose_rows_look_worst_counts():
-    found, classes = np.arange(1500.0), np.arange(1500) // 500
-    groups = np.column_stack([classes, np.zeros_like(classes)])
-    np.testing.assert_array_equal(fit_monitors._of_worst_group(found, groups), found[1000:])
-    few, classes = np.arange(900.0), np.arange(900) // 300
-    groups = np.column_stack([classes, np.zeros_like(classes)])
-    np.testing.assert_array_equal(fit_monitors._of_worst_group(few, groups), few)  # too few of each
+    found = np.arange(1500.0)
+    np.testing.assert_array_equal(
+        fit_monitors._of_worst_group(found, in_groups((500, 0), (500, 0), (500, 0))), found[1000:]
+    )
+    few = np.arange(1200.0) % 300  # too few of each class, so all rows count
+    np.testing.assert_array_equal(fit_monitors._of_worst_group(few, in_groups(*[(300, 0)] * 4)), few)
+    fewer = np.arange(400.0)
+    np.testing.assert_array_equal(fit_monitors._of_worst_group(fewer, in_groups((200, 200))), fewer)
+
+
+def test_a_class_with_few_rows_has_its_frames_beside_them():
+    found = np.arange(1200.0)
+    groups = in_groups((300, 300), (300, 300))
+    np.testing.assert_array_equal(fit_monitors._of_worst_group(found, groups), found[600:])
+
+
+def test_rows_are_told_from_frames_where_classes_are_small():
+    groups = in_groups((200, 200), (200, 200), (200, 200))
+    found = np.where(groups[:, 1] == 0, 10.0, 0.0) + np.random.default_rng(0).random(1200)
+    assert fit_monitors._of_worst_group(found, groups).min() >= 10.0
 
 
 @pytest.mark.parametrize(("ease", "expected"), [(0.0, 4000), (10.0, 2000)])
 def test_frames_count_beside_rows_where_they_look_alike(ease, expected):
     rng = np.random.default_rng(0)
     rows, frames = rng.normal(size=2000), rng.normal(size=2000) - ease
-    groups = np.column_stack([np.zeros(4000, np.int64), np.arange(4000) // 2000])
-    found = fit_monitors._of_worst_group(np.concatenate([rows, frames]), groups)
+    found = fit_monitors._of_worst_group(np.concatenate([rows, frames]), in_groups((2000, 2000)))
     assert len(found) == expected
     assert np.isin(rows, found).all()

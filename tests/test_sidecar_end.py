@@ -7,7 +7,9 @@ that ends as abruptly as it can.
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,9 @@ def at(hook: list[str], guarded: guard.Guarded) -> list[str]:
 
 
 async def run(command: list[str]) -> None:
-    process = await asyncio.create_subprocess_exec(*command)
+    """With this Python as `python`, which the machine need not have by that name."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    process = await asyncio.create_subprocess_exec(*command, env=os.environ | {"PATH": path})
     await process.wait()
 
 

@@ -25,7 +25,8 @@ class Echo:
 
     def answer(self, x, caller):
         self.callers += [caller] * len(x)
-        return Told(np.full((len(x), 2), 0.5), np.zeros(len(x), int), np.zeros(len(x), bool))
+        nothing = np.zeros(len(x), bool)
+        return Told(np.full((len(x), 2), 0.5), np.zeros(len(x), int), nothing, nothing)
 
 
 def test_what_was_kept_is_not_made_again(tmp_path, monkeypatch):
