@@ -203,3 +203,19 @@ def test_frames_count_beside_rows_where_they_look_alike(ease, expected):
     found = fit_monitors._of_worst_group(np.concatenate([rows, frames]), in_groups((2000, 2000)))
     assert len(found) == expected
     assert np.isin(rows, found).all()
+
+
+def test_too_few_rows_for_a_window():
+    with pytest.raises(ValueError, match="a window has 16 rows, and there are 15 clean inputs"):
+        scores({"w": Commonest()}, rows_of(clean_images(15)), Rows(), 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_next_to_nothing(count):
+    rows = rows_of(clean_images(count))
+    assert scores({"m": Looking()}, rows, rows_of(clean_images(count, seed=1)), 0)["m"].size >= count
+    assert len(recent_of([])) == 0
+
+
+def test_without_monitors_there_is_nothing_to_say():
+    assert scores({}, rows_of(clean_images(2)), Rows(), 0) == {}

@@ -86,7 +86,7 @@ class Tally:
     reached:  the first row that was answered as the attacker wants it.
     refused:  the first refused row. levels: the first row at each level, or above.
     rows, answered: how many were sent, and answered.
-    alarms:   whether only such refusals count that are about more than the row itself.
+    refusals: how many there were. alarms: whether only those count that are about more than the row itself.
     """
 
     rows: int = 0
@@ -94,12 +94,15 @@ class Tally:
     reached: int = NEVER
     refused: int = NEVER
     levels: list[int] = field(default_factory=lambda: [NEVER] * _LEVELS)
+    refusals: int = 0
     alarms: bool = False
 
     def note(self, told: Told, hit: Array) -> None:
         """Count some more queries."""
         self.reached = self._first(self.reached, hit)
-        self.refused = self._first(self.refused, told.refused & ~told.own if self.alarms else told.refused)
+        counted = told.refused & ~told.own if self.alarms else told.refused
+        self.refused = self._first(self.refused, counted)
+        self.refusals += int(counted.sum())
         self.levels = [self._first(at, told.level > i) for i, at in enumerate(self.levels)]
         self.rows += len(hit)
         self.answered += int((~told.refused).sum())
@@ -175,8 +178,7 @@ class Client:
 
     def _stop(self) -> None:
         tally = self.tally
-        refusals = int(tally.refused != NEVER) if tally.alarms else tally.rows - tally.answered
-        if tally.reached != NEVER or (self._until is not None and refusals >= self._until):
+        if tally.reached != NEVER or (self._until is not None and tally.refusals >= self._until):
             raise Enough
         if self._most is not None and tally.rows >= self._most:
             raise Enough

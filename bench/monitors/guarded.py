@@ -247,7 +247,7 @@ class Guarded:
         fired = [f for f in decision.findings if f.fired and f.mode is Mode.ENFORCE]
         for name in [f.stage for f in fired if f.stage != ALERT] or [ALERT]:
             self.blame[name] = self.blame.get(name, 0) + 1
-        return all(f.kind == "detector" for f in fired)
+        return bool(fired) and all(f.kind == "detector" for f in fired)
 
 
 def _sound(decision: Decision) -> None:
