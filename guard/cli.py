@@ -85,7 +85,7 @@ def _shadow(profile: Path | None) -> dict[str, Any]:
 def _serve(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its INFO lines name every connection that ends
     import guard.proxy.app
-    from guard import config
+    from guard import config, threads
 
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     if args.config and (args.model or args.model_name or args.profile):
@@ -98,6 +98,7 @@ def _serve(args: argparse.Namespace) -> int:
     settings = load()
     if settings.allocator == "keep" and settings.workers == 1:  # before there are threads
         allocator.keep()
+    threads.alone()
     if settings.workers > 1:
         from guard.proxy import supervisor
 
@@ -112,8 +113,9 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _fit(args: argparse.Namespace) -> int:
-    from guard import fit
+    from guard import fit, threads
 
+    threads.alone()
     return fit.run(args)
 
 

@@ -38,6 +38,7 @@ from guard import (
     nearness,
     registry,
     sketching,
+    threads,
     watching,
 )
 from guard.engine import Engine
@@ -170,7 +171,8 @@ def settings_of(data: str, defence: Defence) -> dict[str, Any]:
 
 @lru_cache(maxsize=2)
 def engine_of(data: str, defence: Defence = DEFAULT) -> Engine:
-    """The engine; it keeps nothing, so runs share it."""
+    """The engine; it keeps nothing, so runs share it. From now on array work is as `guard serve` has it."""
+    threads.alone()
     tree = {**settings_of(data, defence), "profile": str(place(data, defence)), "embedded": {"file": "model.onnx"}}
     made = profile(data, defence)
     return Engine(Settings.model_validate(tree), made, _SECRET)

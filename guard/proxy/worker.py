@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from guard import allocator, config, metrics, registry
+from guard import allocator, config, metrics, registry, threads
 from guard.profile import ProfileError
 from guard.proxy import plane
 from guard.proxy.app import App, settle
@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
         settings = settings_of(post)
         if settings.allocator == "keep":  # before there are threads
             allocator.keep()
+        threads.alone()
         with asyncio.Runner(loop_factory=plane.new_loop(settings)) as runner:
             return runner.run(_serve(settings, post))
     except (ConfigError, ProfileError) as error:
