@@ -167,6 +167,10 @@ bench-growth: $(VENV)/.dev ## what a query costs as callers, rows, batches, moni
 bench-proxy: $(VENV)/.dev ## what Guard costs a call, beside nginx, Envoy and grpcio: docs/results/speed.md
 	$(BIN)/python -m bench.proxy $(BENCH_ARGS)
 
+.PHONY: bench-neighbours
+bench-neighbours: $(VENV)/.dev ## a query on a machine whose cores have other work: docs/results/neighbours.md
+	$(BIN)/python -m bench.neighbours --docs docs/results/neighbours.md $(BENCH_ARGS)
+
 .PHONY: bench-kernels
 bench-kernels: $(VENV)/.dev ## what each compiled kernel saves: docs/results/kernels.md
 	$(BIN)/python -m bench.kernels --docs docs/results/kernels.md $(BENCH_ARGS)

@@ -84,11 +84,11 @@ def _told(arm: str, shape: str, queries: int) -> dict[str, Any]:
 
 
 @contextmanager
-def busy(count: int) -> Iterator[None]:
+def busy(count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """So many processes that do nothing but that."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
-        yield
+        yield running
     finally:
         for one in running:
             one.kill()
