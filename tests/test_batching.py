@@ -411,8 +411,14 @@ def test_what_the_file_fixes_is_kept(fixed, most):
     told = Told()
     network = gathering(told, max_wait_s=0.05, max_rows=16).load(doubling(fixed))  # whoever is late on a busy machine
     xs = [np.random.default_rng(i).random((1 + i % 3, 3), dtype=np.float32) for i in range(200)]
+    meet = threading.Barrier(4)  # calls so short may never meet by themselves
+
+    def call(x):
+        meet.wait(10)
+        return network(x)
+
     with threads(12) as pool:
-        for x, found in zip(xs, pool.map(network, xs), strict=True):
+        for x, found in zip(xs, pool.map(call, xs), strict=True):
             np.testing.assert_array_equal(found["y"], x + x)
     assert max(told.ran) <= most
     assert len(told.ran) < len(xs)

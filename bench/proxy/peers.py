@@ -186,10 +186,14 @@ def through(*words: str) -> Start:
     return start
 
 
+_WATCHED: Mapping[str, Any] = {
+    "monitors": [{"stage": name} for name in MONITORS],
+    "policy": {"on_hostile": "allow"},  # rows under noise are near-repeats, and who is refused is cheap
+}
 _MODELS: Mapping[str, Mapping[str, Any]] = {
     "inspect": {},
-    "monitors": {"monitors": [{"stage": name} for name in MONITORS]},
-    "monitors, Valkey": {"monitors": [{"stage": name} for name in MONITORS]},
+    "monitors": _WATCHED,
+    "monitors, Valkey": _WATCHED,
     "purify": {"purifiers": [{"stage": "median", "when": "always"}]},
 }
 
