@@ -34,8 +34,10 @@ help: ## what there is
 demo: $(VENV)/.demo ## a real model attacked through Guard and defended by it; a table and an HTML page
 	@$(BIN)/python -m demo $(DEMO_ARGS)
 
+# Two lanes of tests on few cores: a thread that waits must not hold one.
 export MKL_DYNAMIC ?= FALSE
-export OMP_WAIT_POLICY ?= PASSIVE# two lanes of tests on few cores: a thread that waits must not hold one
+export OMP_WAIT_POLICY ?= PASSIVE
+export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: test
 test: servers ## everything that must pass (real Triton and Chromium included, MLServer and the long part not)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,11 +17,12 @@ BATCH = 256
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: small networks gain nothing by more, and crawl beside busy neighbours."""
+    """Run torch and numpy on one thread: small arrays gain nothing by more, and crawl beside busy neighbours."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

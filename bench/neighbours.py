@@ -30,6 +30,8 @@ ARMS = {"as they come": "all", "on the thread that asks": "alone"}
 _SECRET = b"a bench needs none that is secret"
 _SHAPES = ((28, 28, 1), (32, 32, 3), (224, 224, 3))
 _PAUSE_S = 0.002
+_SAID = frozenset({"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"})
+"""What would have the libraries come otherwise."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,7 +80,8 @@ def measured(rounds: int, queries: int, neighbours: Sequence[int]) -> list[dict[
 
 def _told(arm: str, shape: str, queries: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.neighbours", "--queries", str(queries), "--asked", arm, shape]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain = {name: value for name, value in os.environ.items() if name not in _SAID}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 
