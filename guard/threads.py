@@ -3,7 +3,7 @@
 Answers: queries that wait for a core. BLAS and OpenCV hand even a product of some microseconds to as many threads as
          the machine has cores, and whoever asked waits for them in a busy loop. Beside a model server that uses its
          cores, or with fewer cores than the library counts (a quota, an affinity set later), what takes 0.2 ms on one
-         thread takes 50 (`python -m bench.neighbours`). Queries are inspected side by side as it is
+         thread takes 40 (`python -m bench.neighbours`). Queries are inspected side by side as it is
          (`limits.inspection_threads`), so there is nothing to be won by it.
 Cost:    a batch of large images on an idle machine is inspected on one core.
 """

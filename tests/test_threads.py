@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from guard import cli, threads
-from guard.proxy import app, worker
+from guard import cli, fit, threads
+from guard.proxy import app, supervisor, worker
 from guard.proxy.post import Post
 
 WORK = """
@@ -63,14 +63,19 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_serving_begins_with_it(told: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int) -> None:
-    from guard.proxy import supervisor
-
     monkeypatch.setattr(app, "run", lambda *_: told.append("served") or 0)
     monkeypatch.setattr(supervisor, "run", lambda *_: told.append("served") or 0)
     file = tmp_path / "guard.yaml"
     file.write_text(json.dumps({"upstream": {"address": "127.0.0.1:1"}, "workers": workers}))
     assert cli.main(["serve", "--config", str(file)]) == 0
     assert told == ["alone", "served"]
+
+
+def test_fitting_begins_with_it(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "run", lambda _: told.append("fitted") or 0)
+    words = ["fit", "--upstream", "127.0.0.1:1", "--model", "m", "--clean", "clean.npz", "--out", "profile"]
+    assert cli.main(words) == 0
+    assert told == ["alone", "fitted"]
 
 
 def test_a_worker_begins_with_it(told: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -97,7 +102,5 @@ def test_every_library_that_is_there_is_told() -> None:
         assert {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"} == {1}
         assert cv2.getNumThreads() == 1
     finally:
-        from threadpoolctl import threadpool_limits
-
         cv2.setNumThreads(count)
         threadpool_limits(limits={one["prefix"]: one["num_threads"] for one in before})
