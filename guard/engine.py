@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ from guard.settings import Model
 from guard.sketching import Sketcher
 from guard.techniques import ALERT
 from guard.types import (
+    NO_UPDATE,
     Action,
     Answer,
     Array,
@@ -61,11 +62,11 @@ from guard.types import (
     Mode,
     Query,
     Sketches,
-    Update,
     ViewDetector,
     VotingPurifier,
     When,
     severest,
+    speaking,
 )
 from guard.watching import Watching
 from guard.weighing import Weighing, acted_on, acting
@@ -77,6 +78,17 @@ class StageError(RuntimeError):
 
 _PRICES = 32  # steps of a challenge's price by an estimate
 _REFERENCE = "reference"  # the input as it came, asked about where another is forwarded
+
+
+class _Weighed(TypedDict):
+    """What findings come to: these fields of a `Decision`."""
+
+    findings: tuple[Finding, ...]
+    action: Action
+    responses: frozenset[Action]
+    would_be: Action
+    suspicious: Bools
+    degrees: NDArray[np.int64]
 
 
 class Engine:
@@ -109,6 +121,7 @@ class Engine:
         self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
+        self._asks = bool(self._view_detectors or self._answer_detectors or self._voters)
         self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
         self._validates = capped(settings.validation.mode, settings.mode)
@@ -208,7 +221,7 @@ class Engine:
         For a look that the store forgets (`Store.exchange` without `remember`): there is nothing to tell it.
         """
         looking = self._detectors if Action.CHALLENGE in self._of_input else ()
-        return replace(self._first(query, history, sketches, looking, draws=False), seen=(), update=Update())
+        return replace(self._first(query, history, sketches, looking, draws=False), seen=(), update=NO_UPDATE)
 
     def _first(
         self,
@@ -229,19 +242,25 @@ class Engine:
         if query.invalid:
             findings.append(Finding("validation", "detector", Mode.SHADOW, p_values=(0.0,)))
         findings += [self._score(stage, len(unit), partial(stage.impl.score, unit)) for stage in detectors]
-        told = Decision(
-            query, Action.ALLOW, Action.ALLOW, enforced,
-            seen=judged.seen, past=judged.past, update=judged.update, level=judged.level,
+        return Decision(
+            query,
+            enforced=enforced,
+            seen=judged.seen,
+            past=judged.past,
+            update=judged.update,
+            level=judged.level,
             components={} if history is None else history.components,
             progress=self._progress(judged.findings),
-        )  # fmt: skip
-        return self._weigh(told, tuple(findings))
+            **self._weighed(tuple(findings), enforced, frozenset(), len(unit)),
+        )
 
     def _progress(self, findings: tuple[Finding, ...]) -> float:
         """How far a caller has come on the way to a copy: by an estimate, or by the level that is acted upon.
 
         It is told by a puzzle's price, so it is in steps that a single query hardly moves.
         """
+        if not findings:
+            return 0.0
         begin = self.settings.challenge.grows_from
         level = next((acting(finding) for finding in findings if finding.stage == ALERT), Level.CLEAR)
         estimated = [max(f.scores) for f in findings if f.stage in self._estimates and f.scores]
@@ -269,21 +288,26 @@ class Engine:
 
     def _weigh(self, decision: Decision, findings: tuple[Finding, ...]) -> Decision:
         """Fold findings into what is done, and what would be done if every stage enforced, for everyone."""
-        rows = len(decision.query.x)
-        acting = [f for f in findings if f.mode is Mode.ENFORCE] if decision.enforced else []
+        weighed = self._weighed(findings, decision.enforced, decision.settled, len(decision.query.x))
+        return replace(decision, **weighed)
+
+    def _weighed(
+        self, findings: tuple[Finding, ...], enforced: bool, settled: frozenset[Action], rows: int
+    ) -> _Weighed:
+        heard = speaking(findings)
+        acting = [f for f in heard if f.mode is Mode.ENFORCE] if enforced else []
         everybody = self._of_everybody
-        responses = self._weighing.responses(acting) | (everybody if decision.enforced else frozenset())
-        responses -= decision.settled
+        responses = self._weighing.responses(acting) | (everybody if enforced else frozenset())
+        responses -= settled
         degrees = self._weighing.degrees(acting, rows)
-        return replace(
-            decision,
-            findings=findings,
-            action=severest(responses),
-            responses=responses,
-            would_be=severest(self._weighing.responses(findings) - {Action.ALLOW} or everybody | {Action.ALLOW}),
-            suspicious=degrees > 0,
-            degrees=degrees,
-        )
+        return {
+            "findings": findings,
+            "action": severest(responses),
+            "responses": responses,
+            "would_be": severest(self._weighing.responses(heard) - {Action.ALLOW} or everybody | {Action.ALLOW}),
+            "suspicious": degrees > 0,
+            "degrees": degrees,
+        }
 
     # --- purifiers and views
 
@@ -312,12 +336,20 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - a stage is foreign code; its failure is a finding
                 failed.append(stage.finding(error=_name(error)))
                 continue
-            current, acted = current.copy(), True
-            current[rows] = clean
+            acted = True
+            if chosen is current:  # all of them
+                current = clean
+            else:
+                current = current.copy()
+                current[rows] = clean
         return (current if acted else None), tuple(failed)
 
     def _plan_views(self, decision: Decision) -> Decision:
         """What else to ask the model: views, copies to vote on, and a standby in case a detector fires."""
+        protecting = decision.enforced and any(s.enforces for s in (*self._outputs, *self._voters))
+        if not self._asks:
+            none = np.zeros(len(decision.query.x), np.bool_)
+            return replace(decision, view_rows=none, looked=none, voted=none, waits=protecting)
         looked, voted, may_vote = self._escalated(decision), self._voted(decision), self._may_vote(decision)
         rows = looked | may_vote
         unit = _unit(decision.query)
@@ -337,7 +369,6 @@ class Engine:
             any(s.enforces and s.key in counts for s in self._view_detectors)
             or any(s.enforces for s in self._answer_detectors)
         )
-        protecting = decision.enforced and any(s.enforces for s in (*self._outputs, *self._voters))
         decision = replace(
             decision,
             views=views,

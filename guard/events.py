@@ -17,7 +17,7 @@ from typing import Any
 
 from guard.techniques import ATLAS_VERSION, techniques_of
 from guard.traces import Cluster, Credit, Trace, clusters_of, credits_of, traces_of
-from guard.types import Action, Conclusion, Decision, Finding, Flagged, Level, Mode
+from guard.types import Action, Conclusion, Decision, Finding, Flagged, Level, Mode, speaking
 
 DECISION = "guard.decision"
 FORGIVEN = "guard.forgiven"
@@ -185,14 +185,14 @@ def _cut(finding: Finding, rows: int, kept: tuple[int, ...]) -> Finding:
 
 def reason_of(findings: Iterable[Finding]) -> Reason | None:
     """What speaks against the query: enforcing stages before shadow ones, the caller before this input."""
-    findings = tuple(findings)
-    for modes in ({Mode.ENFORCE}, {Mode.SHADOW}):
-        fired = {finding.kind for finding in findings if finding.mode in modes and finding.fired}
+    heard = speaking(findings)
+    for mode in (Mode.ENFORCE, Mode.SHADOW):
+        fired = {finding.kind for finding in heard if finding.mode is mode and finding.fired}
         if "monitor" in fired:
             return Reason.CALLER
         if fired:
             return Reason.INPUT
-    return Reason.ERROR if any(finding.error is not None for finding in findings) else None
+    return Reason.ERROR if any(finding.error is not None for finding in heard) else None
 
 
 def error_name(error: str | None) -> str | None:

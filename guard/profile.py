@@ -126,11 +126,13 @@ class Space:
 
     def to_unit(self, x: Array) -> Array:
         """The model's layout and bounds -> unit form, float32, clipped to [0, 1], in one piece. Raises InvalidQuery."""
-        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         unit = np.array(self._channels_last(x), dtype=np.float32, order="C")
-        unit -= low
-        unit /= high - low
-        np.clip(unit, 0.0, 1.0, out=unit)
+        if not self._is_unit:
+            low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+            unit -= low
+            unit /= high - low
+        np.maximum(unit, 0.0, out=unit)
+        np.minimum(unit, 1.0, out=unit)
         if np.isnan(unit.min(initial=1.0)):
             np.nan_to_num(unit, copy=False, nan=0.0)
         return unit

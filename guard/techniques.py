@@ -43,8 +43,9 @@ def techniques_of(findings: Iterable[Finding]) -> tuple[str, ...]:
     An alert that fired is put down to the monitor that has come furthest.
     """
     findings = tuple(findings)
-    told = {_technique(finding) for finding in findings if finding.fired and finding.stage not in {"validation", ALERT}}
-    if any(finding.fired and finding.stage == ALERT for finding in findings):
+    fired = [finding for finding in findings if finding.fired]
+    told = {_technique(finding) for finding in fired if finding.stage not in {"validation", ALERT}}
+    if any(finding.stage == ALERT for finding in fired):
         leading = leader_of(findings)
         told.add(BLACK_BOX_OPTIMIZATION if leading is None else _technique(leading))
     return tuple(t for t in (EVADE_MODEL, BLACK_BOX_OPTIMIZATION, EXTRACT_MODEL) if t in told)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -60,12 +61,15 @@ class Action(StrEnum):
     @property
     def severity(self) -> int:
         """0 for allow up to 6 for deny."""
-        return list(Action).index(self)
+        return _SEVERITIES[self]
+
+
+_SEVERITIES = {action: place for place, action in enumerate(Action)}
 
 
 def severest(actions: Iterable[Action]) -> Action:
     """The most severe of them; allow where there are none."""
-    return max(actions, key=lambda action: action.severity, default=Action.ALLOW)
+    return max(actions, key=_SEVERITIES.__getitem__, default=Action.ALLOW)
 
 
 class InvalidQuery(ValueError):
@@ -102,8 +106,14 @@ class Level(IntEnum):
     HOSTILE = 3
 
 
-def _no_floats() -> Floats:
-    return np.zeros(0, dtype=np.float32)
+def _nothing(dtype: np.dtype[Any], shape: tuple[int, ...] = (0,)) -> NDArray[Any]:
+    """No values, for everybody."""
+    array = np.zeros(shape, dtype)
+    array.flags.writeable = False
+    return array
+
+
+_NO_FLOATS = _nothing(np.dtype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,9 +130,9 @@ class Sketch:
 
     digest: bytes
     hashes: NDArray[np.uint64]
-    position: Floats = field(default_factory=_no_floats)
-    motions: Floats = field(default_factory=_no_floats)
-    embedding: Floats = field(default_factory=_no_floats)
+    position: Floats = field(default_factory=lambda: _NO_FLOATS)
+    motions: Floats = field(default_factory=lambda: _NO_FLOATS)
+    embedding: Floats = field(default_factory=lambda: _NO_FLOATS)
     grain: float = 0.0
 
 
@@ -206,9 +216,11 @@ class Recent:
         )
 
 
-def _no_recent() -> Recent:
-    nothing = np.zeros((0, 0), np.float32)
-    return Recent(nothing, nothing, np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_))
+_EMPTY: Mapping[Any, Any] = MappingProxyType({})
+_NO_ROWS, _NO_DEGREES = _nothing(np.dtype(np.bool_)), _nothing(np.dtype(np.int64))
+_NO_RECENT = Recent(
+    *(_nothing(np.dtype(np.float32), (0, 0)),) * 2, _NO_DEGREES, _nothing(np.dtype(np.float64)), _NO_ROWS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +260,11 @@ class Past:
     since: float = 0.0
     rows: int = 0
     judged: Mapping[str, int] = field(default_factory=dict)
-    recent: Recent = field(default_factory=_no_recent)
+    recent: Recent = _NO_RECENT
+
+
+NO_PAST = Past(_EMPTY, judged=_EMPTY)
+"""Of whom nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,7 +279,7 @@ class History:
 
     matches: tuple[Match, ...] = ()
     components: Mapping[int, Component] = field(default_factory=dict)
-    caller: Past = field(default_factory=Past)
+    caller: Past = NO_PAST
     cohorts: Mapping[str, Past] = field(default_factory=dict)
     entries: int = 0
     joined: int = 0
@@ -361,6 +377,10 @@ class Update:
         return Alert(new.level, new.until, acting, alert.held if self.held is None else self.held)
 
 
+NO_UPDATE = Update(_EMPTY, _EMPTY, _EMPTY, _EMPTY)
+"""Nothing to tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """What a caller may spend: `burst` at once, `rate_per_s` in the long run. Raises ValueError where that is nothing.
@@ -401,12 +421,20 @@ class Finding:
     @property
     def fired(self) -> bool:
         """Whether any row fired."""
-        return any(p <= self.threshold for p in self.p_values)
+        for p in self.p_values:  # noqa: SIM110 - it is asked again and again, and `any` makes a generator each time
+            if p <= self.threshold:
+                return True
+        return False
 
     @property
     def p_value(self) -> float:
         """The smallest p-value, 1.0 where there is none."""
         return min(self.p_values, default=1.0)
+
+
+def speaking(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that fired or failed: of no others anything follows."""
+    return [finding for finding in findings if finding.error is not None or finding.fired]
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,14 +444,6 @@ class Flagged:
     row: int
     sha256: str
     stages: tuple[str, ...]
-
-
-def _none() -> Bools:
-    return np.zeros(0, dtype=np.bool_)
-
-
-def _no_degrees() -> NDArray[np.int64]:
-    return np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,19 +483,19 @@ class Decision:
     x: Array | None = None
     standby: Array | None = None
     views: tuple[Array, ...] = ()
-    view_rows: Bools = field(default_factory=_none)
-    looked: Bools = field(default_factory=_none)
+    view_rows: Bools = field(default_factory=lambda: _NO_ROWS)
+    looked: Bools = field(default_factory=lambda: _NO_ROWS)
     view_counts: Mapping[str, int] = field(default_factory=dict)
-    voted: Bools = field(default_factory=_none)
+    voted: Bools = field(default_factory=lambda: _NO_ROWS)
     waits: bool = False
-    suspicious: Bools = field(default_factory=_none)
-    degrees: NDArray[np.int64] = field(default_factory=_no_degrees)
+    suspicious: Bools = field(default_factory=lambda: _NO_ROWS)
+    degrees: NDArray[np.int64] = field(default_factory=lambda: _NO_DEGREES)
     responses: frozenset[Action] = frozenset()
     settled: frozenset[Action] = frozenset()
     seen: tuple[Seen, ...] = ()
-    past: Past = field(default_factory=Past)
+    past: Past = NO_PAST
     components: Mapping[int, Component] = field(default_factory=dict)
-    update: Update = field(default_factory=Update)
+    update: Update = NO_UPDATE
     level: Level = Level.CLEAR
     progress: float = 0.0
 
@@ -516,7 +536,7 @@ class Conclusion:
     findings: tuple[Finding, ...]
     use_standby: bool = False
     y: Array | None = None
-    update: Update = field(default_factory=Update)
+    update: Update = NO_UPDATE
     bits: float = 0.0
 
 

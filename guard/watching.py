@@ -15,7 +15,7 @@ looks like an attack: leave cameras that stand still out, or send them without t
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,8 @@ from guard.settings import Model
 from guard.sketching import Sketcher
 from guard.techniques import COHORT
 from guard.types import (
+    NO_PAST,
+    NO_UPDATE,
     Alert,
     AnswerMonitor,
     Array,
@@ -64,8 +66,8 @@ class Judged:
 
     findings: tuple[Finding, ...] = ()
     seen: tuple[Seen, ...] = ()
-    past: Past = field(default_factory=Past)
-    update: Update = field(default_factory=Update)
+    past: Past = NO_PAST
+    update: Update = NO_UPDATE
     level: Level = Level.CLEAR
 
 
@@ -242,15 +244,16 @@ class Watching:
         if self._measuring:
             by_name = {finding.stage: finding for finding in judged.findings}
             level = max(level, *(_measured(stage, by_name.get(stage.name)) for stage in self._measuring))
+        joined = sum(
+            p <= found.threshold for found in judged.findings if found.stage in clusters for p in found.p_values
+        )
         alert, acting = alerts.act(
             alert,
             level,
             rows=len(judged.seen),
-            joined=sum(
-                p <= found.threshold for found in judged.findings if found.stage in clusters for p in found.p_values
-            ),
+            joined=joined,
             lag_rows=self._settings.policy.lag_rows,
-            draws=self._drawn(query) if draws else _NEVER,
+            draws=self._drawn(query) if draws and (joined or level is not alert.acting) else _NEVER,
         )
         known, said = past.alert, judged.update
         same = alert.level is known.level and alert.until == known.until
@@ -277,7 +280,7 @@ class Watching:
     def conclude(self, seen: tuple[Seen, ...], past: Past, probs: Floats | None) -> tuple[tuple[Finding, ...], Update]:
         """probs: (N, C), rows that sum to 1; None where there is no answer that can be read."""
         if not seen:
-            return (), Update()
+            return (), NO_UPDATE
         if probs is None or len(probs) != len(seen):
             return tuple(stage.finding(error="no answer to look at") for stage in self._answers), unanswered(seen)
         found: list[Finding] = []

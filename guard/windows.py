@@ -42,7 +42,8 @@ def fingerprint(row: Array, secret: bytes) -> Words:
     levels = np.asarray(cv2.convertScaleAbs(row.reshape(1, -1), alpha=255.0), dtype=np.uint8).reshape(row.shape)
     width = max(1, min(_WINDOW_LARGE if levels.size > _LARGE else _WINDOW, levels.size // 2))
     largest = _plain if kernels.compiled is None else _compiled
-    return np.unique(largest(levels, _grid(secret, levels.size), width) >> _SPARE & BELOW)
+    found = largest(levels, _grid(secret, levels.size), width) >> _SPARE & BELOW
+    return np.array(sorted(set(found.tolist())), np.uint64)  # of so few, less than np.unique takes
 
 
 def _compiled(levels: NDArray[np.uint8], grid: "_Grid", width: int) -> Words:

@@ -106,10 +106,13 @@ def plan(inference: Inference, profile: Profile, looked: Looked, decision: Decis
     """The requests that carry out a decision. Raises ValueError where an input cannot be written."""
     asking = Asking(inference, profile, decision, inference.body, looked.formats, how.max_bytes)
     if decision.x is not None:
-        asking = replace(asking, forward=asking.replaced(decision.x))
+        forward = asking.replaced(decision.x)
+        asking = Asking(inference, profile, decision, forward, looked.formats, how.max_bytes)
     made = Plan(decision, asking.forward, sha256=sha256_of(inference.received) if digest else "")
     if asking.quiet:
         return made
+    if not (decision.views or how.reads) and decision.standby is None:
+        return made  # nothing is asked
     ride = asking.ride() if how.may_ride and decision.waits else None
     made = replace(made, asking=asking, ride=ride)
     return made if ride else beside(made, reads=how.reads)

@@ -9,10 +9,9 @@ from guard.lately import Lately
 from guard.metrics import Metrics
 from guard.settings import Audit
 from guard.techniques import COHORT
-from guard.types import Action, Conclusion, Decision, Level, Update
+from guard.types import NO_UPDATE, Action, Conclusion, Decision, Level
 
 EXTRACTION_BUDGET = "extraction_budget"
-_NO_UPDATE = Update()
 
 
 class Log(Protocol):
@@ -83,4 +82,4 @@ def is_recorded(settings: Audit, decision: Decision) -> bool:
 
 def as_decided(decision: Decision) -> Conclusion:
     """The conclusion where the answer adds nothing."""
-    return Conclusion(decision, decision.action, decision.would_be, decision.findings, update=_NO_UPDATE)
+    return Conclusion(decision, decision.action, decision.would_be, decision.findings, update=NO_UPDATE)

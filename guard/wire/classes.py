@@ -48,7 +48,8 @@ def widen(inference: Inference, name: str, classes: int) -> Inference:
     _parameter(wide, name).int64_param = classes
     body = wide.SerializeToString()
     wide.ClearField("raw_input_contents")
-    return replace(inference, head=replace(inference.head, message=wide), body=body, classes=count, came=inference.body)
+    head = replace(inference.head, message=wide, rest=None)
+    return replace(inference, head=head, body=body, classes=count, came=inference.body)
 
 
 def narrow(body: bytes, name: str, count: int) -> bytes:

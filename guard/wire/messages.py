@@ -71,6 +71,7 @@ class Head:
     rows:     their common first dimension; None where they have none.
     sequence: belongs to a sequence (stateful model).
     hidden:   what it asks for that Guard cannot inspect.
+    rest:     the bytes of `message`, where it is short; else None.
     """
 
     message: ModelInferRequest
@@ -80,6 +81,7 @@ class Head:
     rows: int | None
     sequence: bool
     hidden: frozenset[Hidden]
+    rest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +193,14 @@ def _head_of(rest: bytes, max_rows: int) -> Head:
 @lru_cache(maxsize=KNOWN_HEADS)
 def _known_head(rest: bytes, max_rows: int) -> Head:
     """Callers say the same again and again: it is read once."""
-    return _head(_parsed(rest), max_rows)
+    return _head(_parsed(rest), max_rows, rest)
 
 
 def _parsed(body: bytes) -> ModelInferRequest:
     return parse(ModelInferRequest, body, InvalidQuery)
 
 
-def _head(message: ModelInferRequest, max_rows: int) -> Head:
+def _head(message: ModelInferRequest, max_rows: int, rest: bytes | None = None) -> Head:
     check_names([tensor.name for tensor in message.inputs], "input")
     for tensor in message.inputs:
         _check_input(tensor, max_rows)
@@ -212,6 +214,7 @@ def _head(message: ModelInferRequest, max_rows: int) -> Head:
         rows=firsts.pop() if len(firsts) == 1 else None,
         sequence=_is_set(message.parameters, "sequence_id"),
         hidden=_hidden(message),
+        rest=rest,
     )
 
 
@@ -286,15 +289,21 @@ def _check_spec(tensor: Tensor, spec: TensorSpec) -> None:
 
 def replace_input(inference: Inference, name: str, x: Array) -> bytes:
     """The request with another array for one input, in the same datatype and encoding. Raises ValueError."""
-    message = ModelInferRequest()
-    message.CopyFrom(inference.message)
-    if not inference.raw:
-        replace(message, name, x)
-        return message.SerializeToString()
-    index, tensor = find_carrier(message, name)
-    encoded = tensors.encode_array(x, tensor.datatype)
-    tensor.shape[:] = x.shape
-    parts: list[Buffer] = [message.SerializeToString()]
+    head = inference.head
+    index = next((place for place, tensor in enumerate(head.carriers) if tensor.name == name), None)
+    if head.rest is not None and inference.raw and index is not None and head.carriers[index].shape == x.shape:
+        encoded, rest = tensors.encode_array(x, head.carriers[index].datatype), head.rest
+    else:
+        message = ModelInferRequest()
+        message.CopyFrom(inference.message)
+        if not inference.raw:
+            replace(message, name, x)
+            return message.SerializeToString()
+        index, tensor = find_carrier(message, name)
+        encoded = tensors.encode_array(x, tensor.datatype)
+        tensor.shape[:] = x.shape
+        rest = message.SerializeToString()
+    parts: list[Buffer] = [rest]
     for place, content in enumerate(inference.contents):
         own = encoded if place == index else content
         parts += (b"\x3a", _varint(len(own)), own)  # field 7, length-delimited

@@ -113,6 +113,8 @@ def encode_array(array: Array, datatype: str) -> bytes:
 
 def cast(array: Array, dtype: np.dtype[np.generic]) -> Array:
     """The array in this dtype. Floats may be rounded; integers and booleans must be exact, else ValueError."""
+    if array.dtype == dtype:
+        return array
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ValueError(f"{array.dtype} does not go into {dtype}")
     with np.errstate(over="ignore"):

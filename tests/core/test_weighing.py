@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from guard.settings import Model, Policy
-from guard.types import Action, Finding, Kind, Level, Mode, OnError, When
+from guard.types import Action, Finding, Kind, Level, Mode, OnError, When, severest
 from guard.weighing import MOST_DEGRADED, Weighing, acted_on
 
 POLICY = Policy(
@@ -41,6 +41,12 @@ def alert(level: Level) -> Finding:
 )
 def test_responses(found: list[Finding], expected: set[Action]) -> None:
     assert WEIGHING.responses(found) == {Action.ALLOW} | expected
+
+
+def test_the_severest_of_several_actions() -> None:
+    assert [action.severity for action in Action] == list(range(len(Action)))
+    assert severest([Action.DELAY, Action.THROTTLE, Action.ALLOW]) is Action.THROTTLE
+    assert severest([]) is Action.ALLOW
 
 
 def test_an_alert_fires_where_something_is_done_about_it() -> None:

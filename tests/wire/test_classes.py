@@ -59,6 +59,13 @@ def test_a_request_is_widened_to_all_classes_and_narrowed_again() -> None:
     assert classes.narrow(after.body, "y", 1) == before.body
 
 
+def test_a_widened_request_with_another_input_still_asks_for_all_classes() -> None:
+    after = classes.widen(request(1), "y", 3)
+    body = messages.replace_input(after, "x", np.ones((2, 4), np.float32))
+    assert count_of(body) == 3
+    assert messages.parse_request(body, max_rows=99, max_elements=999).tensors["x"].min() == 1.0
+
+
 @pytest.mark.parametrize("count", [3, 4, 2**31 - 1])
 def test_a_request_for_all_is_left_as_it_came(count: int) -> None:
     after = classes.widen(request(count), "y", 3)
