@@ -121,6 +121,7 @@ class Engine:
         self._purifiers = tuple(s for s in self._of("purifier") if not isinstance(s.impl, VotingPurifier))
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
+        self._light = not monitors and all(getattr(s.impl, "light", False) for s in self.stages)
         self._asks = bool(self._view_detectors or self._answer_detectors or self._voters)
         self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
@@ -158,6 +159,11 @@ class Engine:
     def least_bits(self, rows: int) -> float:
         """What the labels alone tell; 0 where nobody counts."""
         return _information(None, rows, self.profile.classes, "labels") if self._counts_bits else 0.0
+
+    @property
+    def light(self) -> bool:
+        """Whether a few small rows take less than handing them to a thread does: all stages say so, none looks back."""
+        return self._light
 
     @property
     def holds_answers(self) -> bool:

@@ -10,6 +10,7 @@ Cost:    a few us a batch.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from guard.types import Array, Bools
 @dataclass(frozen=True)
 class LabelOnly:
     """One-hot answers."""
+
+    light: ClassVar[bool] = True
 
     def protect(self, probs: Array, suspicion: Bools) -> Array:
         """(N, C), (N,) -> (N, C)."""

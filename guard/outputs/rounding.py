@@ -9,7 +9,7 @@ Cost:    about 20 us a protected row.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ _NOISE = 1e-9  # of a unit: 0.3 * 10 is 3 units, whatever its last bit says
 class Rounding:
     """This many decimals."""
 
+    light: ClassVar[bool] = True
     decimals: Annotated[int, Field(ge=0, le=6)] = 1
 
     def protect(self, probs: Array, suspicion: Bools) -> Array:

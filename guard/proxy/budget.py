@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from guard import timing
@@ -26,12 +27,20 @@ class Budget:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Array work in a thread. Raises TimeoutError; the thread then ends its work for nobody."""
-        listener = self._listener
-
-        def done() -> T:
-            return work(*args, **kwargs) if listener is None else timing.heard(listener, work, *args, **kwargs)
-
+        done = partial(self._heard, work, *args, **kwargs)
         return await self.wait(asyncio.get_running_loop().run_in_executor(self._pool, done))
+
+    def here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Work that takes less than handing it to a thread does, at once."""
+        started = time.perf_counter()
+        try:
+            return self._heard(work, *args, **kwargs)
+        finally:
+            self.spent_s += time.perf_counter() - started
+
+    def _heard(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        listener = self._listener
+        return work(*args, **kwargs) if listener is None else timing.heard(listener, work, *args, **kwargs)
 
     async def wait(self, work: Awaitable[T]) -> T:
         """Anything else that counts. Raises TimeoutError."""

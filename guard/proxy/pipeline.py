@@ -20,7 +20,9 @@ from typing import TypeVar
 import numpy as np
 
 from guard.audit import event_of, sampled
+from guard.engine import Engine
 from guard.metrics import Metrics
+from guard.profile import Profile
 from guard.proxy import case, methods, record, spans, status
 from guard.proxy.budget import Budget
 from guard.proxy.case import Extra, How, Looked, Plan
@@ -55,6 +57,8 @@ from guard.wire.messages import Inference, InvalidAnswer
 INLINE_BYTES = 16 * 1024
 """Smaller messages are read on the event loop: a thread would cost more than the work. So are light ones, which may be
 larger (`messages.parse_light`)."""
+LIGHT_ROWS = 4
+"""So many rows, in a message as small, are inspected there, too, where every stage is light (`Engine.light`)."""
 UNLISTED = "unknown"
 _CALLERS_OWN = frozenset({"original", "ride"})
 """Calls to the upstream that a caller would have waited for without Guard, too."""
@@ -408,7 +412,10 @@ class Pipeline:
 
         if not engine.remembers and not model.challenges:  # nothing to look up in between
             with _Phase(self._metrics, opened.label, "decide"):
-                made = await opened.budget.run(lambda: decide(look(), None))
+                if _is_light(opened, engine, profile, len(opened.inference.body)):
+                    made = opened.budget.here(lambda: decide(look(), None))
+                else:
+                    made = await opened.budget.run(lambda: decide(look(), None))
             return await self._flag(opened, made, made.decision.findings)
         with _Phase(self._metrics, opened.label, "sketch"):
             looked = await opened.budget.run(look)
@@ -611,7 +618,10 @@ class Pipeline:
 
         try:
             with _Phase(self._metrics, opened.label, "conclude"):
-                conclusion, body = await opened.budget.run(finish)
+                if _is_light(opened, engine, profile, len(original.body)):
+                    conclusion, body = opened.budget.here(finish)
+                else:
+                    conclusion, body = await opened.budget.run(finish)
         except case.UnknownForm:
             self.record(opened, made, as_decided(made.decision))
             return status.upstream_unknown_form()
@@ -748,6 +758,13 @@ class Pipeline:
         self.runtime.quarantine.record(event, made.flags)
         if made.flags.kept and opened.model is not None and opened.model.profile is not None:
             self.runtime.lately.picture(event.decision_id, made.flags, opened.model.profile.space)
+
+
+def _is_light(opened: Opened, engine: Engine, profile: Profile, size: int) -> bool:
+    """Whether inspecting it takes less than handing it to a thread does. size: of the message at hand."""
+    rows = opened.inference.rows
+    few = rows is not None and rows <= LIGHT_ROWS
+    return engine.light and few and size <= INLINE_BYTES and profile.space.layout != "encoded"
 
 
 def _settled(conclusion: Conclusion, response: Action) -> Conclusion:

@@ -9,7 +9,7 @@ Cost:    5 to 40 us an image (28x28 to 224x224x3); no upstream row.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from guard.types import Array
 class BitDepth:
     """2^bits levels, 0 and 1 among them."""
 
+    light: ClassVar[bool] = True
     bits: Annotated[int, Field(ge=1, le=8)] = 4
 
     def purify(self, x: Array) -> Array:

@@ -22,6 +22,7 @@ class Median:
     """Median of size x size pixels."""
 
     needs_images: ClassVar[bool] = True
+    light: ClassVar[bool] = True
     size: filters.MedianSize = 3
 
     def purify(self, x: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guard import registry
 from guard.engine import Engine
 from guard.evidence import Evidence
 from guard.profile import Profile, ProfileError, Space
@@ -483,6 +484,16 @@ def test_purifiers_that_always_act_act_in_order_on_every_row() -> None:
     np.testing.assert_allclose(decision.x, [[0.05] * 4])
     shadow = [{"stage": "test_halve", "when": "always", "mode": "shadow"}]
     assert decide(engine_of(purifiers=shadow), GOOD).x is None
+
+
+def test_an_engine_is_light_where_all_its_stages_are_and_none_looks_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_of().light
+    assert not engine_of(purifiers=HALVE).light
+    assert not engine_of(monitors=OVERLAP).light
+    monkeypatch.setattr(registry.lookup("purifier", "test_halve"), "light", True, raising=False)
+    monkeypatch.setattr(registry.lookup("monitor", "test_overlap"), "light", True, raising=False)
+    assert engine_of(purifiers=HALVE).light
+    assert not engine_of(monitors=OVERLAP).light
 
 
 def test_a_caller_under_suspicion_has_all_rows_purified() -> None:

@@ -7,7 +7,10 @@ import grpc
 import numpy as np
 import pytest
 
-from guard.proxy.pipeline import Pipeline
+from guard.proxy import pipeline
+from guard.proxy.budget import Budget
+from guard.proxy.pipeline import INLINE_BYTES, LIGHT_ROWS, Pipeline
+from guard.wire import messages
 from tests.proxy.world import METADATA, VECTOR, Guarded, profile, request, world
 
 pytestmark = pytest.mark.usefixtures("world_stages")
@@ -106,3 +109,61 @@ async def test_another_shape_is_refused(model: Any, passed: list[bool]) -> None:
         assert reply.code is grpc.StatusCode.INVALID_ARGUMENT
         assert not server.calls()
     assert passed == [False]
+
+
+# --- light stages: inspected where they are read
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was handed to threads."""
+    handed: list[str] = []
+    run = Budget.run
+
+    async def told(self: Budget, work: Any, *args: Any, **kwargs: Any) -> Any:
+        handed.append(work.__qualname__)
+        return await run(self, work, *args, **kwargs)
+
+    monkeypatch.setattr(Budget, "run", told)
+    return handed
+
+
+LIGHT: dict[str, Any] = {
+    "purifiers": [{"stage": "bit_depth", "when": "always", "options": {"bits": 1}}],
+    "outputs": [{"stage": "label_only", "when": "always"}],
+}
+
+
+def rows(count: int) -> bytes:
+    return request(np.full((count, 4), 0.7, np.float32))
+
+
+async def test_light_stages_come_to_the_same_without_a_thread(
+    model: Any, in_threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [rows(1), rows(LIGHT_ROWS), request(OUTSIDE), request(NAN), request(raw=False)]
+    here = await outcome(model(**LIGHT), *bodies)
+    assert in_threads == []
+    assert [reply[0] for reply in here[:2]] == [grpc.StatusCode.OK] * 2
+    sent = messages.parse_request(here[len(bodies)][0], max_rows=9, max_elements=99).tensors["x"]
+    assert sent.tolist() == [[1.0] * 4]
+    monkeypatch.setattr(pipeline, "LIGHT_ROWS", 0)
+    assert await outcome(model(**LIGHT), *bodies) == here
+    assert len(in_threads) == 5 + 3  # each to decide, those that are valid to conclude
+
+
+@pytest.mark.parametrize(
+    ("values", "body"),
+    [
+        (LIGHT, rows(LIGHT_ROWS + 1)),
+        (LIGHT, request(request_id="i" * INLINE_BYTES)),
+        (LIGHT | {"detectors": [{"stage": "test_mean"}]}, rows(1)),
+        (LIGHT | {"monitors": [{"stage": "test_repeats"}]}, rows(1)),
+    ],
+)
+async def test_whatever_may_take_longer_is_handed_to_a_thread(
+    model: Any, in_threads: list[str], values: dict[str, Any], body: bytes
+) -> None:
+    async with world(**model(**values)) as (_, guarded):
+        await guarded.unary(body)
+    assert in_threads
