@@ -311,7 +311,7 @@ async def test_answers_that_are_read_byte_by_byte(far: Far) -> None:
 
 
 async def test_packed_bombs(far: Far) -> None:
-    """Ten messages of 100 KB that would be 100 MB each; some threads inflate three times 4 MB at once, and keep that."""
+    """Ten messages of 100 KB that would be 100 MB each; some threads inflate three times 4 MB at once, and keep it."""
     packed = frames.message(gzip.compress(bytes(100 * MIB), 1), 1)
     begun = headers(1, head(PASSED.encode(), (b"grpc-encoding", b"gzip")))
     async with watched(far, 128 * MIB), contextlib.AsyncExitStack() as stack:
