@@ -173,6 +173,10 @@ bench-proxy: $(VENV)/.dev ## what Guard costs a call, beside nginx, Envoy and gr
 bench-neighbours: $(VENV)/.dev ## a query on a machine whose cores have other work: docs/results/neighbours.md
 	$(BIN)/python -m bench.neighbours --docs docs/results/neighbours.md $(BENCH_ARGS)
 
+.PHONY: bench-handing
+bench-handing: $(VENV)/.dev ## what handing work to a thread takes: docs/results/handing.md
+	$(BIN)/python -m bench.handing --docs docs/results/handing.md $(BENCH_ARGS)
+
 .PHONY: bench-kernels
 bench-kernels: $(VENV)/.dev ## what each compiled kernel saves: docs/results/kernels.md
 	$(BIN)/python -m bench.kernels --docs docs/results/kernels.md $(BENCH_ARGS)

@@ -17,6 +17,7 @@ from guard import networks
 from guard.batching import MOST_BATCHES, Gatherer, Gathering
 from guard.networks import CUDA, Networks
 from guard.proxy.budget import Budget
+from guard.proxy.crew import Crew
 from tests import tiny_networks
 
 SHAPE = (4, 3, 2)
@@ -353,8 +354,8 @@ async def test_a_query_whose_time_is_over_does_not_hold_up_the_batch():
     told, run = Told(), Run()
     gatherer = told.gatherer()
     with threads() as pool:
-        first = busy(gatherer, run, pool)
-        short, long = Budget(0.05, pool), Budget(ALWAYS, pool)
+        first, crew = busy(gatherer, run, pool), Crew("test-batching", 16)
+        short, long = Budget(0.05, crew), Budget(ALWAYS, crew)
         leaves = asyncio.ensure_future(short.run(gatherer, run, rows(1, 1)))
         await asyncio.to_thread(waiting, gatherer, 2)  # it leads
         stays = [asyncio.ensure_future(long.run(gatherer, run, rows(1, value))) for value in (2, 3)]
@@ -364,6 +365,7 @@ async def test_a_query_whose_time_is_over_does_not_hold_up_the_batch():
         run.may.set()
         assert [found[0][0, 0] for found in await asyncio.gather(*stays)] == [4, 6]
         first.result(SOON)
+        crew.close()
     assert run.sizes == [1, 3]
 
 

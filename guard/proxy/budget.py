@@ -3,11 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
-from functools import partial
 from typing import ParamSpec, TypeVar
 
 from guard import timing
+from guard.proxy.crew import Crew
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -19,7 +18,7 @@ class Budget:
     listener: hears of each stage, where somebody wants to.
     """
 
-    def __init__(self, limit_s: float, pool: Executor, listener: timing.Listener | None = None) -> None:
+    def __init__(self, limit_s: float, pool: Crew, listener: timing.Listener | None = None) -> None:
         self._limit_s, self._pool, self._listener = limit_s, pool, listener
         self.spent_s = 0.0
         self.elsewhere_s = 0.0
@@ -27,20 +26,20 @@ class Budget:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Array work in a thread. Raises TimeoutError; the thread then ends its work for nobody."""
-        done = partial(self._heard, work, *args, **kwargs)
-        return await self.wait(asyncio.get_running_loop().run_in_executor(self._pool, done))
+        listener = self._listener
+        if listener is None:
+            return await self.wait(self._pool.run(work, *args, **kwargs))
+        return await self.wait(self._pool.run(lambda: timing.heard(listener, work, *args, **kwargs)))
 
     def here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Work that takes less than handing it to a thread does, at once."""
         started = time.perf_counter()
         try:
-            return self._heard(work, *args, **kwargs)
+            if self._listener is None:
+                return work(*args, **kwargs)
+            return timing.heard(self._listener, work, *args, **kwargs)
         finally:
             self.spent_s += time.perf_counter() - started
-
-    def _heard(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        listener = self._listener
-        return work(*args, **kwargs) if listener is None else timing.heard(listener, work, *args, **kwargs)
 
     async def wait(self, work: Awaitable[T]) -> T:
         """Anything else that counts. Raises TimeoutError."""

@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -221,9 +220,7 @@ class Pipeline:
         profile = None if opened.model is None else opened.model.profile
         if opened.inference.classes is None or profile is None or reply.code != Code.OK:
             return reply
-        cut = asyncio.get_running_loop().run_in_executor(
-            self.runtime.readers, case.cut, reply.body, opened.inference, profile
-        )
+        cut = self.runtime.readers.run(case.cut, reply.body, opened.inference, profile)
         try:
             return replace(reply, body=await cut)
         except case.UnknownForm:
@@ -270,7 +267,7 @@ class Pipeline:
         elif len(body) <= INLINE_BYTES:
             inference = read()
         else:
-            work = asyncio.get_running_loop().run_in_executor(self.runtime.readers, read)
+            work = self.runtime.readers.run(read)
             async with asyncio.timeout(max(0.0, ticket.left_s)):
                 inference = await work
         self._check_hidden(inference, inspected=inference.classes is not None)
@@ -455,9 +452,8 @@ class Pipeline:
         if model is None or model.profile is None or not any(f.fired or f.stage == ALERT for f in findings):
             return made
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self.runtime.readers,
-                partial(flagged, opened.inference, model.profile, made, findings, rule, keep=keep),
+            return await self.runtime.readers.run(
+                flagged, opened.inference, model.profile, made, findings, rule, keep=keep
             )
         except Exception as error:  # noqa: BLE001 - what is marked for later decides nothing now
             _log.error("model %s: flagged rows are lost", opened.label, exc_info=error)

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,7 @@ from guard.profile import Profile, load_profile
 from guard.proxy.admission import Admission
 from guard.proxy.background import Background
 from guard.proxy.challenges import Challenges
+from guard.proxy.crew import Crew
 from guard.proxy.embedded import EmbeddedUpstream
 from guard.proxy.identity import Chain, Cohorts
 from guard.proxy.models import GuardedModel, Route
@@ -158,8 +158,8 @@ class Runtime:
     audit: Audit
     quarantine: Quarantine
     tracer: Tracer | None
-    pool: ThreadPoolExecutor
-    readers: ThreadPoolExecutor
+    pool: Crew
+    readers: Crew
     calls: int = 0
     server_ready: dict[Route, bool] = field(default_factory=dict)
     rations: Rations = field(init=False)
@@ -260,8 +260,8 @@ class Runtime:
                 threaded = thing is self.audit or thing is self.tracer
                 closing.append(asyncio.to_thread(thing.close) if threaded else thing.close())
         await asyncio.gather(*closing)
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        self.readers.shutdown(wait=False, cancel_futures=True)
+        self.pool.close()
+        self.readers.close()
 
 
 async def build(settings: Settings, shared: Shared, former: Runtime | None = None) -> Runtime:
@@ -312,8 +312,8 @@ async def _made(settings: Settings, shared: Shared, former: Runtime | None, undo
         audit=audit,
         quarantine=quarantine,
         tracer=tracer,
-        pool=ThreadPoolExecutor(threads, thread_name_prefix="guard-inspection"),
-        readers=ThreadPoolExecutor(threads, thread_name_prefix="guard-reading"),
+        pool=Crew("guard-inspection", threads),
+        readers=Crew("guard-reading", threads),
         server_ready={} if former is None else dict(former.server_ready),
     )
 
