@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc import aio
 
+from tests.faults import stages
 from tests.faults.matrix import codes, row, told
 from tests.proxy import certs
 from tests.proxy.test_app import Process, process, tree
@@ -20,6 +22,7 @@ from tests.servers.process import workers_of
 
 PART = "process"
 LOADS = 16
+HANGS_S = 10.0
 
 
 async def _load(address: str, ends: list[str], stop: asyncio.Event) -> None:
@@ -51,6 +54,22 @@ async def sigterm(at: Path) -> str:
         assert await asyncio.wait_for(guard.process.wait(), 30) == 0
         assert set(ends) == {"OK", "gone"}
         return f"{ends.count('OK')} OK, none lost; then connections are refused"
+
+
+@row(PART, "SIGTERM while a detector hangs", "`drain_s: 0`", "the process ends all the same")
+async def sigterm_hanging(at: Path) -> str:
+    limits = {"inspection_timeout_s": 0.3, "drain_s": 0}
+    faulty = {"stage": "test_faulty", "options": {"how": "hangs"}}
+    model = {"name": "m", "profile": stages.profile(at / "profile"), "mode": "enforce", "detectors": [faulty]}
+    async with serving() as server:
+        settled = tree(server.address, models=[model], limits=limits)
+        async with process(at, settled, program="tests.faults.hanging") as guard:
+            end, began = await guard.call(), time.monotonic()
+            assert end.code is grpc.StatusCode.OK
+            assert await guard.end() == 0
+            took = time.monotonic() - began
+    assert took < HANGS_S
+    return "ended with 0 at once, its detector still hanging"
 
 
 @row(

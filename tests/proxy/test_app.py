@@ -88,11 +88,13 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def process(directory: Path, tree: dict[str, Any], **environ: str) -> AsyncIterator[Process]:
+async def process(
+    directory: Path, tree: dict[str, Any], *, program: str = "guard.cli", **environ: str
+) -> AsyncIterator[Process]:
     file = directory / "guard.yaml"
     file.write_text(yaml.safe_dump(tree))
     started = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "guard.cli", "serve", "--config", str(file)),
+        *(sys.executable, "-m", program, "serve", "--config", str(file)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environ},
