@@ -1,8 +1,8 @@
 """Threads that work for an event loop.
 
 An executor's futures can be waited for by anybody, and have a lock, a condition and callbacks for it; asyncio puts one
-of its own before each. Here the event loop alone waits: handing work over and back takes half to a quarter
-of that (`python -m bench.handing`).
+of its own before each. Here the event loop alone waits: handing work over and back takes half to a quarter of that
+(`python -m bench.handing`).
 """
 
 import asyncio
