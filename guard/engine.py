@@ -122,6 +122,7 @@ class Engine:
         self._voters = tuple(s for s in self._of("purifier") if isinstance(s.impl, VotingPurifier))
         self._outputs = self._of("output")
         self._light = not monitors and all(getattr(s.impl, "light", False) for s in self.stages)
+        self._protects = any(s.enforces for s in (*self._outputs, *self._voters))
         self._asks = bool(self._view_detectors or self._answer_detectors or self._voters)
         self._estimates = frozenset(s.name for s in monitors if s.enforces and estimates(s))
         self._counts_bits = settings.budget.bits_per_day is not None
@@ -352,7 +353,7 @@ class Engine:
 
     def _plan_views(self, decision: Decision) -> Decision:
         """What else to ask the model: views, copies to vote on, and a standby in case a detector fires."""
-        protecting = decision.enforced and any(s.enforces for s in (*self._outputs, *self._voters))
+        protecting = decision.enforced and self._protects
         if not self._asks:
             none = np.zeros(len(decision.query.x), np.bool_)
             return replace(decision, view_rows=none, looked=none, voted=none, waits=protecting)

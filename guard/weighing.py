@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from guard.settings import Model
 from guard.techniques import ALERT
-from guard.types import Action, Bools, Finding, Kind, Level, Mode, OnError, When, speaking
+from guard.types import Action, Bools, Finding, Kind, Level, Mode, OnError, When
 
 MOST_DEGRADED = 3
 
@@ -37,7 +37,7 @@ class Weighing:
     def responses(self, findings: Iterable[Finding]) -> frozenset[Action]:
         """All that is done, where these findings act; allow is always among them."""
         actions = {Action.ALLOW}
-        for finding in speaking(findings):
+        for finding in findings:
             if finding.error is not None and self.on_error.get((finding.kind, finding.stage)) is OnError.DENY:
                 actions.add(Action.DENY)
             if finding.fired:
@@ -58,7 +58,7 @@ class Weighing:
     def degrees(self, findings: Iterable[Finding], rows: int) -> NDArray[np.int64]:
         """(N,) of flagged rows: of a caller who is alarming all, to the degree of his level; 3 for those that fired."""
         degrees = np.zeros(rows, np.int64)
-        for finding in speaking(findings):
+        for finding in findings:
             if finding.stage == ALERT:
                 np.maximum(degrees, int(acting(finding)) if finding.fired else 0, out=degrees)
             elif finding.kind != "monitor" and finding.p_values:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from guard.proxy.crew import settle
+
 T = TypeVar("T")
 
 
@@ -45,12 +47,7 @@ class Aside:
 
         def end(value: T | None, error: BaseException | None) -> None:
             self._free.release()
-            if result.done():  # nobody waits any more
-                return
-            if error is None:
-                result.set_result(value)  # type: ignore[arg-type]
-            else:
-                result.set_exception(error)
+            settle(result, value, error)
 
         def run() -> None:
             value, failed = None, None

@@ -72,8 +72,6 @@ class Crew:
         if not future.cancelled():
             try:
                 value = work(*args, **kwargs)
-            except StopIteration as error:  # no future takes it
-                failed = RuntimeError(f"the work raised {error!r}")
             except BaseException as error:  # noqa: BLE001 - who waits gets it
                 failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -82,9 +80,16 @@ class Crew:
 
     def _done(self, future: "asyncio.Future[T]", value: T | None, failed: BaseException | None) -> None:
         self._handed -= 1
-        if future.done():  # nobody waits any more
-            return
-        if failed is None:
-            future.set_result(value)  # type: ignore[arg-type]
-        else:
-            future.set_exception(failed)
+        settle(future, value, failed)
+
+
+def settle(future: "asyncio.Future[T]", value: T | None, failed: BaseException | None) -> None:
+    """Tell who waits what came of the work, if anybody still does."""
+    if future.done():
+        return
+    if failed is None:
+        future.set_result(value)  # type: ignore[arg-type]
+    elif isinstance(failed, StopIteration):  # no future takes it
+        future.set_exception(RuntimeError(f"the work raised {failed!r}"))
+    else:
+        future.set_exception(failed)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from guard.types import Bools, Kept, Past, Recent
+from guard.types import NO_PAST, Bools, Kept, Recent
 
 A_CALLER = 256  # rows
 
@@ -71,7 +71,7 @@ class Rings:
     def recent(self, key: Hashable) -> Recent:
         """What is kept under the key."""
         if key not in self._own:
-            return Past().recent
+            return NO_PAST.recent
         shape, places = self._own[key]
         return self._pools[shape].read(np.frombuffer(places, dtype=np.int32))
 
